@@ -1,0 +1,76 @@
+"""Checks of arguments, with one style of message: the name, what is accepted, what came."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+
+def check_integer(name: str, value: Any, minimum: int) -> int:
+    """Return ``value`` as an int, or raise ``ValueError`` if it is not an integer of at least ``minimum``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+        raise ValueError(f"`{name}` must be an integer >= {minimum}, got {value!r}.")
+    return int(value)
+
+
+def check_real(
+    name: str,
+    value: Any,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    *,
+    exclusive: bool = False,
+) -> float:
+    """Return ``value`` as a float, or raise ``ValueError`` if it is not a finite number between the bounds.
+
+    Args:
+        name: the argument's name, for the message.
+        value: what came.
+        minimum: smallest accepted value.
+        maximum: largest accepted value.
+        exclusive: whether ``minimum`` itself is refused.
+    """
+    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    if not number or value < minimum or value > maximum or (exclusive and value == minimum):
+        bounds = []
+        if minimum > -math.inf:
+            bounds.append(f"{'>' if exclusive else '>='} {minimum:g}")
+        if maximum < math.inf:
+            bounds.append(f"<= {maximum:g}")
+        accepted = " ".join(["a finite number", " and ".join(bounds)]).strip()
+        raise ValueError(f"`{name}` must be {accepted}, got {value!r}.")
+    return float(value)
+
+
+def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``accepted``, or raise ``ValueError`` that lists them."""
+    options = list(accepted)
+    if value not in options:
+        close = difflib.get_close_matches(str(value), options, n=1)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"`{name}` must be one of {', '.join(map(repr, options))}, got {value!r}.{hint}")
+    return str(value)
+
+
+def check_spatial_shape(name: str, value: Any) -> tuple[int, ...]:
+    """Return ``value`` as a tuple of two or three positive ints, or raise ``ValueError``."""
+    sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
+    good = len(sides) in (2, 3) and all(
+        isinstance(side, numbers.Integral) and not isinstance(side, bool) and side >= 1 for side in sides
+    )
+    if not good:
+        raise ValueError(f"`{name}` must be two or three positive integers, such as (64, 80, 64), got {value!r}.")
+    return tuple(int(side) for side in sides)
+
+
+def check_seed(name: str, value: Any) -> int | None:
+    """Return ``value`` as an int that seeds a generator, or ``None``; raise ``ValueError`` for anything else."""
+    if value is None:
+        return None
+    good = isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= value < 2**32
+    if not good:
+        raise ValueError(f"`{name}` must be None or an integer from 0 to 2**32 - 1, got {value!r}.")
+    return int(value)
