@@ -9,9 +9,14 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 
+def _is_integer(value: Any) -> bool:
+    # numpy's integers count; True and False don't, though Python calls them integers
+    return not isinstance(value, bool) and isinstance(value, numbers.Integral)
+
+
 def check_integer(name: str, value: Any, minimum: int) -> int:
     """Return ``value`` as an int, or raise ``ValueError`` if it is not an integer of at least ``minimum``."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < minimum:
+    if not _is_integer(value) or value < minimum:
         raise ValueError(f"`{name}` must be an integer >= {minimum}, got {value!r}.")
     return int(value)
 
@@ -33,7 +38,7 @@ def check_real(
         maximum: largest accepted value.
         exclusive: whether ``minimum`` itself is refused.
     """
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+    number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
     if not number or value < minimum or value > maximum or (exclusive and value == minimum):
         bounds = []
         if minimum > -math.inf:
@@ -58,10 +63,7 @@ def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
 def check_spatial_shape(name: str, value: Any) -> tuple[int, ...]:
     """Return ``value`` as a tuple of two or three positive ints, or raise ``ValueError``."""
     sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
-    good = len(sides) in (2, 3) and all(
-        isinstance(side, numbers.Integral) and not isinstance(side, bool) and side >= 1 for side in sides
-    )
-    if not good:
+    if len(sides) not in (2, 3) or not all(_is_integer(side) and side >= 1 for side in sides):
         raise ValueError(f"`{name}` must be two or three positive integers, such as (64, 80, 64), got {value!r}.")
     return tuple(int(side) for side in sides)
 
@@ -70,7 +72,6 @@ def check_seed(name: str, value: Any) -> int | None:
     """Return ``value`` as an int that seeds a generator, or ``None``; raise ``ValueError`` for anything else."""
     if value is None:
         return None
-    good = isinstance(value, numbers.Integral) and not isinstance(value, bool) and 0 <= value < 2**32
-    if not good:
+    if not _is_integer(value) or not 0 <= value < 2**32:
         raise ValueError(f"`{name}` must be None or an integer from 0 to 2**32 - 1, got {value!r}.")
     return int(value)

@@ -1,0 +1,640 @@
+"""The VAE estimator: a LightningModule with scikit-learn's fit and transform."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+import lightning
+import lightning.pytorch as pl
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor, nn, optim
+from torch.distributions import Distribution, Normal
+
+from ._checks import check_choice, check_integer, check_real, check_seed
+from .batches import batch_targets, check_images, image_tensor, item_names
+from .description import description_of, is_plain
+from .files import atomic_path
+from .losses import BetaVAELoss, likelihood
+from .ordering import OrderedRows, check_not_empty, row_noise
+from .persistence import described_networks, load_weights_only, parse_description, source_name
+from .posterior import posterior_distribution, posterior_parameters
+from .randomness import generator, seeded
+
+FILE_FORMAT = "monai_betavae.VAE/1"
+"""Marks the files of :meth:`VAE.save`, and their version."""
+
+TRAINER_DEFAULTS: dict[str, Any] = {
+    "callbacks": None,
+    "check_val_every_n_epoch": 1,
+    "num_sanity_val_steps": None,
+    "val_check_interval": None,
+    "max_epochs": None,
+    "min_epochs": None,
+    "max_steps": -1,
+    "min_steps": None,
+    "enable_checkpointing": None,
+    "enable_progress_bar": None,
+    "enable_model_summary": None,
+    "accelerator": "auto",
+    "strategy": "auto",
+    "devices": "auto",
+    "num_nodes": 1,
+    "precision": None,
+}
+"""Trainer arguments that ``trainer_params`` always holds, as in the reference estimator."""
+
+CHECKPOINT_KEY = "monai_betavae_description"
+"""Key of the JSON description in Lightning's checkpoints."""
+
+AUTOCAST_TYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+
+
+class VAE(pl.LightningModule):
+    r"""Variational autoencoder with a weighted KL divergence (beta-VAE).
+
+    An encoder maps an image x to features, two linear layers (``fc_mu``, ``fc_logvar``) map those to the posterior
+    q(z|x) = N(mu, diag(exp(logvar))), and a decoder maps a code z to p(x|z). Training minimises
+
+    .. math:: L = L_\text{rec}(x, p(x|z)) + \beta \, D_{KL}(q(z|x) \,\|\, N(0, I)), \quad z \sim q(z|x)
+
+    with :class:`~monai_betavae.BetaVAELoss`, which says what the scale of ``beta`` means. Signature, defaults,
+    attributes, methods, logged names and numbers are those of nidl 0.0.2's ``VAE``. It works in a Lightning Trainer
+    that you build, and alone through :meth:`fit` and :meth:`transform`.
+
+    A batch may be a tensor, a ``MetaTensor``, a tuple or list with the images first, or a dictionary with the
+    images under ``image_key``. Posterior, noise and losses are computed in float32 under any autocast; the
+    log-variance is bounded to [-30, 20].
+
+    Args:
+        encoder: network from images to features of shape (batch, encoder_out_dim).
+        decoder: network from codes (batch, latent_dim) to a tensor of the images' shape, which is the mean of
+            ``default_dist``, or to a ``torch.distributions`` Normal, Laplace or Bernoulli.
+        encoder_out_dim: number of features the encoder gives.
+        latent_dim: number of latent dimensions.
+        beta: weight of the KL divergence, >= 0.
+        default_dist: what a tensor from the decoder stands for: "normal", "laplace" or "bernoulli".
+        stochastic_transform: whether :meth:`transform` draws from the posterior (the reference's default) or gives
+            its mean.
+        lr: learning rate of AdamW.
+        weight_decay: weight decay of AdamW.
+        random_state: seed of ``fc_mu`` and ``fc_logvar``, of everything drawn in :meth:`fit` (order, noise), of
+            :meth:`transform` and of :meth:`sample`, whatever the global seed is. The weights of networks that are
+            passed in exist already; :func:`~monai_betavae.build_vae` seeds those too. ``None``: not seeded, except
+            that :meth:`transform` always draws the same noise, so that two calls agree.
+        image_key: key of the images in dictionary batches.
+        kwargs: arguments of ``lightning.pytorch.Trainer`` for :meth:`fit`.
+
+    Attributes:
+        encoder: the encoder network.
+        decoder: the decoder network.
+        fc_mu: linear layer to the mean of the posterior.
+        fc_logvar: linear layer to its log-variance.
+        criterion: the :class:`~monai_betavae.BetaVAELoss`.
+        fitted: whether the model was trained, or loaded from a trained one.
+        trainer_params: arguments that :meth:`fit` gives to the Trainer.
+        hparams: the arguments above, without networks and objects.
+
+    Raises:
+        ValueError: naming the argument, what came and what is accepted.
+
+    Source:
+        Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014; Higgins et al., "beta-VAE", ICLR 2017.
+
+    Example:
+        >>> encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+        >>> decoder = nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, (1, 4, 4, 4)))
+        >>> vae = VAE(encoder, decoder, encoder_out_dim=16, latent_dim=2, random_state=0, stochastic_transform=False)
+        >>> images = torch.rand(5, 1, 4, 4, 4)
+        >>> vae.encode(images).mean.shape, vae.reconstruct(images).shape, vae.sample(3).shape
+        (torch.Size([5, 2]), torch.Size([5, 1, 4, 4, 4]), torch.Size([3, 1, 4, 4, 4]))
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        encoder_out_dim: int,
+        latent_dim: int,
+        beta: float = 1.0,
+        default_dist: str = "normal",
+        stochastic_transform: bool = True,
+        lr: float = 1e-4,
+        weight_decay: float = 0.01,
+        random_state: int | None = None,
+        *,
+        image_key: str = "image",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        _check_module("encoder", encoder)
+        _check_module("decoder", decoder)
+        self.encoder_out_dim = check_integer("encoder_out_dim", encoder_out_dim, minimum=1)
+        self.latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
+        self.criterion = BetaVAELoss(beta=beta, default_dist=default_dist)
+        self.beta = self.criterion.beta
+        self.stochastic_transform = bool(stochastic_transform)
+        self.lr = check_real("lr", lr, minimum=0, exclusive=True)
+        self.weight_decay = check_real("weight_decay", weight_decay, minimum=0)
+        self.random_state = check_seed("random_state", random_state)
+        self.image_key = image_key
+        _check_trainer_arguments(kwargs)
+        # objects (callbacks, loggers, networks) stay out: a checkpoint must load under weights_only
+        objects = [name for name, value in kwargs.items() if not is_plain(value)]
+        self.save_hyperparameters(ignore=["callbacks", "encoder", "decoder", *objects])
+        self.trainer_params_ = {**TRAINER_DEFAULTS, **kwargs}
+        self.fitted_ = False
+        self._transform_noise: Tensor | None = None
+
+        self.encoder = encoder
+        self.decoder = decoder
+        with seeded(self.random_state):
+            self.fc_mu = nn.Linear(self.encoder_out_dim, self.latent_dim)
+            self.fc_logvar = nn.Linear(self.encoder_out_dim, self.latent_dim)
+
+    @classmethod
+    def from_network(cls, network: nn.Module, **kwargs: Any) -> VAE:
+        """Make an estimator that trains ``network`` in place: the modules are shared, not copied.
+
+        Args:
+            network: module with ``encoder`` (that has ``out_dim``), ``decoder``, ``fc_mu`` and ``fc_logvar``, such as
+                :class:`~monai_betavae.networks.ReconstructionNetwork`.
+            kwargs: the other arguments of :class:`VAE`.
+
+        Raises:
+            ValueError: if ``network`` lacks one of them.
+        """
+        missing = [name for name in ("encoder", "decoder", "fc_mu", "fc_logvar") if not hasattr(network, name)]
+        if missing:
+            raise ValueError(
+                f"`network` must have encoder, decoder, fc_mu and fc_logvar, got a {type(network).__name__} without "
+                f"{', '.join(missing)}."
+            )
+        fc_mu: Any = network.fc_mu
+        vae = cls(network.encoder, network.decoder, fc_mu.in_features, fc_mu.out_features, **kwargs)  # type: ignore[arg-type]  # nn.Module types its attributes as Tensor | Module
+        vae.fc_mu, vae.fc_logvar = fc_mu, network.fc_logvar  # type: ignore[assignment]  # likewise
+        return vae
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the model was trained, or loaded from a trained one."""
+        return self.fitted_
+
+    @property
+    def trainer_params(self) -> dict[str, Any]:
+        """Arguments that :meth:`fit` gives to the Trainer."""
+        return self.trainer_params_
+
+    # ---- training -----------------------------------------------------------------------------------------------
+
+    def fit(
+        self,
+        train_dataloader: Iterable[Any],
+        val_dataloader: Iterable[Any] | None = None,
+        *,
+        ckpt_path: str | Path | None = None,
+    ) -> VAE:
+        """Train the model with a Lightning Trainer made of ``trainer_params``.
+
+        Args:
+            train_dataloader: loader of the training images.
+            val_dataloader: loader of the validation images; without it no validation runs.
+            ckpt_path: a Lightning checkpoint to resume from.
+
+        Returns:
+            the estimator itself.
+
+        Raises:
+            ValueError: for an empty loader, non-finite images, or networks whose shapes don't fit; each before the
+                first optimizer step it would spoil.
+        """
+        check_not_empty("train_dataloader", train_dataloader)
+        if val_dataloader is not None:
+            check_not_empty("val_dataloader", val_dataloader)
+        with seeded(self.random_state):
+            trainer = pl.Trainer(**self.trainer_params_)
+            trainer.fit(self, train_dataloader, val_dataloader, ckpt_path=ckpt_path, weights_only=True)
+        self.fitted_ = True
+        return self
+
+    def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> dict[str, Tensor]:
+        """Compute and log the training losses, as "train/loss", "train/rec_loss" and "train/kl_loss".
+
+        Args:
+            batch: images, in any of the forms a batch can have.
+            batch_idx: number of the batch, for messages.
+            dataloader_idx: ignored.
+
+        Returns:
+            "loss", "rec_loss" and "kl_loss".
+        """
+        losses, n_images = self._losses(batch, f"training batch {batch_idx}")
+        self._log_losses("train", losses, n_images, on_step=True, on_epoch=False)
+        return losses
+
+    def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> dict[str, Tensor]:
+        """Compute and log the validation losses, as "val/loss", "val/rec_loss" and "val/kl_loss".
+
+        The definition is that of training: one code drawn per image.
+
+        Args:
+            batch: images, in any of the forms a batch can have.
+            batch_idx: number of the batch, for messages.
+            dataloader_idx: ignored.
+
+        Returns:
+            "loss", "rec_loss" and "kl_loss".
+        """
+        losses, n_images = self._losses(batch, f"validation batch {batch_idx}")
+        self._log_losses("val", losses, n_images, sync_dist=True)
+        return losses
+
+    def configure_optimizers(self) -> list[optim.Optimizer]:
+        """Return an AdamW over all parameters, with ``lr`` and ``weight_decay``."""
+        return [optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)]
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Check images while they are still on the CPU, where it doesn't make a GPU wait."""
+        if self.device.type != "cpu":
+            self._check_images(batch, "the batch")
+        return batch
+
+    def on_fit_end(self) -> None:
+        """Note that the model is trained, also when a Trainer of the user's did it."""
+        self.fitted_ = True
+
+    # ---- embedding ----------------------------------------------------------------------------------------------
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Encode the images and draw from the posterior q(z|x).
+
+        Args:
+            x: images, shape (batch, channel, ...).
+
+        Returns:
+            z, shape (batch, latent_dim).
+        """
+        return posterior_distribution(*self._posterior(image_tensor(x, self.image_key))).rsample()
+
+    def transform_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> Tensor:
+        """Embed one batch: a draw from the posterior, or its mean if ``stochastic_transform`` is false.
+
+        Args:
+            batch: images, in any of the forms a batch can have.
+            batch_idx: number of the batch, for messages.
+            dataloader_idx: ignored.
+
+        Returns:
+            z, shape (batch, latent_dim).
+        """
+        images = self._images(batch, f"batch {batch_idx}")
+        mu, logvar = self._posterior(images)
+        if not self.stochastic_transform:
+            return mu
+        if self._transform_noise is None:
+            return posterior_distribution(mu, logvar).rsample()
+        return mu + torch.exp(0.5 * logvar) * self._transform_noise.to(mu)
+
+    def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> Tensor:
+        """Embed one batch in ``Trainer.predict``; see :meth:`transform_step`."""
+        return self.transform_step(batch, batch_idx, dataloader_idx)
+
+    def transform(self, test_dataloader: Iterable[Any]) -> Tensor:
+        """Embed every item of the loader's dataset, in the dataset's order.
+
+        Row i is item i of the dataset, whatever the loader's sampler, ``drop_last`` or number of workers, and on
+        any number of processes (each embeds its share, all get all rows). A loader without a dataset of known
+        length is read as it comes. Runs in eval mode without gradient, on the accelerator :meth:`fit` would use,
+        with the precision of ``trainer_params``, and involves none of its callbacks or loggers.
+
+        Args:
+            test_dataloader: loader of the images.
+
+        Returns:
+            tensor of shape (n, latent_dim) on the CPU. With ``stochastic_transform`` row i is a draw from q(z|x_i)
+            whose noise depends on ``random_state`` and i alone.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: (a ``ValueError``) if the model isn't fitted.
+            ValueError: for an empty loader or non-finite images.
+        """
+        return self._embed(test_dataloader, target_key=None)[0]
+
+    def transform_with_targets(
+        self, test_dataloader: Iterable[Any], *, target_key: str = "label"
+    ) -> tuple[Tensor, Tensor]:
+        """Embed every item of the loader's dataset and return its targets with it, in the same order.
+
+        Args:
+            test_dataloader: loader of batches ``(images, targets)``, or of dictionaries.
+            target_key: key of the targets in a dictionary.
+
+        Returns:
+            features of shape (n, latent_dim) and targets of shape (n, ...), on the CPU.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: (a ``ValueError``) if the model isn't fitted.
+            ValueError: if a batch has no targets, or as in :meth:`transform`.
+        """
+        features, targets = self._embed(test_dataloader, target_key=target_key)
+        assert targets is not None
+        return features, targets
+
+    # ---- the model as a pair of maps ----------------------------------------------------------------------------
+
+    def encode(self, x: Any) -> Normal:
+        """Return the posterior q(z|x) in eval mode.
+
+        Args:
+            x: images, shape (batch, channel, ...), or any batch that holds them.
+
+        Returns:
+            ``Normal`` with parameters of shape (batch, latent_dim).
+        """
+        with _evaluating(self):
+            return posterior_distribution(*self._posterior(self._images(x, "`x`").to(self.device)))
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the mean of p(x|z) in eval mode: intensities, or probabilities for a Bernoulli.
+
+        Args:
+            z: codes, shape (batch, latent_dim).
+
+        Raises:
+            ValueError: if ``z`` hasn't ``latent_dim`` columns.
+        """
+        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != self.latent_dim:
+            came = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"`z` must be a tensor of shape (batch, latent_dim={self.latent_dim}), got {came}.")
+        with _evaluating(self):
+            output = self.decoder(z.to(self.device))
+        mean: Tensor = likelihood(output, self.criterion.default_dist).mean
+        return mean
+
+    def reconstruct(self, x: Any) -> Tensor:
+        """Return the decoded posterior mean of the images, in eval mode.
+
+        Args:
+            x: images, shape (batch, channel, ...), or any batch that holds them.
+
+        Returns:
+            tensor of the images' shape.
+        """
+        return self.decode(self.encode(x).mean)
+
+    @torch.no_grad()
+    def sample(self, n_samples: int) -> Tensor:
+        """Generate images: the mean of p(x|z) for codes drawn from the prior N(0, I).
+
+        Without gradient, in eval mode (the mode is restored), on the model's device. With a ``random_state`` every
+        call gives the same codes, on every device.
+
+        Args:
+            n_samples: number of images, at least 1.
+
+        Returns:
+            tensor of shape (n_samples, channel, ...).
+        """
+        n_samples = check_integer("n_samples", n_samples, minimum=1)
+        z = torch.randn(n_samples, self.latent_dim, generator=generator(self.random_state, "sample"))
+        return self.decode(z)
+
+    # ---- files --------------------------------------------------------------------------------------------------
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write weights and a JSON description to one file, whole or not at all.
+
+        Networks made by the package's builders come back by themselves in :meth:`load`; others are passed in there.
+
+        Args:
+            path: where to write; an existing file is replaced once the new one is complete.
+
+        Returns:
+            the path.
+        """
+        content = {
+            "format": FILE_FORMAT,
+            "description": json.dumps(self._description(), indent=1),
+            "state_dict": {name: value.detach().cpu() for name, value in self.state_dict().items()},
+        }
+        with atomic_path(path) as temporary:
+            torch.save(content, temporary)
+        return Path(path)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | os.PathLike[str],
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
+    ) -> VAE:
+        """Read a model written by :meth:`save`; nothing in the file is unpickled or executed.
+
+        Args:
+            path: the file.
+            encoder: the encoder, for a model whose encoder no builder of the package made; its weights are replaced.
+            decoder: likewise the decoder.
+
+        Returns:
+            the estimator, on the CPU.
+
+        Raises:
+            ValueError: naming the file, if it isn't such a file, holds code, lacks a network that is to be passed
+                in, or doesn't fit the networks passed in.
+        """
+        content = load_weights_only(path)
+        if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
+            raise ValueError(f"{os.fspath(path)} must be a file written by VAE.save (format {FILE_FORMAT!r}).")
+        description = parse_description(content.get("description"), os.fspath(path))
+        networks: dict[str, Any] = described_networks(
+            description, {"encoder": encoder, "decoder": decoder}, os.fspath(path)
+        )
+        vae = cls(**networks, **description["hparams"])
+        try:
+            vae.load_state_dict(content["state_dict"])
+        except (RuntimeError, KeyError) as error:
+            raise ValueError(f"{os.fspath(path)}: the weights don't fit the networks. {error}") from error
+        vae.fitted_ = bool(description.get("fitted", True))
+        return vae
+
+    @classmethod
+    def load_from_checkpoint(
+        cls,
+        checkpoint_path: str | Path | IO[bytes],
+        map_location: Any = None,
+        hparams_file: str | Path | None = None,
+        strict: bool | None = None,
+        weights_only: bool | None = True,
+        **kwargs: Any,
+    ) -> VAE:
+        """Read a model from a Lightning checkpoint; networks made by the package's builders come back by themselves.
+
+        Args:
+            checkpoint_path: a checkpoint written while training this class.
+            map_location: as in ``torch.load``.
+            hparams_file: as in Lightning.
+            strict: whether the state dict must fit exactly; Lightning's default.
+            weights_only: nothing in the file is executed unless this is set to false.
+            kwargs: arguments of :class:`VAE` that replace stored ones; ``encoder`` and ``decoder`` for custom networks.
+
+        Raises:
+            ValueError: naming the file, if it holds code or lacks a network that is to be passed in.
+        """
+        if weights_only is not False and not ("encoder" in kwargs and "decoder" in kwargs):
+            content = load_weights_only(checkpoint_path)
+            if not isinstance(checkpoint_path, str | os.PathLike):
+                checkpoint_path.seek(0)
+            source = source_name(checkpoint_path)
+            stored = content.get(CHECKPOINT_KEY) if isinstance(content, dict) else None
+            description = parse_description(stored, source)
+            kwargs.update(
+                described_networks(description, {name: kwargs.get(name) for name in ("encoder", "decoder")}, source)
+            )
+        loader = super().load_from_checkpoint
+        vae: VAE = loader(checkpoint_path, map_location, hparams_file, strict, weights_only=weights_only, **kwargs)
+        return vae
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add the JSON description to Lightning's checkpoint."""
+        checkpoint[CHECKPOINT_KEY] = json.dumps(self._description())
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Note that the weights are those of a trained model."""
+        self.fitted_ = True
+
+    # ---- internals ----------------------------------------------------------------------------------------------
+
+    def _images(self, batch: Any, where: str) -> Tensor:
+        """Return the batch's images as a plain tensor, checked unless that would make a GPU wait."""
+        images = image_tensor(batch, self.image_key)
+        if images.device.type == "cpu":
+            self._check_images(batch, where)
+        return images
+
+    def _check_images(self, batch: Any, where: str) -> None:
+        check_images(
+            image_tensor(batch, self.image_key),
+            where,
+            item_names(batch),
+            probabilities=self.criterion.default_dist == "bernoulli",
+        )
+
+    def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        features = self.encoder(images.to(self.fc_mu.weight.dtype))
+        if features.ndim != 2 or features.shape[1] != self.encoder_out_dim:
+            raise ValueError(
+                f"`encoder_out_dim` must be the number of features the encoder gives, got {self.encoder_out_dim}; "
+                f"the encoder gave shape {tuple(features.shape)} for images of shape {tuple(images.shape)}."
+            )
+        return posterior_parameters(features, self.fc_mu, self.fc_logvar)
+
+    def _run_step(self, images: Tensor) -> tuple[Distribution, Normal]:
+        """Return the decoder's distribution for one code drawn per image, and the posterior."""
+        q = posterior_distribution(*self._posterior(images))
+        p = likelihood(self.decoder(q.rsample()), self.criterion.default_dist)
+        if p.batch_shape != images.shape:
+            raise ValueError(
+                f"`decoder` must give the shape of the images, {tuple(images.shape)}, got {tuple(p.batch_shape)}."
+            )
+        return p, q
+
+    def _losses(self, batch: Any, where: str) -> tuple[dict[str, Tensor], int]:
+        images = self._images(batch, where)
+        p, q = self._run_step(images)
+        return self.criterion(images, p, q), len(images)
+
+    def _log_losses(self, stage: str, losses: Mapping[str, Tensor], n_images: int, **options: Any) -> None:
+        if self._trainer is not None:  # the steps can be called without a Trainer
+            named = {f"{stage}/{name}": value for name, value in losses.items()}
+            self.log_dict(named, prog_bar=True, batch_size=n_images, **options)
+
+    def _embed(self, loader: Iterable[Any], target_key: str | None) -> tuple[Tensor, Tensor | None]:
+        if not self.fitted:
+            from sklearn.exceptions import NotFittedError
+
+            raise NotFittedError("This VAE is not fitted: call `fit`, or load a trained model, before `transform`.")
+        check_not_empty("test_dataloader", loader)
+        rows = OrderedRows(loader)
+        row = rows.start
+        features: list[Tensor] = []
+        targets: list[Tensor] = []
+        with _evaluating(self), torch.inference_mode(), self._on_accelerator() as device:
+            try:
+                for batch_idx, batch in enumerate(rows.batches()):
+                    n_images = len(self._images(batch, f"batch {batch_idx}"))
+                    if self.stochastic_transform:
+                        # 0 where unseeded: two calls on the same volumes must agree
+                        self._transform_noise = row_noise(
+                            range(row, row + n_images), self.latent_dim, self.random_state or 0, "transform"
+                        )
+                    embedded = self.transform_step(move_data_to_device(batch, device), batch_idx)
+                    features.append(embedded.float().cpu())
+                    if target_key is not None:
+                        targets.append(batch_targets(batch, target_key))
+                    row += n_images
+            finally:
+                self._transform_noise = None
+        return rows.gather(features), rows.gather(targets) if target_key is not None else None
+
+    @contextlib.contextmanager
+    def _on_accelerator(self) -> Iterator[torch.device]:
+        """Put the model where, and run it at the precision with which, ``fit`` would; bring it back after."""
+        home = self.device
+        device = _accelerator_device(self.trainer_params_) if home.type == "cpu" else home
+        half = AUTOCAST_TYPES.get(str(self.trainer_params_["precision"]))
+        self.to(device)
+        try:
+            with torch.autocast(device.type, half) if half is not None else contextlib.nullcontext():
+                yield device
+        finally:
+            self.to(home)
+
+    def _description(self) -> dict[str, Any]:
+        return {
+            "class": type(self).__name__,
+            "hparams": dict(self.hparams),
+            "encoder": description_of(self.encoder),
+            "decoder": description_of(self.decoder),
+            "fitted": self.fitted,
+            "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
+        }
+
+
+def _check_module(name: str, value: Any) -> None:
+    if not isinstance(value, nn.Module):
+        raise ValueError(f"`{name}` must be a torch.nn.Module, got {type(value).__name__}.")
+
+
+def _check_trainer_arguments(kwargs: Mapping[str, Any]) -> None:
+    accepted = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"]
+    for name in kwargs:
+        check_choice("name of a keyword argument of VAE or lightning.pytorch.Trainer", name, accepted)
+
+
+@contextlib.contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    """Run in eval mode and give every module its own mode back: a frozen part may have been in eval mode before."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def _accelerator_device(trainer_params: Mapping[str, Any]) -> torch.device:
+    """Return the device a Trainer of these arguments would train on, in this process."""
+    accelerator, devices = trainer_params["accelerator"], trainer_params["devices"]
+    if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
+        listed = isinstance(devices, Sequence) and not isinstance(devices, str) and len(devices) == 1
+        return torch.device("cuda", devices[0] if listed else torch.cuda.current_device())
+    if accelerator in ("auto", "gpu", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return torch.device("cpu")

@@ -1,0 +1,201 @@
+"""The beta-VAE loss: reconstruction loss by likelihood, KL divergence, and their weighted sum.
+
+The scale of beta
+-----------------
+With N voxels per image the reconstruction loss of the "normal" likelihood is the summed squared error
+SSE, without the factor 1/2 of a unit-variance Gaussian, whose negative log-likelihood is
+SSE/2 + (N/2) log(2 pi). So ``beta=1`` here optimises what ``beta=0.5`` does on the unit-variance
+ELBO; put differently, it is the exact ELBO (beta=1) of a Gaussian with variance 1/2. For "laplace" (summed
+absolute error, unit scale up to N log 2) and "bernoulli" (cross entropy) beta has its textbook scale.
+A loss written as mean squared error + w KL corresponds to ``beta = w N`` here.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributions import Bernoulli, Distribution, Laplace, Normal, kl_divergence
+
+from ._checks import check_choice, check_real
+from .batches import check_images, plain_tensor
+
+LIKELIHOODS = ("normal", "laplace", "bernoulli")
+"""Names of the decoder distributions a tensor output can stand for."""
+
+
+def at_least_float32(value: Tensor) -> Tensor:
+    """Return a plain tensor in float32, or in float64 if it came in float64."""
+    value = plain_tensor(value)
+    return value if value.dtype in (torch.float32, torch.float64) else value.float()
+
+
+def likelihood(p: Tensor | Distribution, default_dist: str = "normal") -> Distribution:
+    """Return the decoder's output as a distribution over images.
+
+    Args:
+        p: a ``Normal``, ``Laplace`` or ``Bernoulli``, returned as it is; or a tensor, which is the mean of a
+            unit-scale ``Normal`` or ``Laplace``, or the success probability of a ``Bernoulli``.
+        default_dist: what a tensor stands for: "normal", "laplace" or "bernoulli".
+
+    Raises:
+        ValueError: if ``p`` is anything else, or ``default_dist`` is unknown.
+    """
+    if isinstance(p, Normal | Laplace | Bernoulli):
+        return p
+    if not isinstance(p, Tensor):
+        raise ValueError(
+            "The decoder's output must be a tensor or a torch.distributions Normal, Laplace or Bernoulli, "
+            f"got {type(p).__name__}."
+        )
+    check_choice("default_dist", default_dist, LIKELIHOODS)
+    p = at_least_float32(p)
+    if default_dist == "bernoulli":
+        return Bernoulli(probs=p, validate_args=False)
+    return (Normal if default_dist == "normal" else Laplace)(p, 1.0, validate_args=False)
+
+
+def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
+    r"""Compute the reconstruction loss per image: summed over voxels and channels, averaged over the batch.
+
+    .. math::
+        \text{normal: } \frac1B \sum_{b,i} (x_{bi} - \mu_{bi})^2 \quad
+        \text{laplace: } \frac1B \sum_{b,i} |x_{bi} - \mu_{bi}| \quad
+        \text{bernoulli: } -\frac1B \sum_{b,i} x_{bi} \log p_{bi} + (1 - x_{bi}) \log (1 - p_{bi})
+
+    A ``scale`` of the distribution doesn't enter: these are the losses of nidl's BetaVAELoss, not exact
+    log-likelihoods (see the module's docstring for the constants). Computed in float32 under autocast.
+
+    Args:
+        p: decoder distribution, ``Normal``, ``Laplace`` or ``Bernoulli``, of the shape of ``data``.
+        data: images, shape (batch, channel, ...); in [0, 1] for a ``Bernoulli``.
+
+    Returns:
+        scalar tensor, in nats up to the constants above.
+
+    Raises:
+        ValueError: for another distribution, shapes that differ, or (checked on the CPU only, as it would make
+            a GPU wait) data outside [0, 1] for a ``Bernoulli``.
+
+    Example:
+        >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
+        >>> float(reconstruction_loss(Normal(torch.zeros(2, 2), 1.0), x))
+        2.5
+    """
+    if not isinstance(p, Normal | Laplace | Bernoulli):
+        raise ValueError(f"`p` must be a torch.distributions Normal, Laplace or Bernoulli, got {type(p).__name__}.")
+    if p.batch_shape != data.shape:
+        raise ValueError(f"`p` must have the shape of the images, {tuple(data.shape)}, got {tuple(p.batch_shape)}.")
+    x = at_least_float32(data)
+    with torch.autocast(device_type=x.device.type, enabled=False):
+        if isinstance(p, Normal):
+            total = F.mse_loss(at_least_float32(p.loc), x, reduction="sum")
+        elif isinstance(p, Laplace):
+            total = F.l1_loss(at_least_float32(p.loc), x, reduction="sum")
+        else:
+            if x.device.type == "cpu":
+                check_images(x, "the batch", probabilities=True)
+            if "probs" in p.__dict__:
+                total = F.binary_cross_entropy(at_least_float32(p.probs), x, reduction="sum")
+            else:
+                total = F.binary_cross_entropy_with_logits(at_least_float32(p.logits), x, reduction="sum")
+        return total / len(x)
+
+
+def kl_per_dimension(q: Normal) -> Tensor:
+    r"""Compute the KL divergence of each latent dimension from the standard normal prior, averaged over the batch.
+
+    .. math:: D_k = \frac1B \sum_b \tfrac12 (\mu_{bk}^2 + \sigma_{bk}^2 - 1 - \log \sigma_{bk}^2)
+
+    Args:
+        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+
+    Returns:
+        tensor of shape (latent_dim,), nats, each >= 0.
+    """
+    with torch.autocast(device_type=q.loc.device.type, enabled=False):
+        loc, scale = at_least_float32(q.loc), at_least_float32(q.scale)
+        prior = Normal(torch.zeros_like(loc), torch.ones_like(scale), validate_args=False)
+        return kl_divergence(Normal(loc, scale, validate_args=False), prior).mean(dim=0)
+
+
+def kl_normal_loss(q: Normal) -> Tensor:
+    """Compute the KL divergence of the posterior from the standard normal prior, summed over latent dimensions.
+
+    Args:
+        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+
+    Returns:
+        scalar tensor, nats per image, averaged over the batch.
+
+    Raises:
+        ValueError: if ``q`` isn't a ``Normal``.
+
+    Example:
+        >>> float(kl_normal_loss(Normal(torch.tensor([[2.0, 0.0]]), 1.0)))
+        2.0
+    """
+    if not isinstance(q, Normal):
+        raise ValueError(f"`q` must be a torch.distributions Normal, got {type(q).__name__}.")
+    return kl_per_dimension(q).sum()
+
+
+class BetaVAELoss:
+    r"""The beta-VAE loss: reconstruction loss plus beta times the KL divergence to the prior.
+
+    .. math:: L = L_\text{rec}(x, p(x|z)) + \beta \, D_{KL}(q(z|x) \,\|\, N(0, I))
+
+    Same arguments, numbers and returned keys as nidl 0.0.2's ``BetaVAELoss``. Both terms are sums per image
+    (over voxels, over latent dimensions), averaged over the batch, in float32 under autocast. What
+    ``beta=1`` means for each likelihood is said in :mod:`monai_betavae.losses`.
+
+    Args:
+        beta: weight of the KL divergence, finite and >= 0. 1 gives the VAE; more asks for a posterior closer to
+            the prior at the price of reconstruction.
+        default_dist: what a tensor from the decoder stands for: the mean of a "normal" (squared error) or
+            "laplace" (absolute error), or the probability of a "bernoulli" (cross entropy).
+
+    Raises:
+        ValueError: if ``beta`` is negative or not finite, or ``default_dist`` is unknown.
+
+    Source:
+        Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework",
+        ICLR 2017.
+
+    Example:
+        >>> loss = BetaVAELoss(beta=4.0)
+        >>> x, p = torch.zeros(2, 1, 2, 2, 2), torch.full((2, 1, 2, 2, 2), 0.5)
+        >>> q = Normal(torch.ones(2, 3), torch.ones(2, 3))
+        >>> {name: float(value) for name, value in loss(x, p, q).items()}
+        {'rec_loss': 2.0, 'kl_loss': 1.5, 'loss': 8.0}
+    """
+
+    def __init__(self, beta: float = 4.0, default_dist: str = "normal") -> None:
+        self.beta = check_real("beta", beta, minimum=0)
+        self.default_dist = check_choice("default_dist", default_dist, LIKELIHOODS)
+
+    def __call__(self, x: Tensor, p: Tensor | Distribution, q: Normal) -> dict[str, Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            x: images, shape (batch, channel, ...).
+            p: decoder output of the same shape, a tensor or a ``Normal``, ``Laplace`` or ``Bernoulli``.
+            q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+
+        Returns:
+            scalar tensors under "rec_loss", "kl_loss" and "loss".
+        """
+        rec_loss = self.reconstruction_loss(likelihood(p, self.default_dist), x)
+        kl_loss = self.kl_normal_loss(q)
+        return {"rec_loss": rec_loss, "kl_loss": kl_loss, "loss": rec_loss + self.beta * kl_loss}
+
+    def reconstruction_loss(self, p: Distribution, data: Tensor) -> Tensor:
+        """Compute the reconstruction loss per image; see :func:`reconstruction_loss`."""
+        return reconstruction_loss(p, data)
+
+    def kl_normal_loss(self, q: Normal) -> Tensor:
+        """Compute the KL divergence per image; see :func:`kl_normal_loss`."""
+        return kl_normal_loss(q)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(beta={self.beta:g}, default_dist={self.default_dist!r})"

@@ -1,0 +1,516 @@
+"""Encoders and decoders made of MONAI's networks and blocks, for any spatial shape in 2D and 3D.
+
+Each level halves the grid, rounding up (91 -> 46 -> 23 -> 12 -> 6), and the decoder walks the same sizes back, so
+that its output has exactly the encoder's input shape, odd sides included, without interpolation.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from monai.networks.blocks import Convolution, ResidualUnit, SubpixelUpsample
+from monai.networks.layers.factories import Act, Norm
+from monai.networks.nets import DenseNet, ResNet
+from torch import Tensor, nn
+
+from ._checks import check_choice, check_integer, check_real, check_seed, check_spatial_shape
+from .description import described
+from .posterior import posterior_parameters
+from .randomness import seeded
+
+ENCODERS = ("conv", "residual", "resnet", "densenet")
+"""Architectures of :func:`build_encoder`."""
+
+DECODERS = ("conv", "residual")
+"""Architectures of :func:`build_decoder`."""
+
+DECODER_OF = {"conv": "conv", "residual": "residual", "resnet": "residual", "densenet": "conv"}
+"""The decoder that goes with each encoder in :func:`build_network`."""
+
+CHANNELS = (16, 32, 64, 128)
+"""Default channels, one entry per level."""
+
+NamedLayer = tuple[str, dict[str, Any]]
+LayerName = str | NamedLayer
+
+
+class Encoder(nn.Module):
+    """A convolutional body whose feature map is flattened to ``out_dim`` features.
+
+    Args:
+        body: network from images to a feature map.
+        in_shape: channels and spatial shape of the images.
+        out_dim: number of features after flattening.
+    """
+
+    def __init__(self, body: nn.Module, in_shape: Sequence[int], out_dim: int) -> None:
+        super().__init__()
+        self.body = body
+        self.in_shape = list(in_shape)
+        self.out_dim = out_dim
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map images of shape (batch, channel, ...) to features of shape (batch, out_dim)."""
+        if list(image.shape[1:]) != self.in_shape:
+            raise ValueError(
+                f"`image` must have channels and spatial shape {self.in_shape}, for which this encoder was built, "
+                f"got {list(image.shape[1:])}."
+            )
+        return self.body(image).flatten(1)  # type: ignore[no-any-return]  # nn.Module's call is untyped
+
+
+class Decoder(nn.Module):
+    """A linear layer to the coarsest grid, levels that double it, and the training mean added at the end.
+
+    Attributes:
+        output_mean: buffer of shape (channel, ...), added to what the levels give; zero until
+            :meth:`set_output_mean`. In front of a sigmoid it is on the logit scale.
+
+    Args:
+        latent_dim: number of latent dimensions.
+        start_shape: channels and sides of the coarsest grid.
+        levels: network from that grid to at least ``out_shape``.
+        out_shape: channels and spatial shape of the output; what the levels give beyond it is cut off.
+        sigmoid: whether the output passes through a sigmoid.
+    """
+
+    output_mean: Tensor
+
+    def __init__(
+        self, latent_dim: int, start_shape: Sequence[int], levels: nn.Module, out_shape: Sequence[int], sigmoid: bool
+    ) -> None:
+        super().__init__()
+        self.start_shape = list(start_shape)
+        self.out_shape = list(out_shape)
+        self.sigmoid = sigmoid
+        self.linear = nn.Linear(latent_dim, math.prod(start_shape))
+        self.levels = levels
+        self.register_buffer("output_mean", torch.zeros(*out_shape))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Map codes of shape (batch, latent_dim) to images of shape (batch, channel, ...)."""
+        image: Tensor = self.levels(self.linear(z).unflatten(1, self.start_shape))
+        for axis, side in enumerate(self.out_shape[1:]):
+            image = image.narrow(axis + 2, 0, side)
+        image = image + self.output_mean
+        return torch.sigmoid(image) if self.sigmoid else image
+
+    def set_output_mean(self, mean: Tensor) -> None:
+        """Make the output start at the mean training image instead of at zero.
+
+        It saves the epochs in which a network learns what every brain has in common, and is stored with the weights.
+
+        Args:
+            mean: mean image, shape (channel, ...).
+
+        Raises:
+            ValueError: if its shape isn't the output's.
+        """
+        if list(mean.shape) != self.out_shape:
+            raise ValueError(f"`mean` must have the output's shape {self.out_shape}, got {list(mean.shape)}.")
+        self.output_mean.copy_(torch.logit(mean, eps=1e-3) if self.sigmoid else mean)
+
+
+class ReconstructionNetwork(nn.Module):
+    """Encoder, posterior and decoder as one plain module: images in, reconstructions out.
+
+    ``forward`` returns one tensor, the decoded posterior mean, in training and in eval mode alike, which is what
+    MONAI's inferers, exporters and checks of bundles expect. Its state dict has the same names as the estimator's.
+
+    Args:
+        encoder: network with ``out_dim`` from images to features.
+        decoder: network from codes to images.
+        latent_dim: number of latent dimensions.
+    """
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module, latent_dim: int) -> None:
+        super().__init__()
+        out_dim: Any = encoder.out_dim
+        self.encoder = encoder
+        self.decoder = decoder
+        self.fc_mu = nn.Linear(out_dim, latent_dim)
+        self.fc_logvar = nn.Linear(out_dim, latent_dim)
+
+    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of the posterior, each of shape (batch, latent_dim)."""
+        return posterior_parameters(self.encoder(image), self.fc_mu, self.fc_logvar)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return the images of codes of shape (batch, latent_dim)."""
+        return self.decoder(z)  # type: ignore[no-any-return]  # nn.Module's call is untyped
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the reconstruction from the posterior mean, of the image's shape."""
+        return self.decode(self.encode(image)[0])
+
+
+@described
+def build_encoder(
+    spatial_shape: Sequence[int],
+    in_channels: int = 1,
+    *,
+    architecture: str = "conv",
+    channels: Sequence[int] = CHANNELS,
+    n_blocks: int = 1,
+    kernel_size: int = 3,
+    norm: LayerName | None = "group",
+    act: LayerName | None = "relu",
+    dropout: float = 0.0,
+) -> Encoder:
+    """Build an encoder from images of one spatial shape to a vector of features.
+
+    Args:
+        spatial_shape: two or three sides of the images, any size.
+        in_channels: channels of the images.
+        architecture: "conv" (MONAI ``Convolution``, strided), "residual" (MONAI ``ResidualUnit``, strided),
+            "resnet" (MONAI ``ResNet`` of basic blocks, four levels) or "densenet" (MONAI ``DenseNet``; ``channels[0]``
+            initial features and growth rate, one dense block per further level). The last two keep their last feature
+            map instead of averaging it away, since where something is matters in a registered brain.
+        channels: channels of each level; each level halves the grid.
+        n_blocks: blocks per level.
+        kernel_size: odd side of the kernels of "conv" and "residual".
+        norm: MONAI's name of a normalisation ("group", "instance", "batch", ...), or (name, arguments), or ``None``.
+            "group" takes up to eight groups unless told otherwise.
+        act: MONAI's name of an activation ("relu", "prelu", "swish", ...), or (name, arguments), or ``None``.
+        dropout: dropout probability of "conv", "residual" and "densenet".
+
+    Returns:
+        module with the attribute ``out_dim``, the number of features.
+
+    Raises:
+        ValueError: naming the argument, what came and what is accepted.
+
+    Example:
+        >>> encoder = build_encoder((33, 47, 29), channels=(4, 8))
+        >>> encoder.out_dim, encoder(torch.zeros(2, 1, 33, 47, 29)).shape
+        (6912, torch.Size([2, 6912]))
+    """
+    shape = check_spatial_shape("spatial_shape", spatial_shape)
+    in_channels = check_integer("in_channels", in_channels, minimum=1)
+    check_choice("architecture", architecture, ENCODERS)
+    channels = _check_channels(channels)
+    n_blocks = check_integer("n_blocks", n_blocks, minimum=1)
+    style = _Style(shape, channels, kernel_size, norm, act, dropout)
+    if architecture == "resnet":
+        body = _resnet(shape, in_channels, channels, n_blocks, style)
+    elif architecture == "densenet":
+        body = _densenet(shape, in_channels, channels, n_blocks, style)
+    else:
+        body = nn.Sequential()
+        for level, (before, after) in enumerate(zip((in_channels, *channels[:-1]), channels, strict=True)):
+            body.add_module(f"level_{level}", style.down(architecture, before, after, n_blocks))
+    return Encoder(body, (in_channels, *shape), _flat_features(body, (in_channels, *shape), architecture))
+
+
+@described
+def build_decoder(
+    latent_dim: int,
+    spatial_shape: Sequence[int],
+    out_channels: int = 1,
+    *,
+    architecture: str = "conv",
+    channels: Sequence[int] = CHANNELS,
+    n_blocks: int = 1,
+    kernel_size: int = 3,
+    norm: LayerName | None = "group",
+    act: LayerName | None = "relu",
+    dropout: float = 0.0,
+    output: str = "linear",
+) -> Decoder:
+    """Build a decoder from codes to images of exactly ``spatial_shape``.
+
+    All levels but the last double the grid by a transposed convolution; the last is a sub-pixel convolution (MONAI
+    ``SubpixelUpsample`` around a 1x1x1 convolution), which costs a third of a transposed one at full resolution.
+
+    Args:
+        latent_dim: number of latent dimensions.
+        spatial_shape: two or three sides of the images, any size.
+        out_channels: channels of the images.
+        architecture: "conv" (MONAI ``Convolution``) or "residual" (each followed by a MONAI ``ResidualUnit``).
+        channels: channels of each level, in the encoder's order: the last entry is the coarsest grid.
+        n_blocks: blocks per level.
+        kernel_size: odd side of the kernels.
+        norm: as in :func:`build_encoder`.
+        act: as in :func:`build_encoder`.
+        dropout: dropout probability.
+        output: "linear", or "sigmoid" for probabilities (a Bernoulli likelihood).
+
+    Returns:
+        module from (batch, latent_dim) to (batch, out_channels, *spatial_shape).
+
+    Raises:
+        ValueError: naming the argument, what came and what is accepted.
+
+    Example:
+        >>> build_decoder(8, (33, 47, 29), channels=(4, 8))(torch.zeros(2, 8)).shape
+        torch.Size([2, 1, 33, 47, 29])
+    """
+    latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
+    shape = check_spatial_shape("spatial_shape", spatial_shape)
+    out_channels = check_integer("out_channels", out_channels, minimum=1)
+    check_choice("architecture", architecture, DECODERS)
+    check_choice("output", output, ("linear", "sigmoid"))
+    channels = _check_channels(channels)
+    n_blocks = check_integer("n_blocks", n_blocks, minimum=1)
+    style = _Style(shape, channels, kernel_size, norm, act, dropout)
+    sides = _halved(shape, len(channels))
+    levels = nn.Sequential()
+    for level in range(len(channels) - 1, 0, -1):
+        levels.add_module(
+            f"level_{level}", style.up(architecture, channels[level], channels[level - 1], sides[level], n_blocks)
+        )
+    to_subpixels = Convolution(
+        len(shape), channels[0], out_channels * 2 ** len(shape), kernel_size=1, conv_only=True, strides=1
+    )
+    levels.add_module(
+        "output",
+        SubpixelUpsample(len(shape), channels[0], out_channels, conv_block=to_subpixels, apply_pad_pool=False),
+    )
+    start_shape = (channels[-1], *sides[-1])
+    return Decoder(latent_dim, start_shape, levels, (out_channels, *shape), sigmoid=output == "sigmoid")
+
+
+def build_network(
+    spatial_shape: Sequence[int],
+    latent_dim: int,
+    *,
+    in_channels: int = 1,
+    architecture: str = "conv",
+    channels: Sequence[int] = CHANNELS,
+    n_blocks: int = 1,
+    kernel_size: int = 3,
+    norm: LayerName | None = "group",
+    act: LayerName | None = "relu",
+    dropout: float = 0.0,
+    output: str = "linear",
+    random_state: int | None = None,
+) -> ReconstructionNetwork:
+    """Build encoder, posterior and decoder of one architecture as one module.
+
+    Args:
+        spatial_shape: two or three sides of the images, any size.
+        latent_dim: number of latent dimensions.
+        in_channels: channels of the images.
+        architecture: the encoder's, "conv", "residual", "resnet" or "densenet"; the decoder is "residual" for
+            "residual" and "resnet", else "conv".
+        channels: channels of each level.
+        n_blocks: blocks per level.
+        kernel_size: odd side of the kernels.
+        norm: normalisation, as in :func:`build_encoder`.
+        act: activation, as in :func:`build_encoder`.
+        dropout: dropout probability.
+        output: "linear" or "sigmoid", as in :func:`build_decoder`.
+        random_state: seed of all weights, whatever the global seed is; ``None`` draws from the global generator.
+
+    Returns:
+        module from images to reconstructions, with ``encode`` and ``decode``.
+
+    Raises:
+        ValueError: naming the argument, what came and what is accepted.
+
+    Example:
+        >>> network = build_network((16, 20, 16), latent_dim=4, channels=(4, 8), random_state=0)
+        >>> network(torch.zeros(1, 1, 16, 20, 16)).shape
+        torch.Size([1, 1, 16, 20, 16])
+    """
+    check_choice("architecture", architecture, ENCODERS)
+    latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
+    style: dict[str, Any] = {
+        "channels": channels,
+        "n_blocks": n_blocks,
+        "kernel_size": kernel_size,
+        "norm": norm,
+        "act": act,
+        "dropout": dropout,
+    }
+    with seeded(check_seed("random_state", random_state)):
+        encoder = build_encoder(spatial_shape, in_channels, architecture=architecture, **style)
+        decoder = build_decoder(
+            latent_dim, spatial_shape, in_channels, architecture=DECODER_OF[architecture], output=output, **style
+        )
+        return ReconstructionNetwork(encoder, decoder, latent_dim)
+
+
+class _Style:
+    """What all convolutions of a network share, and the levels made of them."""
+
+    def __init__(
+        self,
+        shape: tuple[int, ...],
+        channels: tuple[int, ...],
+        kernel_size: int,
+        norm: LayerName | None,
+        act: LayerName | None,
+        dropout: float,
+    ) -> None:
+        self.kernel_size = check_integer("kernel_size", kernel_size, minimum=1)
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"`kernel_size` must be odd, so that a level halves every side alike, got {kernel_size}.")
+        self.norm = _check_layer("norm", norm, Norm.names)
+        self.act = _check_layer("act", act, Act.names)
+        self.dropout = check_real("dropout", dropout, minimum=0, maximum=1)
+        self.spatial_dims = len(shape)
+        coarsest = _halved(shape, len(channels))[-1]
+        if self.norm is not None and self.norm[0].startswith("instance") and math.prod(coarsest) == 1:
+            raise ValueError(
+                f"`norm` must not be {norm!r} with {len(channels)} `channels` for `spatial_shape` {shape}: the "
+                "coarsest grid is a single voxel, which instance normalisation would set to zero. Use fewer levels "
+                "or 'group'."
+            )
+
+    def norm_of(self, *channels: int) -> NamedLayer | None:
+        """Return MONAI's description of the normalisation for layers of these channels."""
+        if self.norm is None:
+            return None
+        name, arguments = self.norm
+        if name == "group" and "num_groups" not in arguments:
+            # at least two channels in a group: on a grid of one voxel a group of one would always become zero
+            groups = math.gcd(8, *(count // 2 if count % 2 == 0 else 1 for count in channels))
+            arguments = {"num_groups": groups, **arguments}
+        return (name, arguments)
+
+    def shared(self, channels: int) -> dict[str, Any]:
+        """Return the arguments that MONAI's blocks share."""
+        return {
+            "spatial_dims": self.spatial_dims,
+            "kernel_size": self.kernel_size,
+            "norm": self.norm_of(channels),
+            "act": self.act,
+            "dropout": self.dropout or None,
+        }
+
+    def down(self, architecture: str, before: int, after: int, n_blocks: int) -> nn.Module:
+        """Return a level that halves the grid, rounding up."""
+        if architecture == "residual":
+            return ResidualUnit(  # type: ignore[no-any-return]  # monai isn't followed by mypy
+                in_channels=before, out_channels=after, strides=2, subunits=2 * n_blocks, **self.shared(after)
+            )
+        blocks = [Convolution(in_channels=before, out_channels=after, strides=2, **self.shared(after))]
+        blocks += [
+            Convolution(in_channels=after, out_channels=after, **self.shared(after)) for _ in range(n_blocks - 1)
+        ]
+        return nn.Sequential(*blocks)
+
+    def up(self, architecture: str, before: int, after: int, sides: Sequence[int], n_blocks: int) -> nn.Module:
+        """Return a level that doubles the grid to exactly ``sides``, which are even or odd."""
+        residual = architecture == "residual"
+        doubled = Convolution(
+            in_channels=before,
+            out_channels=after,
+            strides=2,
+            is_transposed=True,
+            # a grid of n comes out of the halved one, (n + 1) // 2, as 2 ((n + 1) // 2) - 1 plus this
+            output_padding=tuple(1 - side % 2 for side in sides),
+            conv_only=residual,
+            **self.shared(after),
+        )
+        if residual:
+            blocks = [ResidualUnit(in_channels=after, out_channels=after, subunits=2 * n_blocks, **self.shared(after))]
+        else:
+            blocks = [
+                Convolution(in_channels=after, out_channels=after, **self.shared(after)) for _ in range(n_blocks - 1)
+            ]
+        return nn.Sequential(doubled, *blocks)
+
+
+def _resnet(
+    shape: tuple[int, ...], in_channels: int, channels: tuple[int, ...], n_blocks: int, style: _Style
+) -> nn.Module:
+    if len(channels) != 4:
+        raise ValueError(f"`channels` must have four entries for architecture 'resnet', got {channels}.")
+    name, arguments = _required("norm", style.norm_of(*channels))
+    if name == "instance":
+        arguments = {"affine": True, **arguments}  # MONAI's ResNet initialises the weights of its normalisations
+    network = ResNet(
+        "basic",
+        [n_blocks] * 4,
+        list(channels),
+        spatial_dims=len(shape),
+        n_input_channels=in_channels,
+        conv1_t_size=3,
+        conv1_t_stride=2,
+        no_max_pool=True,
+        feed_forward=False,
+        act=_required("act", style.act),
+        norm=(name, arguments),
+    )
+    network.avgpool = nn.Identity()
+    return network  # type: ignore[no-any-return]  # monai isn't followed by mypy
+
+
+def _densenet(
+    shape: tuple[int, ...], in_channels: int, channels: tuple[int, ...], n_blocks: int, style: _Style
+) -> nn.Module:
+    if len(channels) < 2:
+        raise ValueError(f"`channels` must have at least two entries for architecture 'densenet', got {channels}.")
+    growth, levels = channels[0], len(channels) - 1
+    # every layer's input is a sum of halves and multiples of the growth rate; group normalisation must divide all
+    widths, width = [growth, 4 * growth], growth
+    for level in range(levels):
+        widths += [width + growth * layer for layer in range(1, n_blocks + 1)]
+        width += growth * n_blocks
+        if level < levels - 1:
+            width //= 2
+            widths.append(width)
+    return DenseNet(  # type: ignore[no-any-return]  # monai isn't followed by mypy
+        len(shape),
+        in_channels,
+        1,
+        init_features=growth,
+        growth_rate=growth,
+        block_config=(n_blocks,) * levels,
+        act=_required("act", style.act),
+        norm=_required("norm", style.norm_of(*widths)),
+        dropout_prob=style.dropout,
+    ).features
+
+
+def _required(name: str, value: NamedLayer | None) -> NamedLayer:
+    if value is None:
+        raise ValueError(f"`{name}` must be given for architectures 'resnet' and 'densenet', got None.")
+    return value
+
+
+def _flat_features(body: nn.Module, in_shape: Sequence[int], architecture: str) -> int:
+    """Return the size of the flattened feature map, without computing it: on torch's meta device."""
+    twin = copy.deepcopy(body).to("meta").eval()
+    try:
+        features: Tensor = twin(torch.empty(2, *in_shape, device="meta"))
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"`spatial_shape` must be larger for architecture {architecture!r} with these `channels`, "
+            f"got {tuple(in_shape[1:])}: {error}"
+        ) from error
+    return features.flatten(1).shape[1]
+
+
+def _halved(shape: Sequence[int], n_levels: int) -> list[tuple[int, ...]]:
+    """Return the grid at every level, from ``shape`` itself to the coarsest: n_levels + 1 entries.
+
+    Example:
+        >>> _halved((91, 8), 2)
+        [(91, 8), (46, 4), (23, 2)]
+    """
+    sides = [tuple(shape)]
+    for _ in range(n_levels):
+        sides.append(tuple((side + 1) // 2 for side in sides[-1]))
+    return sides
+
+
+def _check_channels(channels: Any) -> tuple[int, ...]:
+    if not isinstance(channels, Sequence) or isinstance(channels, str) or not channels:
+        raise ValueError(f"`channels` must be a sequence of positive integers, one per level, got {channels!r}.")
+    return tuple(check_integer("channels", entry, minimum=1) for entry in channels)
+
+
+def _check_layer(name: str, layer: Any, accepted: Sequence[str]) -> NamedLayer | None:
+    """Return (lower-case name, arguments) of a layer given in MONAI's way, ``None`` for none."""
+    if layer is None:
+        return None
+    layer_name, arguments = (layer, {}) if isinstance(layer, str) else (layer[0], dict(layer[1]))
+    check_choice(name, str(layer_name).lower(), [entry.lower() for entry in accepted])
+    return str(layer_name).lower(), arguments
