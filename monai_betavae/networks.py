@@ -274,6 +274,7 @@ def build_decoder(
     return Decoder(latent_dim, start_shape, levels, (out_channels, *shape), sigmoid=output == "sigmoid")
 
 
+@described
 def build_network(
     spatial_shape: Sequence[int],
     latent_dim: int,

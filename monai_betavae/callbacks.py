@@ -1,0 +1,113 @@
+"""What a training run writes while it goes: a table of losses per epoch, and the best weights so far."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from torch import Tensor, nn
+
+from .files import atomic_path
+
+LOSSES = ("loss", "rec_loss", "kl_loss")
+
+
+class MetricsTable(pl.Callback):
+    """Write ``metrics.csv``: one row per epoch with the mean training and validation losses.
+
+    Columns: epoch, step, train/loss, train/rec_loss, train/kl_loss, val/..., lr, seconds. Training losses are averaged
+    over the epoch's batches, while the weights change; validation losses are those after the epoch. The rows travel in
+    the checkpoint, so that a resumed run continues its table.
+
+    Args:
+        path: the file; it is complete after every epoch.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, float]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far."""
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of the run that is resumed."""
+        self.rows = list(state_dict["rows"])
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the sums of an epoch."""
+        self._sums, self._batches, self._started = {}, 0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a batch's losses, on their device: reading them here would make a GPU wait."""
+        if isinstance(outputs, Mapping):
+            for name in LOSSES:
+                value = outputs[name].detach()
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._batches += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and write the table."""
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        for name, total in self._sums.items():
+            mean = trainer.strategy.reduce(total / self._batches, reduce_op="mean")
+            row[f"train/{name}"] = float(mean)
+        for name in LOSSES:
+            if f"val/{name}" in trainer.callback_metrics:
+                row[f"val/{name}"] = float(trainer.callback_metrics[f"val/{name}"])
+        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        row["seconds"] = round(time.monotonic() - self._started, 3)
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            import pandas as pd
+
+            with atomic_path(self.path) as temporary:
+                pd.DataFrame(self.rows).to_csv(temporary, index=False)
+
+
+class BestWeights(pl.Callback):
+    """Keep the weights of the epoch with the lowest validation loss, as a bare state dict.
+
+    Without validation, keep those of the last epoch. A loss that isn't finite never replaces weights.
+
+    Args:
+        network: the module whose state dict is written.
+        path: the file.
+    """
+
+    def __init__(self, network: nn.Module, path: str | os.PathLike[str]) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.best = math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the lowest loss so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the lowest loss of the run that is resumed."""
+        self.best = float(state_dict["best"])
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the weights if they are the best so far."""
+        metrics = trainer.callback_metrics
+        loss = float(metrics["val/loss"] if "val/loss" in metrics else metrics["train/loss"])
+        better = math.isfinite(loss) and (loss < self.best or "val/loss" not in metrics)
+        if better:
+            self.best = loss
+            if trainer.is_global_zero:
+                weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+                with atomic_path(self.path) as temporary:
+                    torch.save(weights, temporary)

@@ -1,0 +1,128 @@
+"""Which volumes a run works on, and which of them it trains on, validates on and holds out."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data import discover, simulate_cohort, split_subjects
+from ..files import atomic_path
+
+Record = dict[str, Any]
+Split = dict[str, list[Record]]
+
+PARTS = ("training", "validation", "test")
+
+
+def training_records(dataset_dir: str | os.PathLike[str] | None, simulated: Mapping[str, Any]) -> list[Record]:
+    """Return the records of ``dataset_dir``, or of the simulated cohort if none is given.
+
+    The cohort is made once and used again; a ``dataset_dir`` that is given and doesn't exist is an error.
+
+    Args:
+        dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
+        simulated: arguments of :func:`~monai_betavae.data.simulate_cohort`.
+
+    Raises:
+        ValueError: as in ``discover``; or if the cohort's folder holds a cohort made with other arguments.
+    """
+    if dataset_dir is not None:
+        records = discover(dataset_dir)
+        print(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
+        return records
+    arguments = dict(simulated)
+    folder = Path(arguments.pop("output_dir"))
+    if folder.is_dir() and any(folder.iterdir()):
+        _check_same_cohort(folder, arguments)
+        print(f"Data: no dataset_dir given, using the simulated cohort in {folder}")
+    else:
+        print(f"Data: no dataset_dir given, simulating a cohort of {arguments['n_subjects']} brains in {folder}")
+        simulate_cohort(folder, **arguments)
+    return discover(folder)
+
+
+def _check_same_cohort(folder: Path, arguments: Mapping[str, Any]) -> None:
+    description = folder / "dataset_description.json"
+    try:
+        made = json.loads(description.read_text())["GeneratedBy"][0]["Description"]
+        stored = json.loads(made[made.index("{") :])
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise ValueError(f"{folder} must be empty or hold a simulated cohort: {description} doesn't say so.") from error
+    differing = {name: value for name, value in arguments.items() if name in stored and stored[name] != value}
+    if differing:
+        asked = ", ".join(f"{name}={value}" for name, value in differing.items())
+        found = ", ".join(f"{name}={stored[name]}" for name in differing)
+        raise ValueError(
+            f"{folder} holds a cohort simulated with {found}, not {asked}. Remove it, or give another folder with "
+            "--simulated_cohort#output_dir."
+        )
+
+
+def is_simulated(records: Sequence[Record]) -> bool:
+    """Whether the volumes come from the simulated cohort, so that scores on them must say so."""
+    for parent in Path(records[0]["image"]).parents if records else []:
+        description = parent / "dataset_description.json"
+        if description.is_file():
+            try:
+                return "simulate_cohort" in description.read_text(encoding="utf-8")
+            except (OSError, UnicodeDecodeError):
+                return False
+    return False
+
+
+def split_records(records: Sequence[Record], fractions: Sequence[float], seed: int) -> Split:
+    """Split records into training, validation and test by subject.
+
+    If every record says its part under "split" (a MONAI datalist with sections, the simulated cohort), that is
+    taken; a subject must not be in two of them.
+
+    Args:
+        records: what :func:`training_records` gives.
+        fractions: of subjects in training, validation and test; used if the records don't say.
+        seed: of the split.
+
+    Raises:
+        ValueError: if there are too few subjects, or a subject is in two parts.
+    """
+    stated = {record.get("split") for record in records}
+    if stated <= set(PARTS) and "training" in stated:
+        split = {part: [record for record in records if record["split"] == part] for part in PARTS}
+        seen: dict[str, str] = {}
+        for part, members in split.items():
+            for record in members:
+                other = seen.setdefault(record["subject"], part)
+                if other != part:
+                    raise ValueError(f"Subject {record['subject']} must be in one part, got {other} and {part}.")
+    else:
+        split = split_subjects(records, dict(zip(PARTS, fractions, strict=True)), seed)
+    print("Split by subject: " + ", ".join(f"{len(members)} {part}" for part, members in split.items()))
+    return split
+
+
+def write_split(split: Split, path: str | os.PathLike[str]) -> None:
+    """Write a split as JSON: a list of records for each part."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(split, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def read_split(path: str | os.PathLike[str]) -> Split:
+    """Read a split that :func:`write_split` wrote.
+
+    Raises:
+        ValueError: naming the file, if it isn't one.
+    """
+    try:
+        split = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{os.fspath(path)} must be the split.json of a training run: {error}") from error
+    well_formed = isinstance(split, dict) and all(
+        isinstance(split.get(part), list)
+        and all(isinstance(record, dict) and isinstance(record.get("image"), str) for record in split[part])
+        for part in PARTS
+    )
+    if not well_formed:
+        raise ValueError(f"{os.fspath(path)} must hold lists of records under {', '.join(PARTS)}.")
+    return {part: split[part] for part in PARTS}

@@ -1,0 +1,346 @@
+"""A training run: checks before, Lightning in the middle, scores and pictures at the end."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..batches import image_tensor
+from ..description import description_of
+from ..estimator import VAE
+from ..evaluation.latents import active_units, kl_per_dimension
+from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
+from ..files import atomic_path
+from ..persistence import load_weights_only
+from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
+from ..randomness import seeded
+from .records import Split, is_simulated, write_split
+
+MODEL_FILE, RESUME_FILE, SETTINGS_FILE = "model.pt", "last.ckpt", "model.json"
+METRICS_FILE, SCORES_FILE, SPLIT_FILE = "metrics.csv", "scores.json", "split.json"
+
+MEAN_IMAGE_VOLUMES = 256
+"""The output starts at the mean of at most this many training volumes: more wouldn't change what one can see."""
+
+PCA_BYTES = 4 * 2**30
+"""The PCA baseline is left out where the training volumes take more memory than this."""
+
+KNOWN_NOISE = (
+    # the volumes are cached: worker processes would only copy them
+    ".*does not have many workers.*",
+    # torch's deprecation, inside lightning
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    # a small cohort has fewer batches than Lightning's logging interval; metrics.csv doesn't depend on that
+    ".*smaller than the logging interval.*",
+    # the folder is ours: check_run has asked already
+    ".*Checkpoint directory .* exists and is not empty.*",
+)
+
+
+def check_run(
+    output_dir: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str], resume: bool = False, overwrite: bool = False
+) -> None:
+    """Refuse to train over an existing result, before any data is loaded.
+
+    Args:
+        output_dir: folder of tables and pictures.
+        ckpt_dir: folder of weights.
+        resume: whether to continue from ``<ckpt_dir>/last.ckpt``.
+        overwrite: whether an existing result may be replaced.
+
+    Raises:
+        ValueError: if there is a result and neither is set, or if there is nothing to resume from.
+    """
+    if resume and overwrite:
+        raise ValueError("Only one of `resume` and `overwrite` can be True, got both.")
+    last = Path(ckpt_dir) / RESUME_FILE
+    if resume and not last.is_file():
+        raise ValueError(f"`resume` needs {last}, which doesn't exist; leave it out to start a new run.")
+    results = [Path(output_dir) / METRICS_FILE, Path(ckpt_dir) / MODEL_FILE, last]
+    existing = [path for path in results if path.exists()]
+    if existing and not (resume or overwrite):
+        raise ValueError(
+            f"{existing[0]} exists: a run is there already. Give --resume True to continue it, --overwrite True to "
+            "replace it, or other folders with --output_dir and --ckpt_dir."
+        )
+    if overwrite:
+        for path in existing:
+            path.unlink()
+
+
+def train(
+    trainer: pl.Trainer,
+    estimator: VAE,
+    network: nn.Module,
+    train_dataloader: Iterable[Any],
+    val_dataloader: Iterable[Any] | None,
+    test_dataset: Sequence[Any],
+    split: Split,
+    *,
+    output_dir: str | os.PathLike[str],
+    ckpt_dir: str | os.PathLike[str],
+    preprocessing: Mapping[str, Any],
+    seed: int | None = 0,
+    resume: bool = False,
+) -> None:
+    """Train, keep the best weights, score them on held-out subjects, draw pictures, say where everything is.
+
+    Args:
+        trainer: the Lightning trainer, with the callbacks that write tables and weights.
+        estimator: the estimator around ``network``.
+        network: the module whose weights ``model.pt`` holds.
+        train_dataloader: loader of the training volumes.
+        val_dataloader: loader of the validation volumes, or ``None``.
+        test_dataset: held-out samples.
+        split: the records of each part.
+        output_dir: folder of tables and pictures.
+        ckpt_dir: folder of weights.
+        preprocessing: ``spatial_shape`` and ``spacing``, kept beside the weights for inference.
+        seed: of order and noise.
+        resume: whether to continue from ``<ckpt_dir>/last.ckpt``.
+    """
+    output_dir, ckpt_dir = Path(output_dir), Path(ckpt_dir)
+    _print_scale(estimator, preprocessing["spatial_shape"])
+    if trainer.is_global_zero:
+        write_split(split, output_dir / SPLIT_FILE)
+        _write_settings(network, preprocessing, ckpt_dir / SETTINGS_FILE)
+    if not resume:
+        start_at_mean_image(network, train_dataloader)
+    with warnings.catch_warnings(), seeded(seed):
+        for message in KNOWN_NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        trainer.fit(
+            estimator,
+            train_dataloader,
+            val_dataloader,
+            ckpt_path=ckpt_dir / RESUME_FILE if resume else None,
+            weights_only=True,
+        )
+    if trainer.is_global_zero:
+        network.load_state_dict(load_weights_only(ckpt_dir / MODEL_FILE))
+        _finish(estimator, train_dataloader, test_dataset, split, output_dir, ckpt_dir, preprocessing, seed)
+
+
+def start_at_mean_image(network: nn.Module, loader: Iterable[Any]) -> None:
+    """Make the decoder's output start at the mean training image, if the decoder can.
+
+    Args:
+        network: module whose ``decoder`` may have ``set_output_mean``.
+        loader: loader of the training volumes; its dataset's first 256 are averaged.
+    """
+    set_output_mean = getattr(network.decoder, "set_output_mean", None)
+    if set_output_mean is None:
+        return
+    images = _images(loader.dataset, MEAN_IMAGE_VOLUMES)  # type: ignore[attr-defined]  # any DataLoader has one
+    set_output_mean(torch.from_numpy(images.mean(axis=0)))
+
+
+def _images(dataset: Sequence[Any], at_most: int | None = None) -> np.ndarray[Any, Any]:
+    """Return a dataset's images as one array of shape (n, channel, ...)."""
+    count = len(dataset) if at_most is None else min(at_most, len(dataset))
+    first = image_tensor(_as_batch(dataset[0]))
+    images = np.empty((count, *first.shape[1:]), dtype=np.float32)
+    for index in range(count):
+        images[index] = image_tensor(_as_batch(dataset[index]))[0].numpy()
+    return images
+
+
+def _as_batch(sample: Any) -> Tensor:
+    image: Tensor = sample["image"] if isinstance(sample, Mapping) else sample
+    return image[None]
+
+
+def _print_scale(estimator: VAE, spatial_shape: Sequence[int]) -> None:
+    n_voxels, n_weights = math.prod(spatial_shape), sum(weights.numel() for weights in estimator.parameters())
+    print(
+        f"Model: {estimator.latent_dim} latent dimensions, {n_weights / 1e6:.2f} million weights, "
+        f"N = {n_voxels} voxels, beta = {estimator.beta:g}, beta / N = {estimator.beta / n_voxels:.3g}"
+    )
+
+
+def _write_settings(network: nn.Module, preprocessing: Mapping[str, Any], path: Path) -> None:
+    settings = {"network": description_of(network), "preprocessing": dict(preprocessing)}
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
+def _finish(
+    estimator: VAE,
+    train_dataloader: Iterable[Any],
+    test_dataset: Sequence[Any],
+    split: Split,
+    output_dir: Path,
+    ckpt_dir: Path,
+    preprocessing: Mapping[str, Any],
+    seed: int | None,
+) -> None:
+    import pandas as pd
+
+    held_out = split["test"]
+    simulated = is_simulated(split["training"])
+    label = "simulated" if simulated else ""
+    table = pd.read_csv(output_dir / METRICS_FILE)
+    save_figure(plot_losses(table.to_dict("list"), title=label), output_dir / "loss_curves.png")  # type: ignore[arg-type]  # pandas types keys as Hashable
+    if not held_out:
+        print("No subject is held out (fractions), so nothing is scored and no reconstruction drawn.")
+        _print_files(output_dir, ckpt_dir)
+        return
+
+    images = _images(test_dataset)
+    mu, logvar, reconstructions = _reconstruct(estimator, images)
+    scores = held_out_scores(train_dataloader, images, reconstructions, estimator.latent_dim, seed or 0)
+    active = active_units(mu)
+    scores.update(
+        n_held_out=len(images),
+        simulated=simulated,
+        n_voxels=int(np.prod(images.shape[1:])),
+        beta=estimator.beta,
+        latent_dim=estimator.latent_dim,
+        active_units=int(active.sum()),
+        kl_nats=float(kl_per_dimension(mu, logvar).sum()),
+    )
+    with atomic_path(output_dir / SCORES_FILE) as temporary:
+        temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+    spacing = _spacing(test_dataset[0])
+    _draw_reconstructions(images, reconstructions, held_out, label, spacing, output_dir / "reconstructions.png")
+    _draw_traversals(estimator, mu, logvar, label, spacing, output_dir / "traversals.png")
+    _print_scores(scores)
+    _print_files(output_dir, ckpt_dir)
+
+
+def _reconstruct(
+    estimator: VAE, images: np.ndarray[Any, Any], batch_size: int = 8
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return posterior means, log-variances and reconstructions of images."""
+    mus, logvars, reconstructions = [], [], []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            posterior = estimator.encode(torch.from_numpy(images[start : start + batch_size]))
+            mus.append(posterior.mean.cpu().numpy())
+            logvars.append(2 * posterior.scale.log().cpu().numpy())
+            reconstructions.append(estimator.decode(posterior.mean).float().cpu().numpy())
+    return np.concatenate(mus), np.concatenate(logvars), np.concatenate(reconstructions)
+
+
+def held_out_scores(
+    train_dataloader: Iterable[Any],
+    images: np.ndarray[Any, Any],
+    reconstructions: np.ndarray[Any, Any],
+    latent_dim: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the held-out summed squared error beside that of the mean training image and of PCA.
+
+    Args:
+        train_dataloader: loader of the training volumes.
+        images: held-out images, shape (n, channel, ...).
+        reconstructions: of the same shape.
+        latent_dim: number of principal components.
+        seed: of PCA's randomised solver.
+
+    Returns:
+        "sse" (mean over subjects), "sse_mean_image", "sse_pca", and "sse_ratio" and "sse_ratio_pca", which are relative
+        to the mean image's. PCA's are ``None`` where the training volumes don't fit in memory.
+    """
+    dataset: Any = train_dataloader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
+    n_bytes = 4 * len(dataset) * int(np.prod(images.shape[1:]))
+    training = _images(dataset, None if n_bytes <= PCA_BYTES else MEAN_IMAGE_VOLUMES)
+    sse = float(squared_error(images, reconstructions).mean())
+    sse_mean = float(squared_error(images, mean_image_reconstruction(training, images)).mean())
+    sse_pca = None
+    if n_bytes <= PCA_BYTES and len(training) > 1:
+        sse_pca = float(squared_error(images, pca_reconstruction(training, images, latent_dim, seed)).mean())
+    return {
+        "sse": sse,
+        "sse_mean_image": sse_mean,
+        "sse_pca": sse_pca,
+        "sse_ratio": sse / sse_mean,
+        "sse_ratio_pca": None if sse_pca is None else sse_pca / sse_mean,
+    }
+
+
+def _spacing(sample: Any) -> Sequence[float]:
+    if isinstance(sample, Mapping) and "image_affine" in sample:
+        affine = sample["image_affine"].numpy()
+        return [float(side) for side in np.linalg.norm(affine[:3, :3], axis=0)]
+    return (1.0, 1.0, 1.0)
+
+
+def _draw_reconstructions(
+    images: np.ndarray[Any, Any],
+    reconstructions: np.ndarray[Any, Any],
+    records: Sequence[Mapping[str, Any]],
+    label: str,
+    spacing: Sequence[float],
+    path: Path,
+    n_subjects: int = 5,
+) -> None:
+    errors = squared_error(images, reconstructions)
+    # from the best to the worst, evenly: a picture of the first few would flatter or slander by chance
+    shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(n_subjects, len(errors))).round().astype(int)]
+    names = [f"{records[index]['subject']}\nSSE {errors[index]:.0f}" for index in shown]
+    title = "Held-out subjects, best to worst reconstructed" + (f" ({label})" if label else "")
+    figure = plot_reconstructions(images[shown, 0], reconstructions[shown, 0], names, title, spacing)
+    save_figure(figure, path)
+
+
+def _draw_traversals(
+    estimator: VAE,
+    mu: np.ndarray[Any, Any],
+    logvar: np.ndarray[Any, Any],
+    label: str,
+    spacing: Sequence[float],
+    path: Path,
+    n_dimensions: int = 6,
+) -> None:
+    kl = kl_per_dimension(mu, logvar)
+    shown = np.argsort(kl)[::-1][:n_dimensions]
+    steps = [-3.0, -1.5, 0.0, 1.5, 3.0]
+    volumes = []
+    with torch.inference_mode():
+        for dimension in shown:
+            z = torch.zeros(len(steps), estimator.latent_dim)
+            z[:, int(dimension)] = torch.tensor(steps)
+            volumes.append(estimator.decode(z).float().cpu().numpy()[:, 0])
+    labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
+    title = "Latent traversals of the most active dimensions" + (f" ({label})" if label else "")
+    save_figure(plot_traversals(np.stack(volumes), steps, labels, title, spacing), path)
+
+
+def _print_scores(scores: Mapping[str, Any]) -> None:
+    label = ", simulated" if scores["simulated"] else ""
+    pca = scores["sse_ratio_pca"]
+    lines = [
+        f"Held-out subjects ({scores['n_held_out']}{label}): summed squared error {scores['sse']:.0f}, "
+        f"{scores['sse_ratio']:.2f} of the mean training image's",
+        f"  PCA with {scores['latent_dim']} components: "
+        + (
+            "left out, the training volumes exceed memory" if pca is None else f"{pca:.2f} of the mean training image's"
+        ),
+        f"  Active latent dimensions: {scores['active_units']} of {scores['latent_dim']}; "
+        f"KL {scores['kl_nats']:.1f} nats",
+    ]
+    if scores["active_units"] == 0:
+        lines.append("  No latent dimension is active: the posterior has collapsed. Lower beta or train longer.")
+    print("\n".join(lines))
+
+
+def _print_files(output_dir: Path, ckpt_dir: Path) -> None:
+    print(
+        f"Weights:   {ckpt_dir / MODEL_FILE} (best epoch), {ckpt_dir / RESUME_FILE} (to resume)\n"
+        f"Pictures:  {output_dir}/*.png\n"
+        f"Tables:    {output_dir / METRICS_FILE}, {output_dir / SCORES_FILE}\n"
+        "Next:      python -m monai.bundle run inference --config_file <bundle>/inference.json"
+        " [--dataset_dir <folder, table or file>]\n"
+        "Longer:    the same training command with --resume True --max_epochs <more>"
+    )
