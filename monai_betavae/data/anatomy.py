@@ -139,7 +139,7 @@ def warp_grid(
     position = position + _deformation(position, nuisance)
     position /= scale
     # a smooth |x|: the right half grows by 1 / (1 - a), the left shrinks by 1 / (1 + a), so (R - L) / (R + L) is a
-    position[0] -= np.float32(factors.asymmetry) * (np.sqrt(position[0] ** 2 + 25) - 5)
+    position[0] -= np.float32(factors.asymmetry) * (np.sqrt(position[0] ** 2 + 4) - 2)
     return Warp(voxels, scanner, position + _ventricle_displacement(anatomy, position, factors.ventricles))
 
 
@@ -232,8 +232,8 @@ def _read_template() -> tuple[Floats, Floats, Floats, npt.NDArray[np.float64]]:
 
 def _lateral_ventricles(csf: Floats, mask: npt.NDArray[np.bool_], origin: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     """Return the deep component of CSF through the body of the ventricles (cisterns and sulci are other components)."""
-    deep = _upsampled(ndimage.distance_transform_edt(mask[::2, ::2, ::2]) > 7.5, mask.shape)
-    labels, _ = ndimage.label((csf > 0.5) & deep)
+    depth = _distance_mm(mask)
+    labels, _ = ndimage.label((csf > 0.5) & (depth > 15))
     inside = labels[tuple((np.array(_LEFT_VENTRICLE_MM) - origin).astype(int))]
     assert inside > 0, "the template's lateral ventricle is not where it should be"
     component: npt.NDArray[np.bool_] = labels == inside
@@ -257,8 +257,7 @@ def _cortical_rim(
     brainstem = np.sqrt((x / 18) ** 2 + ((y + 28) / 18) ** 2 + ((z + 35) / 32) ** 2)
     cortex = np.clip((np.minimum(cerebellum, brainstem) - 0.9) / 0.2, 0, 1)
     # "grey matter" beside the ventricles is partial volume of white matter and CSF, or deep nuclei
-    away = 2 * ndimage.distance_transform_edt(~ventricles[::2, ::2, ::2])
-    cortex = gm * cortex * _upsampled(np.clip((away - 8) / 6, 0, 1), gm.shape)
+    cortex = gm * cortex * np.clip((_distance_mm(~ventricles) - 8) / 6, 0, 1)
     outer = cortex * ~pial
     inner = 0.7 * cortex * (pial & ndimage.binary_dilation(~pial))
     return outer.astype(np.float32), inner.astype(np.float32)
@@ -314,11 +313,12 @@ def _ventricle_flow(
     return volumes / volumes[sorted(entries).index(0.0)], flow
 
 
-def _upsampled(values: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-    """Return ``values`` of every second voxel, repeated to ``shape``."""
-    for axis, side in enumerate(shape):
-        values = np.repeat(values, 2, axis).take(range(side), axis)
-    return values
+def _distance_mm(inside: npt.NDArray[np.bool_]) -> Floats:
+    """Return the distance to the nearest voxel outside, from a 2 mm grid: eight times faster than from 1 mm."""
+    coarse = 2 * ndimage.distance_transform_edt(inside[::2, ::2, ::2]).astype(np.float32)
+    # by interpolation and not by repetition, which would shift everything to one side
+    distance: Floats = ndimage.affine_transform(coarse, [0.5] * 3, output_shape=inside.shape, order=1, mode="nearest")
+    return distance
 
 
 def _lesion_sites(wm: Floats, mask: npt.NDArray[np.bool_], origin: npt.NDArray[Any]) -> Floats:
@@ -345,7 +345,7 @@ def _deformation(position: Floats, nuisance: Nuisance) -> Floats:
     rng = nuisance.stream("deformation")
     for width, amplitude in ((16.0, nuisance.deformation_mm), (8.0, 0.5 * nuisance.deformation_mm)):
         for axis in range(3):
-            field = smooth_noise(rng, position, width, width / 3)
+            field = smooth_noise(rng, position, width, width / 2)
             total[axis] += np.float32(amplitude) * field
     return total
 

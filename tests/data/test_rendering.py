@@ -85,9 +85,7 @@ def test_lesion_has_the_volume_asked_for_and_one_piece_around_its_site(millilitr
     inside = weight.reshape(SHAPE) > 0
     assert inside.sum() * voxel_ml == pytest.approx(millilitres, rel=0.1)
     assert ndimage.label(inside)[1] == 1
-    centre = np.argmax(weight)
-    np.testing.assert_allclose(warp_of().scanner[:, centre], site)
-    assert weight[centre] == 1
+    assert weight[np.argmin(np.linalg.norm(warp_of().scanner - site[:, None], axis=0))] == 1
     assert weight[weight > 0].min() >= 0.3
 
 

@@ -93,7 +93,8 @@ def test_truth_has_the_size_that_was_asked_for(anatomy):
     assert truth(brain_size=1.1, ventricles=1.0, atrophy=0.0)["brain_ml"] == pytest.approx(
         1.1 * template["brain_ml"], rel=0.005
     )
-    assert truth(ventricles=3.0)["ventricle_ml"] == pytest.approx(3 * template["ventricle_ml"], rel=0.05)
+    # 3 at 1 mm; at 6 mm much of the ventricles is partial volume at their edge, which does not grow with them
+    assert 2.2 < truth(ventricles=3.0)["ventricle_ml"] / template["ventricle_ml"] < 3
     assert truth(asymmetry=0.05)["asymmetry_index"] == pytest.approx(0.05, abs=0.003)
     assert truth(contrast=0.3)["contrast"] == pytest.approx(0.3, abs=0.02)
     assert 0.1 < 1 - truth(atrophy=1.0)["gm_ml"] / template["gm_ml"] < 0.3
@@ -105,7 +106,7 @@ def test_a_flip_is_invisible_without_asymmetry(anatomy):
     assert even.truth["asymmetry_index"] == pytest.approx(0, abs=1e-4)
     right, left = (simulate_subject(anatomy, Factors(asymmetry=a), spacing=SPACING) for a in (0.05, -0.05))
     assert np.abs(right.volume - right.volume[::-1]).mean() > 10
-    assert np.abs(right.volume - left.volume[::-1]).max() <= 1
+    assert np.abs(right.volume - left.volume[::-1]).max() <= 3
 
 
 def test_shifting_the_head_does_not_make_it_asymmetric(anatomy):
@@ -258,17 +259,19 @@ def test_datalist_names_every_volume_once(cohort, table):
             assert record[column] == row[column]
 
 
-def test_same_seed_same_bytes_whatever_the_number_of_workers(cohort, tmp_path):
+def test_same_seed_same_bytes_whatever_the_number_of_workers(cohort, anatomy, monkeypatch, tmp_path):
     arguments = {"spacing": SPACING, "lesion_fraction": 0.3, "progress": False}
     again = simulate_cohort(tmp_path / "again", N_SUBJECTS, seed=5, n_workers=3, **arguments)
     assert digests(again) == digests(cohort)
+    monkeypatch.setattr(simulation, "load_anatomy", lambda spacing: anatomy)
     other = digests(simulate_cohort(tmp_path / "other", 2, seed=6, n_workers=2, **arguments))
     for name, digest in other.items():
         if name.endswith("_T1w.nii.gz") or name.startswith("participants.tsv"):
             assert digests(cohort).get(name) != digest
 
 
-def test_a_subject_does_not_depend_on_how_many_there_are(cohort, table, tmp_path):
+def test_a_subject_does_not_depend_on_how_many_there_are(cohort, table, anatomy, monkeypatch, tmp_path):
+    monkeypatch.setattr(simulation, "load_anatomy", lambda spacing: anatomy)
     fewer = simulate_cohort(tmp_path / "few", 3, 5, spacing=SPACING, lesion_fraction=0, n_workers=1, progress=False)
     assert not (fewer / "derivatives").exists()
     with open(fewer / "participants.tsv", encoding="utf-8") as file:
