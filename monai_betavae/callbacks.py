@@ -1,4 +1,4 @@
-"""What a training run writes while it goes: a table of losses per epoch, and the best weights so far."""
+"""What happens around the steps of a training run: a table of losses, the best weights, the learning rate's course."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
+from ._checks import check_integer, check_real
 from .files import atomic_path
 
 LOSSES = ("loss", "rec_loss", "kl_loss")
@@ -111,3 +112,54 @@ class BestWeights(pl.Callback):
                 weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
                 with atomic_path(self.path) as temporary:
                     torch.save(weights, temporary)
+
+
+class WarmupAndDecay(pl.Callback):
+    """Scale the learning rate: linearly up over the first steps, constant, linearly down to almost zero at the end.
+
+    The factor at step i of n is min(1, (i + 1) / warmup_steps) * clip((1 - i / n) / decay_fraction, 0.02, 1). The loss
+    at a constant rate keeps the noise of its last steps; going down at the end removes it.
+
+    Args:
+        warmup_steps: steps of the rise.
+        decay_fraction: share of all steps over which it goes down, in (0, 1].
+    """
+
+    def __init__(self, warmup_steps: int = 20, decay_fraction: float = 0.4) -> None:
+        self.warmup_steps = check_integer("warmup_steps", warmup_steps, minimum=1)
+        self.decay_fraction = check_real("decay_fraction", decay_fraction, minimum=0, maximum=1, exclusive=True)
+        self._total = math.inf
+        self._rates: list[float] = []
+
+    def factor(self, step: int, n_steps: float) -> float:
+        """Return what the rate is multiplied by at a step.
+
+        Example:
+            >>> [round(WarmupAndDecay(4, 0.5).factor(step, 100), 3) for step in (0, 3, 50, 75, 99)]
+            [0.25, 1.0, 1.0, 0.5, 0.02]
+        """
+        decay = (1 - step / n_steps) / self.decay_fraction
+        return min(1.0, (step + 1) / self.warmup_steps) * min(1.0, max(0.02, decay))
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the full rates; a checkpoint that is resumed holds scaled ones."""
+        self._total = trainer.estimated_stepping_batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the full learning rates."""
+        return {"rates": self._rates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the full learning rates of the run that is resumed."""
+        self._rates = list(state_dict["rates"])
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the rate of the coming step."""
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if not self._rates:
+            self._rates = [float(group["lr"]) for group in groups]
+        factor = self.factor(trainer.global_step, self._total)
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate * factor

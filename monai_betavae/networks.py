@@ -157,8 +157,8 @@ def build_encoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "group",
-    act: LayerName | None = "relu",
+    norm: LayerName | None = "instance",
+    act: LayerName | None = "prelu",
     dropout: float = 0.0,
 ) -> Encoder:
     """Build an encoder from images of one spatial shape to a vector of features.
@@ -173,8 +173,9 @@ def build_encoder(
         channels: channels of each level; each level halves the grid.
         n_blocks: blocks per level.
         kernel_size: odd side of the kernels of "conv" and "residual".
-        norm: MONAI's name of a normalisation ("group", "instance", "batch", ...), or (name, arguments), or ``None``.
-            "group" takes up to eight groups unless told otherwise.
+        norm: MONAI's name of a normalisation ("instance", "group", "batch", ...), or (name, arguments), or ``None``.
+            "group" takes up to eight groups unless told otherwise. "batch" makes the loss depend on batch size and
+            number of processes.
         act: MONAI's name of an activation ("relu", "prelu", "swish", ...), or (name, arguments), or ``None``.
         dropout: dropout probability of "conv", "residual" and "densenet".
 
@@ -216,8 +217,8 @@ def build_decoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "group",
-    act: LayerName | None = "relu",
+    norm: LayerName | None = "instance",
+    act: LayerName | None = "prelu",
     dropout: float = 0.0,
     output: str = "linear",
 ) -> Decoder:
@@ -266,6 +267,9 @@ def build_decoder(
     to_subpixels = Convolution(
         len(shape), channels[0], out_channels * 2 ** len(shape), kernel_size=1, conv_only=True, strides=1
     )
+    # zero, so that the first reconstructions are the mean image (see Decoder.set_output_mean) and not noise around it
+    nn.init.zeros_(to_subpixels.conv.weight)
+    nn.init.zeros_(to_subpixels.conv.bias)
     levels.add_module(
         "output",
         SubpixelUpsample(len(shape), channels[0], out_channels, conv_block=to_subpixels, apply_pad_pool=False),
@@ -284,8 +288,8 @@ def build_network(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "group",
-    act: LayerName | None = "relu",
+    norm: LayerName | None = "instance",
+    act: LayerName | None = "prelu",
     dropout: float = 0.0,
     output: str = "linear",
     random_state: int | None = None,

@@ -113,7 +113,8 @@ def plot_traversals(
     """
     volumes = np.asarray(volumes)
     centre = _centre(volumes.mean(axis=(0, 1)))
-    low, high = float(volumes.min()), float(np.percentile(volumes, 99.8))
+    # the background, most of a volume, is black although a decoder leaves it a little above and below zero
+    low, high = (float(value) for value in np.percentile(volumes, (20, 99.8)))
     change = volumes[:, -1] - volumes[:, 0]
     n_steps = len(steps)
     figure = Figure(figsize=(1.35 * (n_steps + 3) + 1.2, 1.65 * len(volumes) + 0.9), layout="constrained")
@@ -135,7 +136,7 @@ def plot_traversals(
 
 
 def plot_volumes(
-    volumes: Array, names: Sequence[str], title: str = "", spacing: Sequence[float] = (1, 1, 1), columns: int = 8
+    volumes: Array, names: Sequence[str], title: str = "", spacing: Sequence[float] = (1, 1, 1), columns: int = 4
 ) -> Figure:
     """Draw a contact sheet: each volume's three central planes side by side.
 

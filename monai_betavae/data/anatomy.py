@@ -325,7 +325,8 @@ def _lesion_sites(wm: Floats, mask: npt.NDArray[np.bool_], origin: npt.NDArray[A
     """Return positions in white matter that lie well inside the cerebrum."""
     deep = ndimage.minimum_filter(wm, 5) > 0.8
     sites = np.argwhere(deep & mask)[::7] + origin
-    return sites[sites[:, 2] > -5].astype(np.float32)
+    above: Floats = sites[sites[:, 2] > -5].astype(np.float32)
+    return above
 
 
 def _ventricle_displacement(anatomy: Anatomy, position: Floats, volume: float) -> Floats:

@@ -24,7 +24,8 @@ def render_signal(tissues: dict[str, Floats], contrast: float) -> Floats:
         contrast: 1 - GM / WM intensity.
     """
     signal = tissues["wm"] + np.float32(1 - contrast) * tissues["gm"] + np.float32(TEMPLATE_CSF) * tissues["csf"]
-    return np.maximum(signal + tissues["texture"], 0)
+    positive: Floats = np.maximum(signal + tissues["texture"], 0)
+    return positive
 
 
 def place_lesion(

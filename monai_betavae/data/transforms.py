@@ -236,7 +236,7 @@ class RestoreVolume:
         self.image_key = image_key
         self.restore_intensity = restore_intensity
 
-    def __call__(self, reconstruction: torch.Tensor, sample: Mapping[str, Any]) -> nib.spatialimages.SpatialImage:
+    def __call__(self, reconstruction: torch.Tensor, sample: Mapping[str, Any]) -> Any:
         """Return the reconstruction, shape (1, ...), as a float32 image on its file's grid.
 
         Args:
@@ -259,7 +259,7 @@ class RestoreVolume:
         return _like(reference, inside.astype(np.float32))
 
 
-def _like(reference: Any, values: np.ndarray[Any, np.dtype[np.float32]]) -> nib.spatialimages.SpatialImage:
+def _like(reference: Any, values: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
     """Return a float32 image with the reference's affine, to the bit."""
     if isinstance(reference, nib.Nifti1Image):
         # the header's own sform and qform: writing the affine anew would round a quaternion's to float32

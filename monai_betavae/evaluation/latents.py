@@ -30,7 +30,8 @@ def kl_per_dimension(mu: Array, logvar: Array) -> NDArray[np.float64]:
         [0.0, 2.0]
     """
     mu, logvar = _matching(mu, logvar)
-    return np.mean(0.5 * (mu**2 + np.exp(logvar) - 1.0 - logvar), axis=0)
+    kl: NDArray[np.float64] = np.mean(0.5 * (mu**2 + np.exp(logvar) - 1.0 - logvar), axis=0)
+    return kl
 
 
 def active_units(mu: Array, threshold: float = 0.01) -> NDArray[np.bool_]:

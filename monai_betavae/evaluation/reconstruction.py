@@ -35,7 +35,8 @@ def squared_error(images: Array, reconstructions: Array) -> NDArray[np.float64]:
             f"`reconstructions` must have the shape of the images, {images.shape}, got {reconstructions.shape}."
         )
     difference = (images - reconstructions).reshape(len(images), -1)
-    return np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
+    summed: NDArray[np.float64] = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
+    return summed
 
 
 def mean_image_reconstruction(train: Array, images: Array) -> Array:

@@ -1,0 +1,78 @@
+"""Which volumes a run takes, and how they are parted."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+from monai_betavae.workflows.records import (
+    is_simulated,
+    read_split,
+    split_records,
+    training_records,
+    write_split,
+)
+
+COHORT = {"n_subjects": 4, "spacing": 10.0, "seed": 3, "progress": False}
+
+
+def records(n, **extra):
+    return [{"image": f"/data/sub-{i}.nii.gz", "subject": f"sub-{i}", **extra} for i in range(n)]
+
+
+def test_without_data_the_cohort_is_made_once(tmp_path, capsys):
+    simulated = {"output_dir": tmp_path / "cohort", **COHORT}
+    first = training_records(None, simulated)
+    assert "simulating a cohort of 4 brains" in capsys.readouterr().out
+    stamp = (tmp_path / "cohort" / "participants.tsv").stat().st_mtime_ns
+    assert training_records(None, simulated) == first
+    assert "using the simulated cohort" in capsys.readouterr().out
+    assert (tmp_path / "cohort" / "participants.tsv").stat().st_mtime_ns == stamp
+    assert len(first) == 4
+    assert is_simulated(first)
+    with pytest.raises(ValueError, match="simulated with n_subjects=4, not n_subjects=5"):
+        training_records(None, {**simulated, "n_subjects": 5})
+
+
+def test_a_folder_of_something_else_is_not_taken_for_the_cohort(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(ValueError, match="must be empty or hold a simulated cohort"):
+        training_records(None, {"output_dir": tmp_path, **COHORT})
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_given_data_is_taken_and_not_called_simulated(tmp_path, capsys):
+    nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
+    found = training_records(tmp_path, {"output_dir": tmp_path / "never"})
+    assert [record["subject"] for record in found] == ["a"]
+    assert "1 volumes from" in capsys.readouterr().out
+    assert not is_simulated(found)
+
+
+def test_split_by_fractions():
+    split = split_records(records(20), (0.7, 0.15, 0.15), seed=0)
+    assert {part: len(members) for part, members in split.items()} == {"training": 14, "validation": 3, "test": 3}
+
+
+def test_a_stated_split_is_taken():
+    stated = [*records(3, split="training"), {**records(9)[8], "split": "test"}]
+    split = split_records(stated, (0.7, 0.15, 0.15), seed=0)
+    assert [len(split[part]) for part in ("training", "validation", "test")] == [3, 0, 1]
+
+
+def test_a_subject_in_two_stated_parts_is_refused():
+    both = [*records(2, split="training"), *records(1, split="test")]
+    with pytest.raises(ValueError, match="Subject sub-0 must be in one part, got training and test"):
+        split_records(both, (0.7, 0.15, 0.15), seed=0)
+
+
+def test_split_file_round_trip(tmp_path):
+    split = split_records(records(10, age=40.5), (0.6, 0.2, 0.2), seed=1)
+    write_split(split, tmp_path / "split.json")
+    assert read_split(tmp_path / "split.json") == split
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"training": []}', '{"training": [1], "validation": [], "test": []}'])
+def test_bad_split_files_are_named(tmp_path, text):
+    (tmp_path / "split.json").write_text(text)
+    with pytest.raises(ValueError, match=r"split\.json must"):
+        read_split(tmp_path / "split.json")

@@ -1,0 +1,60 @@
+"""The checks before a run and the scores after it."""
+
+import numpy as np
+import pytest
+import torch
+
+from monai_betavae import build_vae
+from monai_betavae.workflows.training import check_run, held_out_scores, start_at_mean_image
+
+
+def loader_of(images):
+    return torch.utils.data.DataLoader([{"image": image} for image in images], batch_size=2)
+
+
+def test_check_run(tmp_path):
+    output, weights = tmp_path / "output", tmp_path / "models"
+    check_run(output, weights)
+    with pytest.raises(ValueError, match=r"`resume` needs .*last\.ckpt, which doesn't exist"):
+        check_run(output, weights, resume=True)
+    weights.mkdir()
+    (weights / "last.ckpt").write_text("weights")
+    with pytest.raises(ValueError, match=r"last\.ckpt exists: a run is there already"):
+        check_run(output, weights)
+    with pytest.raises(ValueError, match="Only one of `resume` and `overwrite`"):
+        check_run(output, weights, resume=True, overwrite=True)
+    check_run(output, weights, resume=True)
+    assert (weights / "last.ckpt").exists()
+    check_run(output, weights, overwrite=True)
+    assert not (weights / "last.ckpt").exists()
+
+
+def test_start_at_mean_image():
+    images = torch.rand(5, 1, 8, 8, 8)
+    vae = build_vae((8, 8, 8), 2, channels=(4, 8), random_state=0)
+    start_at_mean_image(vae, loader_of(images))
+    expected = images.mean(0).expand(3, -1, -1, -1, -1)
+    torch.testing.assert_close(vae.reconstruct(torch.rand(3, 1, 8, 8, 8)).detach(), expected)
+
+
+def test_a_decoder_that_cannot_is_left_alone():
+    vae = build_vae((8, 8, 8), 2, channels=(4, 8), random_state=0)
+    vae.decoder = torch.nn.Linear(2, 4)
+    before = vae.decoder.weight.clone()
+    start_at_mean_image(vae, loader_of(torch.rand(3, 1, 8, 8, 8)))
+    assert torch.equal(vae.decoder.weight, before)
+
+
+def test_held_out_scores_on_ideal_and_useless_reconstructions():
+    rng = np.random.default_rng(0)
+    mode = rng.normal(size=(1, 4, 4, 4)).astype(np.float32)  # one mode of variation: one component is enough
+    train = np.stack([amount * mode for amount in rng.normal(size=12)]).astype(np.float32)
+    test = np.stack([amount * mode for amount in (-1.0, 2.0)]).astype(np.float32)
+    loader = loader_of(torch.from_numpy(train))
+    ideal = held_out_scores(loader, test, test, 1, seed=0)
+    assert ideal["sse"] == ideal["sse_ratio"] == 0
+    assert ideal["sse_ratio_pca"] < 1e-6
+    mean = np.broadcast_to(train.mean(0), test.shape)
+    useless = held_out_scores(loader, test, mean, 1, seed=0)
+    assert useless["sse_ratio"] == pytest.approx(1.0)
+    assert useless["sse"] == pytest.approx(float(((test - mean) ** 2).reshape(2, -1).sum(1).mean()), rel=1e-5)
