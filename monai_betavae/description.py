@@ -81,7 +81,8 @@ def rebuild(description: Any, source: str) -> nn.Module:
     if (
         not isinstance(description, dict)
         or not isinstance(description.get("arguments"), dict)
-        or description.get("builder") not in BUILDERS
+        or not isinstance(description.get("builder"), str)
+        or description["builder"] not in BUILDERS
     ):
         raise ValueError(
             f"{source}: a network's description must name one of {', '.join(sorted(BUILDERS))} with its arguments, "

@@ -550,7 +550,9 @@ class VAE(pl.LightningModule):
         return self.criterion(images, p, q), len(images)
 
     def _log_losses(self, stage: str, losses: Mapping[str, Tensor], n_images: int, **options: Any) -> None:
-        if self._trainer is not None:  # the steps can be called without a Trainer
+        trainer = self._trainer
+        # the steps can be called without a Trainer, and after its run is over
+        if trainer is not None and (trainer.training or trainer.validating or trainer.sanity_checking):
             named = {f"{stage}/{name}": value for name, value in losses.items()}
             self.log_dict(named, prog_bar=True, batch_size=n_images, **options)
 

@@ -41,8 +41,8 @@ def test_tutorial(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "R² of a ridge probe" in done.stdout
     scores = {row.split()[0]: [float(cell) for cell in row.split()[1:3]] for row in done.stdout.splitlines() if
-              re.match(r"(brain_ml|control)\s", row)}  # fmt: skip
-    assert scores["brain_ml"][0] > 0.8
+              re.match(r"(intracranial_ml|control)\s", row)}  # fmt: skip
+    assert scores["intracranial_ml"][0] > 0.8
     assert scores["control"][0] < 0.2
     assert (tmp_path / "reconstructions.png").stat().st_size > 10_000
     assert (tmp_path / "vae.pt").is_file()

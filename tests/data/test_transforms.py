@@ -1,0 +1,189 @@
+"""Real NIfTI files to tensors, and back onto their own grid."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from monai.data import DataLoader, Dataset
+
+from monai_betavae.data import RestoreVolume, brain_transforms
+
+OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0.1, -25], [0, -0.1, 2.1, -15], [0, 0, 0, 1]])
+AFFINES = {
+    "RAS": np.array([[2.0, 0, 0, -20], [0, 2.0, 0, -25], [0, 0, 2.0, -15], [0, 0, 0, 1]]),
+    "LAS": np.array([[-2.0, 0, 0, 20], [0, 2.0, 0, -25], [0, 0, 2.0, -15], [0, 0, 0, 1]]),
+    "axes turned": np.array([[0, 0, 2.0, -20], [-2.0, 0, 0, 25], [0, 2.0, 0, -15], [0, 0, 0, 1]]),
+    "oblique": OBLIQUE,
+    "anisotropic": np.diag([1.0, 1.5, 4.0, 1.0]),
+}
+
+
+def smooth(shape=(20, 24, 18)):
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
+    return (800 * np.exp(-3 * (grid**2).sum(axis=0)) + 5 * (grid[0] + 1)).astype(np.float32)
+
+
+def write(path, volume, affine=AFFINES["RAS"]):
+    nib.save(nib.Nifti1Image(volume, affine), path)
+    return {"image": str(path), "subject": path.name.split(".")[0]}
+
+
+def test_sample(tmp_path):
+    record = {**write(tmp_path / "sub-1.nii.gz", smooth()), "age": 50, "site": None}
+    sample = brain_transforms((24, 20, 18), keep=("subject", "age", "site"))(record)
+    image = sample["image"]
+    assert type(image) is torch.Tensor
+    assert (image.dtype, tuple(image.shape)) == (torch.float32, (1, 24, 20, 18))
+    assert (float(image.min()), float(image.max())) == (0.0, 1.0)
+    assert (sample["subject"], sample["age"], sample["image_path"]) == ("sub-1", 50, record["image"])
+    assert "site" not in sample
+    batch = next(iter(DataLoader(Dataset([record, record], brain_transforms((8, 8, 8))), batch_size=2)))
+    assert type(batch["image"]) is torch.Tensor
+    assert batch["subject"] == ["sub-1", "sub-1"]
+
+
+def test_the_same_head_in_other_orientations_gives_the_same_tensor(tmp_path):
+    volume = smooth()
+    ras = write(tmp_path / "ras.nii.gz", volume)
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = volume.shape[0] - 1
+    las = write(tmp_path / "las.nii.gz", volume[::-1], AFFINES["RAS"] @ flip)
+    swap = np.eye(4)[[1, 2, 0, 3]]
+    turned = write(tmp_path / "turned.nii.gz", volume.transpose(2, 0, 1), AFFINES["RAS"] @ swap)
+    transform = brain_transforms((24, 24, 24))
+    expected = transform(ras)["image"]
+    torch.testing.assert_close(transform(las)["image"], expected)
+    torch.testing.assert_close(transform(turned)["image"], expected)
+
+
+def test_one_hot_voxel_changes_nothing_else(tmp_path):
+    volume, hot = smooth((30, 30, 30)), smooth((30, 30, 30))
+    hot[3, 3, 3] = 1e6
+    transform = brain_transforms((30, 30, 30))
+    images = [transform(write(tmp_path / f"{i}.nii.gz", v))["image"] for i, v in enumerate((volume, hot))]
+    difference = (images[0] - images[1]).abs()
+    difference[0, 3, 3, 3] = 0
+    assert float(difference.max()) < 1e-3
+
+
+def test_a_zero_background_stays_zero_there_and_back(tmp_path):
+    volume = smooth() + 100
+    volume[:5] = 0
+    record = write(tmp_path / "a.nii.gz", volume)
+    sample = brain_transforms((20, 24, 18))(record)
+    assert not sample["image"][0, :5].any()
+    assert not RestoreVolume()(sample["image"], sample).get_fdata()[:5].any()
+
+
+def test_negative_intensities_use_the_lower_percentile(tmp_path):
+    volume = np.random.default_rng(0).normal(size=(20, 20, 20)).astype(np.float32)
+    low, high = brain_transforms((20, 20, 20), percentiles=(1, 99))(write(tmp_path / "z.nii.gz", volume))["image_range"]
+    assert (float(low), float(high)) == pytest.approx(tuple(np.percentile(volume, (1, 99))), rel=1e-5)
+
+
+def test_int16_with_a_slope(tmp_path):
+    image = nib.Nifti1Image(np.round(smooth()).astype(np.int16), AFFINES["RAS"])
+    image.header.set_slope_inter(0.5, 0)
+    nib.save(image, tmp_path / "slope.nii.gz")
+    assert nib.load(tmp_path / "slope.nii.gz").dataobj.slope == 0.5
+    transform = brain_transforms((20, 24, 18))
+    sloped = transform({"image": str(tmp_path / "slope.nii.gz")})
+    plain = transform(write(tmp_path / "plain.nii.gz", np.round(smooth()).astype(np.float32)))
+    torch.testing.assert_close(sloped["image"], plain["image"])
+    torch.testing.assert_close(sloped["image_range"], plain["image_range"] / 2)
+
+
+def test_a_trailing_singleton_axis_is_squeezed(tmp_path):
+    transform = brain_transforms((20, 24, 18))
+    flat, extra = write(tmp_path / "a.nii.gz", smooth()), write(tmp_path / "b.nii.gz", smooth()[..., None])
+    torch.testing.assert_close(transform(extra)["image"], transform(flat)["image"])
+
+
+@pytest.mark.parametrize(
+    ("volume", "message"),
+    [
+        (np.ones((6, 6, 6, 3), np.float32) * np.arange(3, dtype=np.float32), "one three-dimensional volume"),
+        (np.full((6, 6, 6), 7.0, np.float32), "must not be constant, got 7"),
+        (np.where(np.arange(216).reshape(6, 6, 6) == 5, np.nan, 1.0).astype(np.float32), "1 non-finite voxels"),
+    ],
+    ids=["4D", "constant", "NaN"],
+)
+def test_bad_volumes_are_refused_by_name(tmp_path, volume, message):
+    record = write(tmp_path / "broken.nii.gz", volume)
+    with pytest.raises(RuntimeError) as caught:  # MONAI wraps what a transform raises
+        brain_transforms((6, 6, 6))(record)
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert "broken.nii.gz" in str(caught.value.__cause__)
+    assert message in str(caught.value.__cause__)
+
+
+def test_coarsening_does_not_alias(tmp_path):
+    board = (np.indices((24, 24, 24)).sum(axis=0) % 2).astype(np.float32) * 100 + 10
+    sample = brain_transforms((8, 8, 8), spacing=3.0, percentiles=(0, 100))(
+        write(tmp_path / "board.nii.gz", board, np.eye(4))
+    )
+    low, high = sample["image_range"].tolist()
+    inner = sample["image"][0, 2:-2, 2:-2, 2:-2] * (high - low) + low
+    assert float((inner - 60).abs().max()) < 10  # the mean, where picking voxels would give 10 and 110
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_round_trip_on_the_files_own_spacing(tmp_path, name):
+    record = write(tmp_path / "a.nii.gz", smooth(), AFFINES[name])
+    sample = brain_transforms((26, 26, 26), percentiles=(0, 100))(record)
+    restored = RestoreVolume()(sample["image"], sample)
+    nib.save(restored, tmp_path / "restored.nii.gz")
+    original, again = nib.load(record["image"]), nib.load(tmp_path / "restored.nii.gz")
+    assert again.affine.tobytes() == original.affine.tobytes()
+    assert (again.shape, again.get_data_dtype()) == (original.shape, np.float32)
+    np.testing.assert_allclose(again.get_fdata(), original.get_fdata(), atol=0.01)
+
+
+@pytest.mark.parametrize("name", AFFINES)
+def test_round_trip_through_another_spacing(tmp_path, name):
+    record = write(tmp_path / "a.nii.gz", smooth(), AFFINES[name])
+    sample = brain_transforms((60, 70, 80), spacing=1.0, percentiles=(0, 100))(record)
+    restored = RestoreVolume()(sample["image"], sample).get_fdata()
+    inner = np.abs(restored - smooth())[2:-2, 2:-2, 2:-2]
+    assert float(inner.max()) < 0.03 * 800
+
+
+def test_outside_the_field_of_view_is_zero(tmp_path):
+    record = write(tmp_path / "a.nii.gz", smooth() + 50)
+    sample = brain_transforms((10, 12, 8))(record)
+    restored = RestoreVolume()(sample["image"], sample).get_fdata()
+    assert not restored[:5].any()
+    assert restored[5:15, 6:18, 5:13].all()
+
+
+def test_a_qform_only_file_keeps_its_affine_to_the_bit(tmp_path):
+    angle = 0.3
+    rotation = np.array([[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]])
+    affine = np.eye(4)
+    affine[:3, :3] = 2 * rotation
+    image = nib.Nifti1Image(smooth(), affine)
+    image.set_qform(affine, code=1)
+    image.set_sform(None, code=0)
+    nib.save(image, tmp_path / "q.nii.gz")
+    record = {"image": str(tmp_path / "q.nii.gz")}
+    sample = brain_transforms((26, 26, 26))(record)
+    nib.save(RestoreVolume()(sample["image"], sample), tmp_path / "restored.nii.gz")
+    assert nib.load(tmp_path / "restored.nii.gz").affine.tobytes() == nib.load(record["image"]).affine.tobytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (((8, 8),), "`spatial_shape` must have three sides"),
+        (((8, 8, 8), 0.0), "`spacing` must be a finite number > 0, got 0"),
+        (((8, 8, 8), (1.0, 1.0)), "`spacing` must be one number or three"),
+    ],
+)
+def test_bad_arguments(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        brain_transforms(*arguments)
+
+
+def test_bad_percentiles():
+    with pytest.raises(ValueError, match=r"`percentiles\[1\]` must be .*> 50 and <= 100, got 20"):
+        brain_transforms((8, 8, 8), percentiles=(50, 20))

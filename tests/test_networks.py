@@ -1,0 +1,149 @@
+"""Builders: exact shapes, MONAI's names, seeds, and refusals."""
+
+import itertools
+
+import pytest
+import torch
+
+from monai_betavae.description import rebuild
+from monai_betavae.networks import (
+    DECODERS,
+    ENCODERS,
+    ReconstructionNetwork,
+    build_decoder,
+    build_encoder,
+    build_network,
+)
+
+TINY = {"channels": (4, 4, 8, 8)}
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+@pytest.mark.parametrize("shape", [(91, 109, 91), (33, 47, 29), (40, 37)], ids=str)
+def test_any_shape_comes_back_exactly(shape, architecture):
+    network = build_network(shape, 3, architecture=architecture, in_channels=2, **TINY)
+    image = torch.rand(1, 2, *shape)
+    with torch.no_grad():
+        features, reconstruction = network.encoder(image), network(image)
+    assert features.shape == (1, network.encoder.out_dim)
+    assert reconstruction.shape == image.shape
+
+
+@pytest.mark.parametrize(("architecture", "n_levels"), [*itertools.product(DECODERS, (1, 2, 5))])
+def test_decoder_of_any_depth(architecture, n_levels):
+    decoder = build_decoder(3, (7, 12, 5), architecture=architecture, channels=(4,) * n_levels, norm="group")
+    assert decoder(torch.zeros(2, 3)).shape == (2, 1, 7, 12, 5)
+
+
+@pytest.mark.parametrize("norm", ["instance", "group", "batch", ("group", {"num_groups": 1}), "INSTANCE", None])
+@pytest.mark.parametrize("act", ["prelu", "relu", "swish", ("leakyrelu", {"negative_slope": 0.2}), None])
+def test_monai_names(norm, act):
+    network = build_network((8, 8, 8), 2, channels=(4, 8), norm=norm, act=act)
+    assert network(torch.rand(2, 1, 8, 8, 8)).shape == (2, 1, 8, 8, 8)
+
+
+def test_norm_and_act_are_what_was_asked_for():
+    kinds = {type(module) for module in build_encoder((8, 8, 8), channels=(4, 8), norm="batch", act="swish").modules()}
+    assert torch.nn.BatchNorm3d in kinds
+    assert torch.nn.InstanceNorm3d not in kinds
+    assert not kinds & {torch.nn.PReLU, torch.nn.ReLU}
+
+
+@pytest.mark.parametrize("architecture", ["conv", "residual"])
+def test_n_blocks_adds_convolutions(architecture):
+    def count(n_blocks):
+        encoder = build_encoder((8, 8, 8), architecture=architecture, channels=(4, 8), n_blocks=n_blocks)
+        return sum(isinstance(module, torch.nn.Conv3d) for module in encoder.modules())
+
+    assert count(3) > count(2) > count(1)
+
+
+def test_the_output_starts_at_the_mean_image():
+    network = build_network((9, 8, 7), 2, channels=(4, 8))
+    mean = torch.rand(1, 9, 8, 7)
+    network.decoder.set_output_mean(mean)
+    torch.testing.assert_close(network(torch.rand(3, 1, 9, 8, 7)).detach(), mean.expand(3, -1, -1, -1, -1))
+    assert torch.equal(network.state_dict()["decoder.output_mean"], mean)
+    with pytest.raises(ValueError, match=r"`mean` must have the output's shape \[1, 9, 8, 7\], got \[9, 8, 7\]"):
+        network.decoder.set_output_mean(mean[0])
+
+
+def test_the_mean_image_through_a_sigmoid():
+    decoder = build_decoder(2, (8, 8), channels=(4, 8), output="sigmoid")
+    mean = torch.rand(1, 8, 8) * 0.9 + 0.05
+    decoder.set_output_mean(mean)
+    torch.testing.assert_close(decoder(torch.randn(1, 2)).detach()[0], mean)
+    decoder.set_output_mean(torch.zeros(1, 8, 8))
+    assert decoder(torch.randn(1, 2)).isfinite().all()
+
+
+def test_forward_is_one_tensor_and_equal_in_both_modes():
+    network = build_network((8, 8, 8), 2, channels=(4, 8), random_state=0)
+    torch.nn.init.normal_(network.decoder.levels.output.conv_block.conv.weight)
+    image = torch.rand(2, 1, 8, 8, 8)
+    trained, evaluated = network.train()(image), network.eval()(image)
+    assert type(trained) is torch.Tensor
+    torch.testing.assert_close(trained, evaluated)
+    torch.testing.assert_close(evaluated, network.decode(network.encode(image)[0]))
+    assert not torch.allclose(network(image)[0], network(image)[1])
+
+
+def test_random_state_alone_decides_the_weights():
+    def weights(global_seed, random_state):
+        torch.manual_seed(global_seed)
+        return build_network((8, 8, 8), 2, channels=(4, 8), random_state=random_state).state_dict()
+
+    first, same, other = weights(1, 5), weights(2, 5), weights(1, 6)
+    assert all(torch.equal(value, same[name]) for name, value in first.items())
+    assert not torch.equal(first["fc_mu.weight"], other["fc_mu.weight"])
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    build_network((8, 8, 8), 2, channels=(4, 8), random_state=3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_description_makes_the_same_network_again(architecture):
+    network = build_network((33, 17, 20), 3, architecture=architecture, act="relu", **TINY)
+    for part in (network, network.encoder, network.decoder):
+        again = rebuild(part.description, "a test").state_dict()
+        assert {name: value.shape for name, value in part.state_dict().items()} == {
+            name: value.shape for name, value in again.items()
+        }
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: build_encoder((8,)), r"`spatial_shape` must be two or three positive integers.*got \(8,\)"),
+        (lambda: build_encoder((8, 8, 0)), r"`spatial_shape` must be .*got \(8, 8, 0\)"),
+        (lambda: build_encoder((8, 8), 0), "`in_channels` must be an integer >= 1, got 0"),
+        (lambda: build_encoder((8, 8), architecture="unet"), "`architecture` must be one of 'conv'.*got 'unet'"),
+        (lambda: build_decoder(2, (8, 8), architecture="resnet"), "`architecture` must be one of .*got 'resnet'"),
+        (lambda: build_encoder((8, 8), channels=()), r"`channels` must be a sequence of positive integers.*got \(\)"),
+        (lambda: build_encoder((8, 8), channels=(4, -1)), "`channels` must be an integer >= 1, got -1"),
+        (lambda: build_encoder((8, 8), kernel_size=2), "`kernel_size` must be odd.*got 2"),
+        (lambda: build_encoder((8, 8), norm="btch"), "`norm` must be one of .*got 'btch'. Did you mean 'batch'"),
+        (lambda: build_encoder((8, 8), act="reluu"), "`act` must be one of .*got 'reluu'. Did you mean"),
+        (lambda: build_encoder((8, 8), dropout=2), "`dropout` must be .* <= 1, got 2"),
+        (lambda: build_decoder(0, (8, 8)), "`latent_dim` must be an integer >= 1, got 0"),
+        (lambda: build_decoder(2, (8, 8), output="tanh"), "`output` must be one of 'linear', 'sigmoid', got 'tanh'"),
+        (lambda: build_encoder((64, 64), architecture="resnet", channels=(4, 8)), r"four entries.*got \(4, 8\)"),
+        (lambda: build_encoder((64, 64), architecture="resnet", norm=None), "`norm` must be given.*got None"),
+        (
+            lambda: build_encoder((3, 3, 3), architecture="densenet", norm="group"),
+            r"`spatial_shape` must be larger.*\(3, 3, 3\)",
+        ),
+        (lambda: build_encoder((8, 8), channels=(4, 4, 4)), "coarsest grid is a single voxel"),
+    ],
+)
+def test_refusals(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_reconstruction_network_takes_custom_parts():
+    encoder = torch.nn.Linear(6, 4)
+    encoder.out_dim = 4
+    network = ReconstructionNetwork(encoder, torch.nn.Linear(2, 6), latent_dim=2)
+    assert network(torch.rand(3, 6)).shape == (3, 6)
