@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from ..batches import image_tensor
+from ..bundle import bundle_root, run_root
 from ..description import description_of
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
@@ -336,11 +337,14 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
 
 
 def _print_files(output_dir: Path, ckpt_dir: Path) -> None:
+    elsewhere = ""
+    if ckpt_dir.resolve() != run_root() / "models" or output_dir.resolve() != run_root() / "output":
+        elsewhere = f" --ckpt_dir {ckpt_dir} --training_output_dir {output_dir} --output_dir {output_dir}"
     print(
         f"Weights:   {ckpt_dir / MODEL_FILE} (best epoch), {ckpt_dir / RESUME_FILE} (to resume)\n"
         f"Pictures:  {output_dir}/*.png\n"
         f"Tables:    {output_dir / METRICS_FILE}, {output_dir / SCORES_FILE}\n"
-        "Next:      python -m monai.bundle run inference --config_file <bundle>/inference.json"
+        f"Next:      python -m monai.bundle run inference --config_file {bundle_root() / 'inference.json'}{elsewhere}"
         " [--dataset_dir <folder, table or file>]\n"
         "Longer:    the same training command with --resume True --max_epochs <more>"
     )

@@ -2,8 +2,6 @@ import csv
 import json
 import os
 import re
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
