@@ -1,79 +1,225 @@
-"""Rows in the dataset's order, on one process and on two."""
+"""Row i of the embedding is item i of the dataset, however the loader or the processes deal the items out."""
 
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch.utils.data import DataLoader, IterableDataset
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
+from torch.utils.data.distributed import DistributedSampler
 
+from monai_betavae import VAE
 from monai_betavae.ordering import OrderedRows, check_not_empty, row_noise
 
-
-class Numbers(IterableDataset):
-    def __iter__(self):
-        yield from torch.arange(5.0)
-
-
-def rows_of(loader):
-    rows = OrderedRows(loader)
-    return rows.gather(list(rows.batches())).tolist()
+pytestmark = [
+    # Python 3.12 warns when DataLoader forks its workers beside torch's threads; that is torch's way of working
+    pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning"),
+]
 
 
-def test_one_process():
-    data = torch.arange(7.0)
-    for loader in (DataLoader(data, 3), DataLoader(data, 3, shuffle=True), DataLoader(data, 3, drop_last=True)):
-        assert rows_of(loader) == list(range(7))
-
-
-def test_loaders_without_a_length_are_read_as_they_come():
-    assert rows_of(DataLoader(Numbers(), batch_size=2)) == list(range(5))
-    assert rows_of([torch.tensor([3.0, 1.0]), torch.tensor([2.0])]) == [3.0, 1.0, 2.0]
-
-
-def test_a_batch_sampler_is_undone():
-    sampler = torch.utils.data.BatchSampler([6, 5, 4, 3, 2, 1, 0], batch_size=3, drop_last=True)
-    assert rows_of(DataLoader(torch.arange(7.0), batch_sampler=sampler)) == list(range(7))
-
-
-def test_the_callers_generator_is_not_advanced():
+def ready_vae(**kwargs):
+    """A model that counts as trained, small enough to follow, without a Trainer."""
     torch.manual_seed(0)
-    before = torch.get_rng_state()
-    rows_of(DataLoader(torch.arange(7.0), 3, shuffle=True))
-    assert torch.equal(torch.get_rng_state(), before)
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(8, 6), nn.Dropout(0.5), nn.Tanh())
+    decoder = nn.Sequential(nn.Linear(2, 8), nn.Unflatten(1, (1, 2, 2, 2)))
+    vae = VAE(encoder, decoder, 6, 2, random_state=0, accelerator="cpu", **kwargs)
+    vae.fitted_ = True
+    return vae
 
 
-def on_rank(rank, world, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=world)
-    found = {n: rows_of(DataLoader(torch.arange(float(n)), 2, shuffle=True)) for n in (1, 2, 7, 12)}
-    torch.save(found, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+def images(n_items):
+    return torch.rand(n_items, 1, 2, 2, 2, generator=torch.Generator().manual_seed(n_items))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("world", [2, 3])
-def test_several_processes_give_every_row_once_in_order(tmp_path, world):
-    mp.spawn(on_rank, (world, tmp_path), nprocs=world)
-    for rank in range(world):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
-        assert found == {n: [float(i) for i in range(n)] for n in (1, 2, 7, 12)}
+def by_hand(vae, x):
+    """Each row on its own, in eval mode, from the layers."""
+    vae.eval()
+    with torch.no_grad():
+        return torch.cat([vae.fc_mu(vae.encoder(x[i : i + 1])) for i in range(len(x))])
 
 
-def test_noise_belongs_to_rows_not_to_batches():
-    whole = row_noise(range(10), 4, 0, "transform")
-    torch.testing.assert_close(
-        torch.cat([row_noise(range(3), 4, 0, "transform"), row_noise(range(3, 10), 4, 0, "transform")]), whole
-    )
-    assert not torch.equal(row_noise(range(10), 4, 1, "transform"), whole)
-    assert not torch.equal(row_noise(range(10), 4, 0, "sample"), whole)
+@pytest.mark.parametrize("n_items", [7, 12])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch_size": 4},
+        {"batch_size": 1},
+        {"batch_size": 4, "shuffle": True},
+        {"batch_size": 5, "drop_last": True},
+        {"batch_size": 5, "drop_last": True, "shuffle": True},
+        {"batch_size": 3, "sampler": WeightedRandomSampler(torch.ones(4), 4)},
+        {"batch_sampler": [[1, 0], [2, 1]]},
+    ],
+    ids=["plain", "single", "shuffle", "drop_last", "drop_last and shuffle", "sampler", "batch_sampler"],
+)
+def test_rows_are_the_items(options, n_items):
+    vae, x = ready_vae(stochastic_transform=False), images(n_items)
+    z = vae.transform(DataLoader(x, **options))
+    assert z.shape == (n_items, 2)
+    torch.testing.assert_close(z, by_hand(vae, x), rtol=1e-5, atol=1e-6)
 
 
-def test_check_not_empty():
-    check_not_empty("loader", DataLoader(torch.zeros(2)))
-    check_not_empty("loader", Numbers())  # length unknown
-    with pytest.raises(
-        ValueError, match=r"`loader` must give at least one batch.*dataset of 3 items, batch_size=5, drop_last=True"
-    ):
-        check_not_empty("loader", DataLoader(torch.zeros(3), 5, drop_last=True))
-    for bad in (None, 3):
-        with pytest.raises(ValueError, match="`loader` must be a DataLoader or another iterable"):
-            check_not_empty("loader", bad)
+def test_rows_are_the_items_with_workers():
+    vae, x = ready_vae(stochastic_transform=False), images(7)
+    z = vae.transform(DataLoader(x, batch_size=2, shuffle=True, num_workers=2))
+    torch.testing.assert_close(z, by_hand(vae, x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_distributed_sampler_neither_pads_nor_drops():
+    vae, x = ready_vae(stochastic_transform=False), images(7)
+    z = vae.transform(DataLoader(x, batch_size=2, sampler=DistributedSampler(x, num_replicas=2, rank=1)))
+    torch.testing.assert_close(z, by_hand(vae, x), rtol=1e-5, atol=1e-6)
+
+
+def test_loader_without_batching():
+    """batch_size=None: the dataset gives whole batches itself."""
+
+    class Batches(Dataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, index):
+            return images(6)[2 * index : 2 * index + 2]
+
+    vae = ready_vae(stochastic_transform=False)
+    z = vae.transform(DataLoader(Batches(), batch_size=None))
+    torch.testing.assert_close(z, by_hand(vae, images(6)), rtol=1e-5, atol=1e-6)
+
+
+class Stream(IterableDataset):
+    def __init__(self, x):
+        self.x = x
+
+    def __iter__(self):
+        return iter(self.x)
+
+
+@pytest.mark.parametrize("kind", ["list of batches", "iterable dataset"])
+def test_a_loader_without_length_is_read_as_it_comes(kind):
+    vae, x = ready_vae(stochastic_transform=False), images(7)
+    loader = [x[:3], x[3:]] if kind == "list of batches" else DataLoader(Stream(x), batch_size=3)
+    torch.testing.assert_close(vae.transform(loader), by_hand(vae, x), rtol=1e-5, atol=1e-6)
+
+
+def test_collate_function_is_kept():
+    vae, x = ready_vae(stochastic_transform=False), images(5)
+    loader = DataLoader(x, batch_size=2, collate_fn=lambda items: {"image": 2 * torch.stack(items)})
+    torch.testing.assert_close(vae.transform(loader), by_hand(vae, 2 * x), rtol=1e-5, atol=1e-6)
+
+
+def test_noise_belongs_to_the_row_not_to_the_batch():
+    vae, x = ready_vae(), images(7)
+    whole = vae.transform(DataLoader(x, batch_size=7))
+    for options in ({"batch_size": 2}, {"batch_size": 3, "shuffle": True}, {"batch_size": 7}):
+        torch.testing.assert_close(vae.transform(DataLoader(x, **options)), whole, rtol=1e-5, atol=1e-6)
+    with torch.no_grad():
+        q = vae.encode(x)
+    noise = (whole - q.mean) / q.stddev
+    torch.testing.assert_close(noise, row_noise(range(7), 2, 0, "transform"), rtol=1e-4, atol=1e-5)
+
+
+def test_row_noise():
+    noise = row_noise(range(4000), 2, seed=3, stream="a")
+    assert noise.shape == (4000, 2)
+    assert torch.equal(noise[7:9], row_noise(range(7, 9), 2, seed=3, stream="a"))
+    # five standard errors
+    assert abs(float(noise.mean())) < 5 / np.sqrt(noise.numel())
+    assert abs(float(noise.std()) - 1) < 5 / np.sqrt(2 * noise.numel())
+    assert abs(float(np.corrcoef(noise[:-1, 0], noise[1:, 0])[0, 1])) < 5 / np.sqrt(len(noise))
+    for seed, stream in ((4, "a"), (3, "b")):
+        assert not torch.equal(noise[:5], row_noise(range(5), 2, seed=seed, stream=stream))
+
+
+@pytest.mark.parametrize("targets", ["tuple", "dict"])
+def test_targets_come_in_the_order_of_the_rows(targets):
+    vae, x, y = ready_vae(stochastic_transform=False), images(7), torch.arange(7) * 10
+    if targets == "tuple":
+        z, found = vae.transform_with_targets(DataLoader(TensorDataset(x, y), batch_size=3, shuffle=True))
+    else:
+        items = [{"image": image, "age": age} for image, age in zip(x, y, strict=True)]
+        loader = DataLoader(items, batch_size=3, shuffle=True, drop_last=True)
+        z, found = vae.transform_with_targets(loader, target_key="age")
+    assert found.tolist() == y.tolist()
+    torch.testing.assert_close(z, by_hand(vae, x), rtol=1e-5, atol=1e-6)
+
+
+def test_targets_missing():
+    vae, x = ready_vae(), images(3)
+    with pytest.raises(ValueError, match=r"`target_key` must be a key of the batch, got 'label'; .*'image', 'age'"):
+        vae.transform_with_targets([{"image": x, "age": torch.zeros(3)}])
+    with pytest.raises(ValueError, match="takes batches .*got Tensor without targets"):
+        vae.transform_with_targets([x])
+    with pytest.raises(ValueError, match=r"must be numbers, got \['a', 'b', 'c'\]"):
+        vae.transform_with_targets([(x, ["a", "b", "c"])])
+
+
+def test_a_loader_that_is_not_one():
+    for value, shown in ((None, "None"), (3, "3")):
+        with pytest.raises(ValueError, match=f"`test_dataloader` must be a DataLoader .*got {shown}"):
+            check_not_empty("test_dataloader", value)
+    with pytest.raises(ValueError, match=r"`a` must .*empty loader \(dataset of 3 items, batch_size=4, drop_last=True"):
+        check_not_empty("a", DataLoader(images(3), batch_size=4, drop_last=True))
+    check_not_empty("a", DataLoader(images(3), batch_size=4))
+    with pytest.raises(ValueError, match="at least one batch, got none"):
+        OrderedRows(iter(())).gather([])
+
+
+# ---- two processes: this file is run as a script, once per rank, so that nothing of pytest is in them ----------------
+
+SIZES = (1, 7, 12)
+
+
+def loaders(n_items):
+    items = [{"image": image, "label": index} for index, image in enumerate(images(n_items))]
+    plain = DataLoader(items, batch_size=4, shuffle=True, drop_last=n_items > 4)
+    dealt = DataLoader(items, batch_size=2, sampler=DistributedSampler(items, num_replicas=2, rank=0))
+    return {"plain": plain, "dealt": dealt}
+
+
+def embed_everything():
+    return {
+        f"{n_items} {name} {stochastic}": ready_vae(stochastic_transform=stochastic).transform_with_targets(loader)
+        for n_items in SIZES
+        for stochastic in (False, True)
+        for name, loader in loaders(n_items).items()
+    }
+
+
+def run_rank(rank, folder):
+    dist.init_process_group("gloo", init_method=(folder / "rendezvous").as_uri(), rank=rank, world_size=2)
+    try:
+        torch.save(embed_everything(), folder / f"rank{rank}.pt")
+        dist.barrier()
+    finally:
+        dist.destroy_process_group()
+
+
+def test_two_processes_give_every_rank_every_row(tmp_path):
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(rank), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        for rank in (0, 1)
+    ]
+    try:
+        outputs = [rank.communicate(timeout=120)[0].decode() for rank in ranks]
+    finally:
+        for rank in ranks:
+            rank.kill()
+    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
+    expected = embed_everything()
+    for rank in (0, 1):
+        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
+        assert found.keys() == expected.keys()
+        for case, (z, y) in expected.items():
+            assert len(z) == int(case.split()[0])
+            assert found[case][1].tolist() == y.tolist() == list(range(len(z))), case
+            torch.testing.assert_close(found[case][0], z, rtol=1e-5, atol=1e-6, msg=case)
+
+
+if __name__ == "__main__":
+    run_rank(int(sys.argv[1]), Path(sys.argv[2]))
