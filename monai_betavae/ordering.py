@@ -17,12 +17,20 @@ def check_not_empty(name: str, loader: Any) -> None:
     """Raise ``ValueError`` if ``loader`` can say that it has no batch to give."""
     if loader is None or not isinstance(loader, Iterable):
         raise ValueError(f"`{name}` must be a DataLoader or another iterable of batches, got {loader!r}.")
-    if isinstance(loader, Sized) and len(loader) == 0:
+    if _known_length(loader) == 0:
         details = ""
         if isinstance(loader, DataLoader):
             n_items = len(loader.dataset) if isinstance(loader.dataset, Sized) else "unknown"
             details = f" (dataset of {n_items} items, batch_size={loader.batch_size}, drop_last={loader.drop_last})"
         raise ValueError(f"`{name}` must give at least one batch, got an empty loader{details}.")
+
+
+def _known_length(loader: Any) -> int | None:
+    """Return the number of batches, ``None`` if the loader can't say: a DataLoader over a stream has a failing len."""
+    try:
+        return len(loader)
+    except TypeError:
+        return None
 
 
 class OrderedRows:

@@ -151,7 +151,7 @@ def test_targets_missing():
     vae, x = ready_vae(), images(3)
     with pytest.raises(ValueError, match=r"`target_key` must be a key of the batch, got 'label'; .*'image', 'age'"):
         vae.transform_with_targets([{"image": x, "age": torch.zeros(3)}])
-    with pytest.raises(ValueError, match="takes batches .*got Tensor without targets"):
+    with pytest.raises(ValueError, match=r"takes batches .*got Tensor without targets"):
         vae.transform_with_targets([x])
     with pytest.raises(ValueError, match=r"must be numbers, got \['a', 'b', 'c'\]"):
         vae.transform_with_targets([(x, ["a", "b", "c"])])
