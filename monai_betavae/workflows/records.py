@@ -88,7 +88,8 @@ def split_records(records: Sequence[Record], fractions: Sequence[float], seed: i
         ValueError: if there are too few subjects, or a subject is in two parts.
     """
     stated = {record.get("split") for record in records}
-    if stated <= set(PARTS) and "training" in stated:
+    given = stated <= set(PARTS) and "training" in stated
+    if given:
         split = {part: [record for record in records if record["split"] == part] for part in PARTS}
         seen: dict[str, str] = {}
         for part, members in split.items():
@@ -98,7 +99,8 @@ def split_records(records: Sequence[Record], fractions: Sequence[float], seed: i
                     raise ValueError(f"Subject {record['subject']} must be in one part, got {other} and {part}.")
     else:
         split = split_subjects(records, dict(zip(PARTS, fractions, strict=True)), seed)
-    print("Split by subject: " + ", ".join(f"{len(members)} {part}" for part, members in split.items()))
+    sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
+    print(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     return split
 
 

@@ -53,6 +53,9 @@ def check_run(
 ) -> None:
     """Refuse to train over an existing result, before any data is loaded.
 
+    Nothing is deleted here: with ``overwrite`` each file is replaced when its successor is complete, so that a run that
+    fails on its data costs nothing.
+
     Args:
         output_dir: folder of tables and pictures.
         ckpt_dir: folder of weights.
@@ -74,9 +77,6 @@ def check_run(
             f"{existing[0]} exists: a run is there already. Give --resume True to continue it, --overwrite True to "
             "replace it, or other folders with --output_dir and --ckpt_dir."
         )
-    if overwrite:
-        for path in existing:
-            path.unlink()
 
 
 def train(

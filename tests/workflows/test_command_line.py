@@ -168,8 +168,22 @@ def test_inference_does_not_overwrite(inferred, tmp_path):
 
 
 def test_resume_continues_the_table(inferred, tmp_path):
-    """Last in the file: it changes the run."""
+    """This and the next change the run, so they are last."""
     done = run("training", inferred, tmp_path, max_epochs=3, resume=True, **SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert pd.read_csv(inferred / "output" / "metrics.csv")["epoch"].tolist() == [0, 1, 2]
     assert torch.load(inferred / "models" / "last.ckpt", weights_only=True)["global_step"] == 9
+
+
+def test_overwrite_costs_nothing_when_the_data_are_missing_and_replaces_otherwise(inferred, tmp_path):
+    weights = inferred / "models" / "model.pt"
+    before = weights.read_bytes()
+    failed = run("training", inferred, tmp_path, overwrite=True, dataset_dir="/does/not/exist", **SMALL)
+    assert failed.returncode != 0
+    assert weights.read_bytes() == before
+    done = run("training", inferred, tmp_path, overwrite=True, max_epochs=1, **{**SMALL, "latent_dim": 3})
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert torch.load(weights, weights_only=True)["fc_mu.weight"].shape[0] == 3
+    assert torch.load(inferred / "models" / "last.ckpt", weights_only=True)["global_step"] == 3
+    assert sorted(path.name for path in (inferred / "models").glob("*.ckpt")) == ["last.ckpt"]
+    assert pd.read_csv(inferred / "output" / "metrics.csv")["epoch"].tolist() == [0]
