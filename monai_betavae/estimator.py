@@ -148,6 +148,17 @@ class VAE(pl.LightningModule):
         # objects (callbacks, loggers, networks) stay out: a checkpoint must load under weights_only
         objects = [name for name, value in kwargs.items() if not is_plain(value)]
         self.save_hyperparameters(ignore=["callbacks", "encoder", "decoder", *objects])
+        # the checked values: a numpy number, say, couldn't be written as JSON
+        checked = (
+            "encoder_out_dim",
+            "latent_dim",
+            "beta",
+            "stochastic_transform",
+            "lr",
+            "weight_decay",
+            "random_state",
+        )
+        self.hparams.update({name: getattr(self, name) for name in checked})
         self.trainer_params_ = {**TRAINER_DEFAULTS, **kwargs}
         self.fitted_ = False
         self._transform_noise: Tensor | None = None
@@ -486,10 +497,11 @@ class VAE(pl.LightningModule):
         Raises:
             ValueError: naming the file, if it holds code or lacks a network that is to be passed in.
         """
-        if weights_only is not False and not ("encoder" in kwargs and "decoder" in kwargs):
-            content = load_weights_only(checkpoint_path)
+        if weights_only is not False:
+            content = load_weights_only(checkpoint_path)  # refuses by name what Lightning would stumble over
             if not isinstance(checkpoint_path, str | os.PathLike):
                 checkpoint_path.seek(0)
+        if weights_only is not False and not ("encoder" in kwargs and "decoder" in kwargs):
             source = source_name(checkpoint_path)
             stored = content.get(CHECKPOINT_KEY) if isinstance(content, dict) else None
             description = parse_description(stored, source)
