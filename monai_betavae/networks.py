@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ._checks import check_choice, check_integer, check_real, check_seed, check_spatial_shape
 from .description import described
-from .posterior import posterior_parameters
+from .posterior import bounded, posterior_parameters
 from .randomness import seeded
 
 ENCODERS = ("conv", "residual", "resnet", "densenet")
@@ -60,7 +60,8 @@ class Encoder(nn.Module):
                 f"`image` must have channels and spatial shape {self.in_shape}, for which this encoder was built, "
                 f"got {list(image.shape[1:])}."
             )
-        return self.body(image).flatten(1)  # type: ignore[no-any-return]  # nn.Module's call is untyped
+        features: Tensor = self.body(image)
+        return features.flatten(1)
 
 
 class Decoder(nn.Module):
@@ -78,8 +79,6 @@ class Decoder(nn.Module):
         sigmoid: whether the output passes through a sigmoid.
     """
 
-    output_mean: Tensor
-
     def __init__(
         self, latent_dim: int, start_shape: Sequence[int], levels: nn.Module, out_shape: Sequence[int], sigmoid: bool
     ) -> None:
@@ -89,6 +88,8 @@ class Decoder(nn.Module):
         self.sigmoid = sigmoid
         self.linear = nn.Linear(latent_dim, math.prod(start_shape))
         self.levels = levels
+        # typed here and not in the class: TorchScript can't read a class annotation that is a string
+        self.output_mean: Tensor
         self.register_buffer("output_mean", torch.zeros(*out_shape))
 
     def forward(self, z: Tensor) -> Tensor:
@@ -137,11 +138,15 @@ class ReconstructionNetwork(nn.Module):
 
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of the posterior, each of shape (batch, latent_dim)."""
-        return posterior_parameters(self.encoder(image), self.fc_mu, self.fc_logvar)
+        features: Tensor = self.encoder(image)
+        if torch.jit.is_scripting():  # modules as arguments and autocast by device are beyond TorchScript
+            return bounded(self.fc_mu(features), self.fc_logvar(features))
+        return posterior_parameters(features, self.fc_mu, self.fc_logvar)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images of codes of shape (batch, latent_dim)."""
-        return self.decoder(z)  # type: ignore[no-any-return]  # nn.Module's call is untyped
+        image: Tensor = self.decoder(z)
+        return image
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the reconstruction from the posterior mean, of the image's shape."""

@@ -26,10 +26,19 @@ def posterior_parameters(features: Tensor, fc_mu: nn.Linear, fc_logvar: nn.Linea
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
         features = features.to(fc_mu.weight.dtype)
-        mu, logvar = fc_mu(features), fc_logvar(features)
-        if mu.dtype in (torch.float16, torch.bfloat16):
-            mu, logvar = mu.float(), logvar.float()
-        return mu, logvar.clamp(*LOGVAR_RANGE)
+        return bounded(fc_mu(features), fc_logvar(features))
+
+
+def bounded(
+    mu: Tensor, logvar: Tensor, low: float = LOGVAR_RANGE[0], high: float = LOGVAR_RANGE[1]
+) -> tuple[Tensor, Tensor]:
+    """Return mean and log-variance in at least float32, the latter within bounds.
+
+    Apart from :func:`posterior_parameters` so that TorchScript, which can't pass modules to functions, compiles it.
+    """
+    if mu.dtype in (torch.float16, torch.bfloat16):
+        mu, logvar = mu.float(), logvar.float()
+    return mu, logvar.clamp(low, high)
 
 
 def posterior_distribution(mu: Tensor, logvar: Tensor) -> Normal:
