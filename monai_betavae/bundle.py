@@ -1,9 +1,13 @@
-"""Where the bundle lives, and where its runs are written."""
+"""Where the bundle lives, which config is running, and where its runs are written."""
 
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 HOME_VARIABLE = "MONAI_BETAVAE_HOME"
 """Environment variable that moves everything a run writes by default."""
@@ -27,14 +31,61 @@ def bundle_root() -> Path:
     raise FileNotFoundError(f"The bundle is in none of {', '.join(map(str, candidates))}; reinstall monai-betavae.")
 
 
-def run_root() -> Path:
+def running_bundle_root() -> Path:
+    """Return the folder of the bundle whose config is being evaluated; :func:`bundle_root` where none is.
+
+    A config can't say where it lies, and ``"bundle_root": "."``, the habit, is wherever the user stands. So the config
+    that calls this is looked up among the callers. A copy of the bundle, flat or in the model zoo's form (configs in
+    ``configs/``), then finds its own weights and writes into its own folder.
+
+    Example:
+        >>> running_bundle_root() == bundle_root()
+        True
+    """
+    for attributes in _callers():
+        if "config_root_path" in attributes:
+            folder = Path(attributes["config_root_path"]).resolve()
+            root = folder.parent if folder.name == "configs" else folder
+            if (folder / "metadata.json").is_file():
+                return root
+    return bundle_root()
+
+
+def running_config() -> dict[str, Any] | None:
+    """Return the config that is being evaluated, overrides included and unresolved; ``None`` where none is.
+
+    MONAI's ``$`` expressions have no name for it.
+    """
+    for attributes in _callers():
+        if "ref_resolver" in attributes and isinstance(attributes.get("config"), dict):
+            config: dict[str, Any] = attributes["config"]
+            return config
+    return None
+
+
+def _callers() -> Iterator[dict[str, Any]]:
+    """Yield the attributes of the objects whose methods are being called, from the nearest one.
+
+    A ``ConfigWorkflow`` is known by its ``config_root_path``, a ``ConfigParser`` by its ``ref_resolver``; attributes are
+    read from ``__dict__``, because a parser looks up any other as an id of its config.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        yield getattr(frame.f_locals.get("self"), "__dict__", {})
+        frame = frame.f_back
+
+
+def run_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder under which the bundle's configs put data, weights and results by default.
 
-    It doesn't depend on the working directory: ``$MONAI_BETAVAE_HOME`` if that is set; in a checkout the bundle's own
-    folder; for an installed package, which must not write into site-packages, ``~/monai_betavae/vae``.
+    It doesn't depend on the working directory: ``$MONAI_BETAVAE_HOME`` if that is set; else the bundle's own folder;
+    but for the copy in an installed package, which must not write into site-packages, ``~/monai_betavae/vae``.
+
+    Args:
+        root: the bundle's folder; default: :func:`running_bundle_root`.
     """
     if os.environ.get(HOME_VARIABLE):
         return Path(os.environ[HOME_VARIABLE]).expanduser().resolve()
-    root = bundle_root()
-    installed = root.is_relative_to(Path(__file__).resolve().parent)
-    return Path.home() / "monai_betavae" / "vae" if installed else root
+    folder = running_bundle_root() if root is None else Path(root).resolve()
+    installed = folder.is_relative_to(Path(__file__).resolve().parent)
+    return Path.home() / "monai_betavae" / "vae" if installed else folder

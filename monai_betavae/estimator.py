@@ -22,7 +22,7 @@ from .batches import batch_targets, check_images, image_tensor, item_names
 from .description import description_of, is_plain
 from .files import atomic_path
 from .losses import BetaVAELoss, likelihood
-from .ordering import OrderedRows, check_not_empty, row_noise
+from .ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
 from .persistence import described_networks, load_weights_only, parse_description, source_name
 from .posterior import posterior_distribution, posterior_parameters
 from .randomness import generator, seeded
@@ -245,14 +245,18 @@ class VAE(pl.LightningModule):
         Returns:
             "loss", "rec_loss" and "kl_loss".
         """
-        losses, n_images = self._losses(batch, f"training batch {batch_idx}")
-        self._log_losses("train", losses, n_images, on_step=True, on_epoch=False)
+        trainer = self._trainer
+        loader = None if trainer is None else trainer.train_dataloader
+        images = self._images(batch, f"training batch {batch_idx}")
+        losses = self._losses(images, batch_share(loader, batch_idx, len(images)))
+        self._log_losses("train", losses, len(images), on_step=True, on_epoch=False)
         return losses
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> dict[str, Tensor]:
         """Compute and log the validation losses, as "val/loss", "val/rec_loss" and "val/kl_loss".
 
-        The definition is that of training: one code drawn per image.
+        The definition is that of training: one code drawn per image. On several processes the images that a
+        distributed sampler repeats, so that all have as many, don't count.
 
         Args:
             batch: images, in any of the forms a batch can have.
@@ -262,8 +266,10 @@ class VAE(pl.LightningModule):
         Returns:
             "loss", "rec_loss" and "kl_loss".
         """
-        losses, n_images = self._losses(batch, f"validation batch {batch_idx}")
-        self._log_losses("val", losses, n_images, sync_dist=True)
+        images = self._images(batch, f"validation batch {batch_idx}")
+        share = batch_share(self._val_loader(dataloader_idx or 0), batch_idx, len(images))
+        losses = self._losses(images[: max(share.n_own, 1)], share)
+        self._log_losses("val", losses, share.n_own, sync_dist=True)
         return losses
 
     def configure_optimizers(self) -> list[optim.Optimizer]:
@@ -546,20 +552,24 @@ class VAE(pl.LightningModule):
             )
         return posterior_parameters(features, self.fc_mu, self.fc_logvar)
 
-    def _run_step(self, images: Tensor) -> tuple[Distribution, Normal]:
+    def _run_step(self, images: Tensor, share: BatchShare) -> tuple[Distribution, Normal]:
         """Return the decoder's distribution for one code drawn per image, and the posterior."""
         q = posterior_distribution(*self._posterior(images))
-        p = likelihood(self.decoder(q.rsample()), self.criterion.default_dist)
+        z = q.rsample() if share.n_processes == 1 else q.mean + q.scale * shared_noise(q.mean, share)
+        p = likelihood(self.decoder(z), self.criterion.default_dist)
         if p.batch_shape != images.shape:
             raise ValueError(
                 f"`decoder` must give the shape of the images, {tuple(images.shape)}, got {tuple(p.batch_shape)}."
             )
         return p, q
 
-    def _losses(self, batch: Any, where: str) -> tuple[dict[str, Tensor], int]:
-        images = self._images(batch, where)
-        p, q = self._run_step(images)
-        return self.criterion(images, p, q), len(images)
+    def _val_loader(self, dataloader_idx: int) -> Any:
+        loaders = None if self._trainer is None else self._trainer.val_dataloaders
+        return loaders[dataloader_idx] if isinstance(loaders, Sequence) else loaders
+
+    def _losses(self, images: Tensor, share: BatchShare) -> dict[str, Tensor]:
+        p, q = self._run_step(images, share)
+        return self.criterion(images, p, q)
 
     def _log_losses(self, stage: str, losses: Mapping[str, Tensor], n_images: int, **options: Any) -> None:
         trainer = self._trainer

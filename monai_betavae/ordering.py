@@ -1,14 +1,15 @@
-"""Reading a loader's dataset in the dataset's own order, on one process or many, so that row i is item i."""
+"""Which rows are whose: a dataset in its own order, and a global batch, on one process or many."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sized
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset
 
 from .randomness import generator
 
@@ -102,3 +103,64 @@ def row_noise(rows: range, width: int, seed: int, stream: str) -> Tensor:
         True
     """
     return torch.stack([torch.randn(width, generator=generator(seed, f"{stream} {row}")) for row in rows])
+
+
+@dataclass(frozen=True)
+class BatchShare:
+    """What one process holds of a global batch: rows ``rank``, ``rank + n_processes``, ... of it.
+
+    Attributes:
+        rank: number of this process.
+        n_processes: how many there are.
+        n_own: rows here that aren't repeats; a distributed sampler repeats items until all processes have as many.
+        n_global: rows of the global batch without repeats.
+    """
+
+    rank: int
+    n_processes: int
+    n_own: int
+    n_global: int
+
+
+def batch_share(loader: Any, batch_idx: int, n_items: int) -> BatchShare:
+    """Return which rows of the global batch a process's batch holds.
+
+    Args:
+        loader: the loader; one whose sampler is a ``DistributedSampler`` knows what it repeats.
+        batch_idx: number of the batch.
+        n_items: rows of this process's batch.
+
+    Example:
+        >>> batch_share(None, 0, 4)
+        BatchShare(rank=0, n_processes=1, n_own=4, n_global=4)
+    """
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return BatchShare(0, 1, n_items, n_items)
+    rank, n_processes = dist.get_rank(), dist.get_world_size()
+    sampler, batch_size = getattr(loader, "sampler", None), getattr(loader, "batch_size", None)
+    if not isinstance(sampler, DistributedSampler) or batch_size is None or sampler.drop_last:
+        return BatchShare(rank, n_processes, n_items, n_items * n_processes)
+    n_dataset = len(sampler.dataset)  # type: ignore[arg-type]  # a DistributedSampler's dataset has a length
+    own = len(range(rank, n_dataset, n_processes)) - batch_idx * batch_size
+    everyone = n_dataset - batch_idx * batch_size * n_processes
+    return BatchShare(
+        rank, n_processes, min(max(own, 0), n_items), min(max(everyone, 0), n_items * n_processes)
+    )
+
+
+def shared_noise(like: Tensor, share: BatchShare) -> Tensor:
+    """Return standard normal noise for a batch: this process's rows of what a single process would draw.
+
+    Every process draws the noise of the whole global batch from its generator, which all seed alike, and takes its own
+    rows. A repeated item gets the noise of an earlier row.
+
+    Args:
+        like: tensor of the wanted shape, dtype and device.
+        share: which rows these are.
+    """
+    shape = (max(share.n_global, 1), *like.shape[1:])
+    noise = torch.normal(
+        torch.zeros(shape, dtype=like.dtype, device=like.device), torch.ones(shape, dtype=like.dtype, device=like.device)
+    )
+    rows = torch.arange(share.rank, share.rank + share.n_processes * len(like), share.n_processes, device=like.device)
+    return noise[rows % len(noise)]

@@ -8,12 +8,14 @@ from .inference import (
     trained_settings,
 )
 from .records import split_records, training_records
+from .settings import check_settings
 from .training import check_run, train
 
 __all__ = [
     "VolumeInference",
     "check_inference",
     "check_run",
+    "check_settings",
     "inference_records",
     "load_weights",
     "split_records",

@@ -1,0 +1,72 @@
+"""Which items of a dataset a process reads, and in which order: the same global batches on any number of processes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sized
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.utils.data import DistributedSampler
+
+from .._checks import check_integer
+from ..randomness import derived_seed
+
+
+class GlobalOrder(DistributedSampler[int]):
+    r"""Read a dataset in one order that all processes share, each taking every W-th item.
+
+    Of the order o, process r of W reads o_r, o_{r+W}, o_{r+2W}, ... With a batch of b per process the global batch k is
+    then o_{kbW}, ..., o_{(k+1)bW-1} however b W is divided, so that two processes with batches of 2 train on what one
+    process with batches of 4 trains on. At the end the first items are repeated until every process has as many; the
+    estimator leaves such repeats out of its validation losses.
+
+    Number and rank of the processes are looked up when items are read, since the bundle's config is built before
+    Lightning starts the process group. Lightning takes the sampler as it is and tells it the epoch.
+
+    Args:
+        dataset: the dataset.
+        shuffle: whether the order is drawn anew in every epoch.
+        seed: of the order; it depends on nothing else but the epoch, so a resumed run goes on with the same one.
+
+    Raises:
+        ValueError: if ``seed`` isn't an integer >= 0.
+
+    Example:
+        >>> list(GlobalOrder(range(5))), len(GlobalOrder(range(5), shuffle=True, seed=3))
+        ([0, 1, 2, 3, 4], 5)
+    """
+
+    def __init__(self, dataset: Any, shuffle: bool = False, seed: int = 0) -> None:
+        self.epoch = 0
+        super().__init__(dataset, num_replicas=1, rank=0, shuffle=shuffle, seed=check_integer("seed", seed, minimum=0))
+        self.follow_process_group()
+
+    def follow_process_group(self) -> None:
+        """Take number and rank of the processes from the process group, if there is one by now."""
+        grouped = dist.is_available() and dist.is_initialized()
+        self.num_replicas = dist.get_world_size() if grouped else 1
+        self.rank = dist.get_rank() if grouped else 0
+        self.num_samples = -(-_length(self.dataset) // self.num_replicas)
+        self.total_size = self.num_samples * self.num_replicas
+
+    def __iter__(self) -> Iterator[int]:
+        self.follow_process_group()
+        n_items = _length(self.dataset)
+        if self.shuffle:
+            source = torch.Generator().manual_seed(derived_seed(self.seed, f"order of epoch {self.epoch}"))
+            order = torch.randperm(n_items, generator=source)
+        else:
+            order = torch.arange(n_items)
+        padded = order[torch.arange(self.total_size) % max(n_items, 1)]
+        return iter(padded[self.rank :: self.num_replicas].tolist())
+
+    def __len__(self) -> int:
+        self.follow_process_group()
+        return self.num_samples
+
+
+def _length(dataset: Any) -> int:
+    if not isinstance(dataset, Sized):
+        raise ValueError(f"`dataset` must have a length, got a {type(dataset).__name__}.")
+    return len(dataset)

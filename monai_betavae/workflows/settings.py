@@ -1,0 +1,242 @@
+"""The settings of a run: what is wrong with them is said before any volume is read, and in one line."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import os
+import re
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from numbers import Integral, Real
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from ..bundle import running_bundle_root, running_config
+
+TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
+"""Environment variable that brings back the traceback of errors that are told in one line."""
+
+LOWEST = {"max_epochs": -1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0}
+"""Least values of settings that nothing checks before the data are read."""
+
+OURS = {"_meta_", "initialize", "finalize"}
+"""Ids that MONAI's runner itself looks for."""
+
+RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_")
+"""Keys of a component that aren't arguments of its target."""
+
+
+def check_settings() -> None:
+    """Check the overrides of the config that is running, and let its errors end in one line.
+
+    The first step of every run id of the bundle. The accepted ids and types are those of the bundle's own files.
+
+    Raises:
+        ValueError: naming the id, what came and what is accepted.
+    """
+    shorten_errors()
+    config = running_config()
+    if config is None:
+        raise ValueError("check_settings must be called by a config that MONAI's runner evaluates.")
+    check_config(config, _own_settings(running_bundle_root()))
+
+
+def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """Check a config against the bundle's own values.
+
+    Args:
+        config: raw config, overrides included.
+        own: every id of the bundle's files, with its value there.
+
+    Raises:
+        ValueError: for an id that nothing refers to; a value of another type; an argument that a component doesn't
+            have; MONAI's ``--tracking``, which has no effect on a Lightning trainer.
+
+    Example:
+        >>> check_config({"beta": 4.0, "latent_dims": 8}, {"beta": 1.0, "latent_dim": 32})
+        Traceback (most recent call last):
+        ...
+        ValueError: 'latent_dims' isn't an id of this config; did you mean 'latent_dim'? Accepted: beta, latent_dim.
+    """
+    _check_tracking(config)
+    text = json.dumps(_plain(config)).replace("#", "::")
+    for name, value in config.items():
+        if name not in own and name not in OURS and not _is_used(name, value, text):
+            raise ValueError(f"{name!r} isn't an id of this config{_accepted(name, own)}")
+        if name in own:
+            _check_type(name, value, own[name])
+    _check_arguments("", config)
+
+
+def shorten_errors() -> None:
+    """Let an uncaught error of ``python -m monai.bundle`` end in one line that says what is wrong.
+
+    MONAI wraps whatever a config raises in errors that show the expression. For a ``ValueError`` of this package the
+    line is all that is printed (``MONAI_BETAVAE_TRACEBACK=1`` brings the rest back); for others it comes last. Nothing
+    changes where the config is run from Python.
+    """
+    main = getattr(sys.modules.get("__main__"), "__spec__", None)
+    if main is not None and main.name.startswith("monai.bundle") and sys.excepthook is sys.__excepthook__:
+        sys.excepthook = _print_error
+
+
+def _print_error(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if not isinstance(error, Exception):
+        sys.__excepthook__(kind, error, trace)
+        return
+    cause = unwrapped(error)
+    package = str(Path(__file__).resolve().parents[1])
+    frames = traceback.extract_tb(cause.__traceback__)
+    ours = isinstance(cause, ValueError) and bool(frames) and frames[-1].filename.startswith(package)
+    if not ours or os.environ.get(TRACEBACK_VARIABLE):
+        sys.__excepthook__(kind, error, trace)
+    print(one_line(cause), file=sys.stderr)
+
+
+def unwrapped(error: BaseException) -> BaseException:
+    """Return the error that MONAI's "Failed to evaluate" and "Failed to instantiate" stand around."""
+    while isinstance(error, RuntimeError) and str(error).startswith("Failed to ") and error.__cause__ is not None:
+        error = error.__cause__
+    return error
+
+
+def one_line(error: BaseException, at_most: int = 600) -> str:
+    """Return an error as one line.
+
+    Example:
+        >>> one_line(KeyError("train#trainr"))
+        "Error: KeyError: 'train#trainr'"
+    """
+    text = " ".join(str(error).split())
+    named = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+    return "Error: " + (named if len(named) <= at_most else named[: at_most - 4] + " ...")
+
+
+def _own_settings(root: Path) -> dict[str, Any]:
+    """Return all ids of the bundle's configs; where two disagree on a value, its type isn't checked."""
+    folder = root / "configs" if (root / "configs").is_dir() else root
+    own: dict[str, Any] = {}
+    for path in sorted(folder.glob("*.json")):
+        if path.name != "metadata.json":
+            for name, value in json.loads(path.read_text(encoding="utf-8")).items():
+                key = re.split("::|#", name)[0]
+                own[key] = value if own.get(key, value) == value and key == name else own.get(key)
+    return own
+
+
+def _accepted(name: str, own: Mapping[str, Any]) -> str:
+    close = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
+    hint = f"; did you mean {close[0]!r}?" if close else "."
+    settings = [key for key, value in own.items() if not isinstance(value, Mapping) or "_target_" not in value]
+    return f"{hint} Accepted: {', '.join(settings)}."
+
+
+def _is_used(name: str, value: Any, text: str) -> bool:
+    """Whether an id that isn't the bundle's is referred to by another, or is something to run."""
+    runs = value if isinstance(value, list) else [value]
+    runnable = all(isinstance(item, str) and item.startswith(("$", "%")) for item in runs) and bool(runs)
+    return runnable or re.search(rf"[@%]{re.escape(name)}(?![A-Za-z0-9_])", text) is not None
+
+
+def _check_type(name: str, value: Any, own: Any) -> None:
+    """Refuse a value that can't be what the bundle's own value is."""
+    if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
+        return
+    if isinstance(own, Mapping) and "_target_" not in own and isinstance(value, Mapping):
+        for key, entry in value.items():
+            if key in own:
+                _check_type(f"{name}#{key}", entry, own[key])
+            elif not any(isinstance(nested, Mapping) for nested in own.values()):
+                raise ValueError(f"'{name}#{key}' isn't an id of this config{_accepted(key, own)}")
+        return
+    accepted: tuple[str, Callable[[Any], bool]] | None = None
+    if isinstance(own, bool):
+        accepted = "True or False", lambda came: isinstance(came, bool)
+    elif isinstance(own, int):
+        lowest = LOWEST.get(name.rsplit("#", 1)[-1])
+        kind = "an integer" + ("" if lowest is None else f" >= {lowest}")
+        accepted = kind, lambda came: _is_integer(came) and (lowest is None or came >= lowest)
+    elif isinstance(own, float):
+        accepted = "a number", lambda came: not isinstance(came, str | bool | Mapping)
+    elif isinstance(own, list) and own and all(isinstance(entry, Real) for entry in own):
+        kind = "integers" if all(isinstance(entry, int) for entry in own) else "numbers"
+        check = _is_integer if kind == "integers" else _is_number
+        accepted = (
+            f"a list of {kind} such as {own}",
+            lambda came: (
+                isinstance(came, Sequence) and not isinstance(came, str) and bool(came) and all(map(check, came))
+            ),
+        )
+    if accepted is not None and not accepted[1](value):
+        raise ValueError(f"'{name}' must be {accepted[0]}, got {value!r}.")
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _check_tracking(config: Mapping[str, Any]) -> None:
+    for name, component in _components("", config):
+        if "train_handlers" in component or "val_handlers" in component:
+            raise ValueError(
+                f"--tracking adds MONAI's ignite handlers to '{name}', which isn't an ignite engine: use --logger "
+                "mlflow (with --tracking_uri and --experiment_name, if you like) instead."
+            )
+
+
+def _check_arguments(name: str, config: Mapping[str, Any]) -> None:
+    """Refuse arguments that a component's target doesn't have, before anything is built."""
+    for where, component in _components(name, config):
+        accepted = _parameters(component["_target_"])
+        if accepted is None:
+            continue
+        for argument in component:
+            if argument not in accepted and argument not in RESERVED:
+                raise ValueError(
+                    f"'{where}#{argument}' isn't an argument of {component['_target_']}"
+                    f"{_accepted(argument, dict.fromkeys(accepted))}"
+                )
+
+
+def _parameters(target: Any) -> list[str] | None:
+    """Return the argument names of a component's target; ``None`` where any goes, or where MONAI finds it by itself."""
+    from pydoc import locate
+
+    located = locate(target) if isinstance(target, str) and "." in target else None
+    if not callable(located):
+        return None
+    try:
+        parameters = inspect.signature(located).parameters
+    except (TypeError, ValueError):
+        return None
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        return None
+    return list(parameters)
+
+
+def _components(name: str, config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield every part of a config that names a target, with its id."""
+    if isinstance(config, Mapping):
+        if isinstance(config.get("_target_"), str):
+            yield name, config
+        entries: Any = config.items()
+    elif isinstance(config, list):
+        entries = enumerate(config)
+    else:
+        return
+    for key, value in entries:
+        if key != "_meta_":
+            yield from _components(f"{name}#{key}" if name else str(key), value)
+
+
+def _plain(config: Any) -> Any:
+    """Return a config with everything JSON doesn't know as text: properties may be set to objects."""
+    return json.loads(json.dumps(config, default=str))
