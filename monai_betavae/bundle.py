@@ -51,6 +51,21 @@ def running_bundle_root() -> Path:
     return bundle_root()
 
 
+def config_file(root: str | os.PathLike[str], name: str) -> Path:
+    """Return the path of one of a bundle's configs: in ``configs/`` as the model zoo has it, or beside metadata.json.
+
+    Args:
+        root: the bundle's folder.
+        name: the file's name.
+
+    Example:
+        >>> config_file(bundle_root(), "train.json").name
+        'train.json'
+    """
+    folder = Path(root) / "configs"
+    return (folder if folder.is_dir() else Path(root)) / name
+
+
 def running_config() -> dict[str, Any] | None:
     """Return the config that is being evaluated, overrides included and unresolved; ``None`` where none is.
 

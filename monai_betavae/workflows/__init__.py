@@ -1,21 +1,23 @@
 """Where the parts meet: what the bundle's configs, and scripts beside them, call."""
 
-from .inference import (
-    VolumeInference,
-    check_inference,
-    inference_records,
-    load_weights,
-    trained_settings,
-)
+from .evaluation import ReconstructionEvaluation, check_evaluation
+from .generation import PriorSampling, check_generation
+from .inference import VolumeInference, check_inference, inference_records
 from .records import split_records, training_records
 from .settings import check_settings
+from .trained_model import grid_affine, load_weights, trained_settings
 from .training import check_run, train
 
 __all__ = [
+    "PriorSampling",
+    "ReconstructionEvaluation",
     "VolumeInference",
+    "check_evaluation",
+    "check_generation",
     "check_inference",
     "check_run",
     "check_settings",
+    "grid_affine",
     "inference_records",
     "load_weights",
     "split_records",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,38 +15,10 @@ from torch import nn
 from ..batches import check_images, image_tensor, item_names
 from ..data import discover
 from ..files import atomic_path
-from ..persistence import load_weights_only
-from .records import Record, read_split
-from .training import MODEL_FILE, SETTINGS_FILE, SPLIT_FILE
+from .records import SPLIT_FILE, Record, read_split
+from .trained_model import check_outputs
 
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
-
-
-def trained_settings(ckpt_dir: str | os.PathLike[str], defaults: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the settings that a model was trained with, so that inference needs no repeated overrides.
-
-    Args:
-        ckpt_dir: folder of the weights, with the ``model.json`` that training left there.
-        defaults: the training config, whose values hold where there is no such file.
-
-    Returns:
-        values of the ids that shape network and preprocessing: spatial_shape, spacing, latent_dim, architecture, ...
-
-    Raises:
-        ValueError: if the file isn't what training writes.
-    """
-    config = json.loads(Path(defaults).read_text(encoding="utf-8"))
-    names = {name for name, reference in config["network_def"].items() if reference == f"@{name}"} | {"spacing"}
-    settings = {name: config[name] for name in names}
-    path = Path(ckpt_dir) / SETTINGS_FILE
-    if path.is_file():
-        try:
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            found = {**stored["network"]["arguments"], **stored["preprocessing"]}
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path} must be the model.json that training wrote.") from error
-        settings.update({name: value for name, value in found.items() if name in names})
-    return settings
 
 
 def inference_records(
@@ -83,47 +54,8 @@ def inference_records(
 def check_inference(
     output_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str], overwrite: bool = False
 ) -> None:
-    """Refuse to start without weights, or over existing latents, before any volume is read.
-
-    Args:
-        output_dir: folder of the results.
-        checkpoint: the weights.
-        overwrite: whether existing results may be replaced.
-
-    Raises:
-        ValueError: naming the file.
-    """
-    if not Path(checkpoint).is_file():
-        raise ValueError(
-            f"{os.fspath(checkpoint)} must be the {MODEL_FILE} of a training run, and doesn't exist: run training "
-            "first, or name another with --ckpt_dir."
-        )
-    latents = Path(output_dir) / LATENTS_FILE
-    if latents.exists() and not overwrite:
-        raise ValueError(f"{latents} exists. Give --overwrite True to replace it, or another folder with --output_dir.")
-
-
-def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.Module:
-    """Load a bare state dict into a network; nothing in the file is executed.
-
-    Args:
-        network: the network.
-        checkpoint: the file.
-
-    Returns:
-        the network, in eval mode.
-
-    Raises:
-        ValueError: naming the file, if it can't be read or doesn't fit the network.
-    """
-    weights = load_weights_only(checkpoint)
-    try:
-        network.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        raise ValueError(
-            f"{os.fspath(checkpoint)} doesn't fit `network_def`; it needs the settings it was trained with. {error}"
-        ) from error
-    return network.eval()
+    """Refuse to start without weights, or over existing latents; see :func:`~.trained_model.check_outputs`."""
+    check_outputs(Path(output_dir) / LATENTS_FILE, checkpoint, overwrite)
 
 
 class VolumeInference:

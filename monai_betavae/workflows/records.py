@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from lightning.pytorch.utilities import rank_zero_only
 
 from ..data import discover, simulate_cohort, split_subjects
 from ..files import atomic_path
@@ -15,6 +18,14 @@ Record = dict[str, Any]
 Split = dict[str, list[Record]]
 
 PARTS = ("training", "validation", "test")
+
+SPLIT_FILE = "split.json"
+
+COHORT_WAIT_S = 3600
+"""Seconds that other processes wait for the first one to simulate the cohort."""
+
+say = rank_zero_only(print)
+"""Print on the first of several processes."""
 
 
 def training_records(dataset_dir: str | os.PathLike[str] | None, simulated: Mapping[str, Any]) -> list[Record]:
@@ -31,17 +42,28 @@ def training_records(dataset_dir: str | os.PathLike[str] | None, simulated: Mapp
     """
     if dataset_dir is not None:
         records = discover(dataset_dir)
-        print(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
+        say(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
         return records
     arguments = dict(simulated)
     folder = Path(arguments.pop("output_dir"))
+    if rank_zero_only.rank != 0:
+        _wait_for(folder)
     if folder.is_dir() and any(folder.iterdir()):
         _check_same_cohort(folder, arguments)
-        print(f"Data: no dataset_dir given, using the simulated cohort in {folder}")
+        say(f"Data: no dataset_dir given, using the simulated cohort in {folder}")
     else:
-        print(f"Data: no dataset_dir given, simulating a cohort of {arguments['n_subjects']} brains in {folder}")
+        say(f"Data: no dataset_dir given, simulating a cohort of {arguments['n_subjects']} brains in {folder}")
         simulate_cohort(folder, **arguments)
     return discover(folder)
+
+
+def _wait_for(folder: Path) -> None:
+    """Wait until the first process has made the cohort, which appears whole or not at all."""
+    for _ in range(COHORT_WAIT_S):
+        if folder.is_dir() and any(folder.iterdir()):
+            return
+        time.sleep(1)
+    raise ValueError(f"{folder} must hold the simulated cohort, which the first process hasn't made in time.")
 
 
 def _check_same_cohort(folder: Path, arguments: Mapping[str, Any]) -> None:
@@ -100,7 +122,7 @@ def split_records(records: Sequence[Record], fractions: Sequence[float], seed: i
     else:
         split = split_subjects(records, dict(zip(PARTS, fractions, strict=True)), seed)
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
-    print(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
+    say(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     return split
 
 

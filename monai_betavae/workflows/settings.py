@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..bundle import running_bundle_root, running_config
+from ..bundle import config_file, running_bundle_root, running_config
 
 TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
 """Environment variable that brings back the traceback of errors that are told in one line."""
@@ -118,9 +118,8 @@ def one_line(error: BaseException, at_most: int = 600) -> str:
 
 def _own_settings(root: Path) -> dict[str, Any]:
     """Return all ids of the bundle's configs; where two disagree on a value, its type isn't checked."""
-    folder = root / "configs" if (root / "configs").is_dir() else root
     own: dict[str, Any] = {}
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(config_file(root, "train.json").parent.glob("*.json")):
         if path.name != "metadata.json":
             for name, value in json.loads(path.read_text(encoding="utf-8")).items():
                 key = re.split("::|#", name)[0]

@@ -13,11 +13,11 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from ..batches import image_tensor
-from ..bundle import bundle_root, run_root
-from ..description import description_of
+from ..bundle import config_file, run_root, running_bundle_root
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
@@ -25,10 +25,10 @@ from ..files import atomic_path
 from ..persistence import load_weights_only
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
-from .records import Split, is_simulated, write_split
+from .records import SPLIT_FILE, Split, is_simulated, say, write_split
+from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
 
-MODEL_FILE, RESUME_FILE, SETTINGS_FILE = "model.pt", "last.ckpt", "model.json"
-METRICS_FILE, SCORES_FILE, SPLIT_FILE = "metrics.csv", "scores.json", "split.json"
+RESUME_FILE, METRICS_FILE, SCORES_FILE = "last.ckpt", "metrics.csv", "scores.json"
 
 MEAN_IMAGE_VOLUMES = 256
 """The output starts at the mean of at most this many training volumes: more wouldn't change what one can see."""
@@ -70,6 +70,8 @@ def check_run(
     last = Path(ckpt_dir) / RESUME_FILE
     if resume and not last.is_file():
         raise ValueError(f"`resume` needs {last}, which doesn't exist; leave it out to start a new run.")
+    if rank_zero_only.rank != 0:
+        return  # the first process has asked already, and may have begun to write
     results = [Path(output_dir) / METRICS_FILE, Path(ckpt_dir) / MODEL_FILE, last]
     existing = [path for path in results if path.exists()]
     if existing and not (resume or overwrite):
@@ -111,12 +113,16 @@ def train(
         resume: whether to continue from ``<ckpt_dir>/last.ckpt``.
     """
     output_dir, ckpt_dir = Path(output_dir), Path(ckpt_dir)
-    _print_scale(estimator, preprocessing["spatial_shape"])
+    _say_scale(estimator, preprocessing["spatial_shape"], trainer)
+    if resume:
+        _say_resumed(ckpt_dir / RESUME_FILE, trainer.max_epochs)
+    else:
+        start_at_mean_image(network, train_dataloader)
     if trainer.is_global_zero:
         write_split(split, output_dir / SPLIT_FILE)
-        _write_settings(network, preprocessing, ckpt_dir / SETTINGS_FILE)
-    if not resume:
-        start_at_mean_image(network, train_dataloader)
+        if not (resume and (ckpt_dir / SETTINGS_FILE).is_file()):
+            affine = common_affine(_affines(train_dataloader), **preprocessing)
+            write_settings(network, preprocessing, affine, ckpt_dir / SETTINGS_FILE)
     with warnings.catch_warnings(), seeded(seed):
         for message in KNOWN_NOISE:
             warnings.filterwarnings("ignore", message=message)
@@ -161,18 +167,27 @@ def _as_batch(sample: Any) -> Tensor:
     return image[None]
 
 
-def _print_scale(estimator: VAE, spatial_shape: Sequence[int]) -> None:
+def _affines(loader: Iterable[Any]) -> list[Any]:
+    """Return the affines of the volumes whose mean the output starts at."""
+    dataset: Any = loader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
+    samples = (dataset[index] for index in range(min(MEAN_IMAGE_VOLUMES, len(dataset))))
+    return [sample["image_affine"] for sample in samples if isinstance(sample, Mapping) and "image_affine" in sample]
+
+
+def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer) -> None:
     n_voxels, n_weights = math.prod(spatial_shape), sum(weights.numel() for weights in estimator.parameters())
-    print(
+    devices = f"{trainer.world_size} {trainer.strategy.root_device.type} device" + "s" * (trainer.world_size > 1)
+    say(
         f"Model: {estimator.latent_dim} latent dimensions, {n_weights / 1e6:.2f} million weights, "
-        f"N = {n_voxels} voxels, beta = {estimator.beta:g}, beta / N = {estimator.beta / n_voxels:.3g}"
+        f"N = {n_voxels} voxels, beta = {estimator.beta:g}, beta / N = {estimator.beta / n_voxels:.3g}; on {devices}"
     )
 
 
-def _write_settings(network: nn.Module, preprocessing: Mapping[str, Any], path: Path) -> None:
-    settings = {"network": description_of(network), "preprocessing": dict(preprocessing)}
-    with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+def _say_resumed(checkpoint: Path, max_epochs: int | None) -> None:
+    done = int(load_weights_only(checkpoint)["epoch"]) + 1
+    more = max_epochs is None or max_epochs < 0 or max_epochs > done
+    what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
+    say(f"Resuming: {checkpoint} has {done} epochs; {what}")
 
 
 def _finish(
@@ -337,14 +352,15 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
 
 
 def _print_files(output_dir: Path, ckpt_dir: Path) -> None:
-    elsewhere = ""
-    if ckpt_dir.resolve() != run_root() / "models" or output_dir.resolve() != run_root() / "output":
+    elsewhere, bundle = "", running_bundle_root()
+    root = run_root(bundle)
+    if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
         elsewhere = f" --ckpt_dir {ckpt_dir} --training_output_dir {output_dir} --output_dir {output_dir}"
     print(
         f"Weights:   {ckpt_dir / MODEL_FILE} (best epoch), {ckpt_dir / RESUME_FILE} (to resume)\n"
         f"Pictures:  {output_dir}/*.png\n"
         f"Tables:    {output_dir / METRICS_FILE}, {output_dir / SCORES_FILE}\n"
-        f"Next:      python -m monai.bundle run inference --config_file {bundle_root() / 'inference.json'}{elsewhere}"
+        f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}{elsewhere}"
         " [--dataset_dir <folder, table or file>]\n"
         "Longer:    the same training command with --resume True --max_epochs <more>"
     )
