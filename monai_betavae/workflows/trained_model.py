@@ -47,10 +47,18 @@ def read_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
         return None
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        dict(stored["network"]["arguments"]), dict(stored["preprocessing"])
+        # a network of one's own has no description
+        described = stored["network"] is None or isinstance(stored["network"]["arguments"], dict)
+        if not (described and isinstance(stored["preprocessing"], dict)):
+            raise ValueError("of another form")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} must be the model.json that training wrote.") from error
     return stored
+
+
+def network_arguments(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Return the arguments of a described network; none for one that no builder of this package made."""
+    return dict(settings["network"]["arguments"]) if settings and settings["network"] else {}
 
 
 def trained_settings(ckpt_dir: str | os.PathLike[str], root: str | os.PathLike[str]) -> dict[str, Any]:
@@ -70,7 +78,7 @@ def trained_settings(ckpt_dir: str | os.PathLike[str], root: str | os.PathLike[s
     names = {name for name, reference in config["network_def"].items() if reference == f"@{name}"} | {"spacing"}
     settings = {name: config[name] for name in names}
     stored = read_settings(ckpt_dir)
-    found = {**stored["network"]["arguments"], **stored["preprocessing"]} if stored else {}
+    found = {**network_arguments(stored), **(stored["preprocessing"] if stored else {})}
     settings.update({name: value for name, value in found.items() if name in names})
     return settings
 
