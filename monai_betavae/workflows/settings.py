@@ -30,10 +30,13 @@ RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_
 """Keys of a component that aren't arguments of its target."""
 
 
-def check_settings() -> None:
+def check_settings(name: str) -> None:
     """Check the overrides of the config that is running, and let its errors end in one line.
 
-    The first step of every run id of the bundle. The accepted ids and types are those of the bundle's own files.
+    The first step of every run id of the bundle.
+
+    Args:
+        name: the bundle's file whose ids and types are accepted, such as "train.json".
 
     Raises:
         ValueError: naming the id, what came and what is accepted.
@@ -42,7 +45,8 @@ def check_settings() -> None:
     config = running_config()
     if config is None:
         raise ValueError("check_settings must be called by a config that MONAI's runner evaluates.")
-    check_config(config, _own_settings(running_bundle_root()))
+    own = json.loads(config_file(running_bundle_root(), name).read_text(encoding="utf-8"))
+    check_config(config, own)
 
 
 def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -50,7 +54,7 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
     Args:
         config: raw config, overrides included.
-        own: every id of the bundle's files, with its value there.
+        own: the bundle's own config.
 
     Raises:
         ValueError: for an id that nothing refers to; a value of another type; an argument that a component doesn't
@@ -60,7 +64,7 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         >>> check_config({"beta": 4.0, "latent_dims": 8}, {"beta": 1.0, "latent_dim": 32})
         Traceback (most recent call last):
         ...
-        ValueError: 'latent_dims' isn't an id of this config; did you mean 'latent_dim'? Accepted: beta, latent_dim.
+        ValueError: 'latent_dims' isn't an id of this config; did you mean 'latent_dim'?
     """
     _check_tracking(config)
     text = json.dumps(_plain(config)).replace("#", "::")
@@ -104,7 +108,7 @@ def unwrapped(error: BaseException) -> BaseException:
     return error
 
 
-def one_line(error: BaseException, at_most: int = 600) -> str:
+def one_line(error: BaseException, at_most: int = 400) -> str:
     """Return an error as one line.
 
     Example:
@@ -116,22 +120,20 @@ def one_line(error: BaseException, at_most: int = 600) -> str:
     return "Error: " + (named if len(named) <= at_most else named[: at_most - 4] + " ...")
 
 
-def _own_settings(root: Path) -> dict[str, Any]:
-    """Return all ids of the bundle's configs; where two disagree on a value, its type isn't checked."""
-    own: dict[str, Any] = {}
-    for path in sorted(config_file(root, "train.json").parent.glob("*.json")):
-        if path.name != "metadata.json":
-            for name, value in json.loads(path.read_text(encoding="utf-8")).items():
-                key = re.split("::|#", name)[0]
-                own[key] = value if own.get(key, value) == value and key == name else own.get(key)
-    return own
-
-
 def _accepted(name: str, own: Mapping[str, Any]) -> str:
+    """Return the end of a message about an unknown name: the one that is meant, or those there are."""
     close = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
-    hint = f"; did you mean {close[0]!r}?" if close else "."
-    settings = [key for key, value in own.items() if not isinstance(value, Mapping) or "_target_" not in value]
-    return f"{hint} Accepted: {', '.join(settings)}."
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    settings = [key for key, value in own.items() if not isinstance(value, str) or not value.startswith(("$", "@", "%"))]
+    return f". Accepted: {', '.join(key for key in settings if not _is_part(own[key]))}."
+
+
+def _is_part(value: Any) -> bool:
+    """Whether a value of the config is a component, a group of them or a list of steps, and not a setting."""
+    if isinstance(value, Mapping):
+        return "_target_" in value or any(isinstance(entry, Mapping) for entry in value.values())
+    return isinstance(value, list) and any(isinstance(entry, str) and entry.startswith("$") for entry in value)
 
 
 def _is_used(name: str, value: Any, text: str) -> bool:
@@ -149,7 +151,7 @@ def _check_type(name: str, value: Any, own: Any) -> None:
         for key, entry in value.items():
             if key in own:
                 _check_type(f"{name}#{key}", entry, own[key])
-            elif not any(isinstance(nested, Mapping) for nested in own.values()):
+            elif not _is_part(own):
                 raise ValueError(f"'{name}#{key}' isn't an id of this config{_accepted(key, own)}")
         return
     accepted: tuple[str, Callable[[Any], bool]] | None = None
