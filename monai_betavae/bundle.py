@@ -42,12 +42,19 @@ def running_bundle_root() -> Path:
         >>> running_bundle_root() == bundle_root()
         True
     """
-    for attributes in _callers():
+    for frame in _callers():
+        attributes = _attributes(frame)
         if "config_root_path" in attributes:
-            folder = Path(attributes["config_root_path"]).resolve()
-            root = folder.parent if folder.name == "configs" else folder
-            if (folder / "metadata.json").is_file():
-                return root
+            folder = Path(attributes["config_root_path"])
+        elif frame.f_globals.get("__name__") == "monai.bundle.scripts" and frame.f_locals.get("config_file_"):
+            # ckpt_export and its like evaluate a config without a workflow
+            files = frame.f_locals["config_file_"]
+            folder = Path(files if isinstance(files, str) else files[0]).parent
+        else:
+            continue
+        folder = folder.resolve()
+        if (folder / "metadata.json").is_file():
+            return folder.parent if folder.name == "configs" else folder
     return bundle_root()
 
 
@@ -71,23 +78,29 @@ def running_config() -> dict[str, Any] | None:
 
     MONAI's ``$`` expressions have no name for it.
     """
-    for attributes in _callers():
+    for frame in _callers():
+        attributes = _attributes(frame)
         if "ref_resolver" in attributes and isinstance(attributes.get("config"), dict):
             config: dict[str, Any] = attributes["config"]
             return config
     return None
 
 
-def _callers() -> Iterator[dict[str, Any]]:
-    """Yield the attributes of the objects whose methods are being called, from the nearest one.
-
-    A ``ConfigWorkflow`` is known by its ``config_root_path``, a ``ConfigParser`` by its ``ref_resolver``; attributes are
-    read from ``__dict__``, because a parser looks up any other as an id of its config.
-    """
+def _callers() -> Iterator[FrameType]:
+    """Yield the callers, from the nearest one."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        yield getattr(frame.f_locals.get("self"), "__dict__", {})
+        yield frame
         frame = frame.f_back
+
+
+def _attributes(frame: FrameType) -> dict[str, Any]:
+    """Return the attributes of the object whose method is being called.
+
+    A ``ConfigWorkflow`` is known by its ``config_root_path``, a ``ConfigParser`` by its ``ref_resolver``; they are read
+    from ``__dict__``, because a parser looks up any other attribute as an id of its config.
+    """
+    return getattr(frame.f_locals.get("self"), "__dict__", {})
 
 
 def run_root(root: str | os.PathLike[str] | None = None) -> Path:

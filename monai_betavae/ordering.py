@@ -143,9 +143,7 @@ def batch_share(loader: Any, batch_idx: int, n_items: int) -> BatchShare:
     n_dataset = len(sampler.dataset)  # type: ignore[arg-type]  # a DistributedSampler's dataset has a length
     own = len(range(rank, n_dataset, n_processes)) - batch_idx * batch_size
     everyone = n_dataset - batch_idx * batch_size * n_processes
-    return BatchShare(
-        rank, n_processes, min(max(own, 0), n_items), min(max(everyone, 0), n_items * n_processes)
-    )
+    return BatchShare(rank, n_processes, min(max(own, 0), n_items), min(max(everyone, 0), n_items * n_processes))
 
 
 def shared_noise(like: Tensor, share: BatchShare) -> Tensor:
@@ -160,7 +158,8 @@ def shared_noise(like: Tensor, share: BatchShare) -> Tensor:
     """
     shape = (max(share.n_global, 1), *like.shape[1:])
     noise = torch.normal(
-        torch.zeros(shape, dtype=like.dtype, device=like.device), torch.ones(shape, dtype=like.dtype, device=like.device)
+        torch.zeros(shape, dtype=like.dtype, device=like.device),
+        torch.ones(shape, dtype=like.dtype, device=like.device),
     )
     rows = torch.arange(share.rank, share.rank + share.n_processes * len(like), share.n_processes, device=like.device)
     return noise[rows % len(noise)]

@@ -39,7 +39,9 @@ def squared_error(images: Array, reconstructions: Array) -> NDArray[np.float64]:
     return summed
 
 
-def reconstruction_scores(images: Array, reconstructions: Array, data_range: float = 1.0) -> dict[str, NDArray[np.float64]]:
+def reconstruction_scores(
+    images: Array, reconstructions: Array, data_range: float = 1.0
+) -> dict[str, NDArray[np.float64]]:
     """Return scores of each reconstruction over its whole field of view.
 
     With N voxels and errors e_i: SSE = sum e_i^2, MSE = SSE / N, MAE = sum |e_i| / N, PSNR = 10 log10(R^2 / MSE) in

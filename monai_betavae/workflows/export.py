@@ -7,22 +7,19 @@ from pathlib import Path
 
 import torch
 
-from ..bundle import run_root
 from ..description import rebuild
 from ..files import atomic_path
 from .trained_model import MODEL_FILE, SETTINGS_FILE, load_weights, network_arguments, read_settings
 
 
-def export_program(
-    filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str] | None = None
-) -> tuple[Path, float]:
+def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str]) -> tuple[Path, float]:
     """Write the trained network as a ``torch.export`` program (``.pt2``) for any batch size, and try it.
 
     ``torch.export.load(filepath).module()`` takes images of shape (batch, 1, *spatial_shape) and gives reconstructions.
 
     Args:
         filepath: the file, with the suffix ``.pt2``.
-        ckpt_dir: folder of the trained model; default: where training writes.
+        ckpt_dir: folder of the trained model.
 
     Returns:
         the file, and the largest difference between its output and the network's on random images.
@@ -36,14 +33,18 @@ def export_program(
     path = Path(filepath)
     if path.suffix != ".pt2" or path.exists():
         raise ValueError(f"`filepath` must be a new file with the suffix .pt2, got {os.fspath(filepath)}.")
-    models = run_root() / "models" if ckpt_dir is None else Path(ckpt_dir)
+    models = Path(ckpt_dir)
     stored = read_settings(models)
     if stored is None:
-        raise ValueError(f"`ckpt_dir` must hold the {SETTINGS_FILE} of a training run, got {models}: run training first.")
+        raise ValueError(
+            f"`ckpt_dir` must hold the {SETTINGS_FILE} of a training run, got {models}: run training first."
+        )
     network = load_weights(rebuild(stored["network"], str(models / SETTINGS_FILE)), models / MODEL_FILE)
     arguments = network_arguments(stored)
     # a batch of one would be taken for a constant
-    images = torch.rand(2, arguments["in_channels"], *arguments["spatial_shape"], generator=torch.Generator().manual_seed(0))
+    images = torch.rand(
+        2, arguments["in_channels"], *arguments["spatial_shape"], generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         program = torch.export.export(network, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}})
         with atomic_path(path) as temporary:

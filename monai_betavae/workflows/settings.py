@@ -125,7 +125,9 @@ def _accepted(name: str, own: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    settings = [key for key, value in own.items() if not isinstance(value, str) or not value.startswith(("$", "@", "%"))]
+    settings = [
+        key for key, value in own.items() if not isinstance(value, str) or not value.startswith(("$", "@", "%"))
+    ]
     return f". Accepted: {', '.join(key for key in settings if not _is_part(own[key]))}."
 
 

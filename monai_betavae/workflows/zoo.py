@@ -9,16 +9,14 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..bundle import bundle_root, config_file, run_root
+from ..bundle import bundle_root, config_file
 from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_settings
 
 METADATA, LOGGING = "metadata.json", "logging.conf"
 
 
 def write_zoo_bundle(
-    output_dir: str | os.PathLike[str],
-    ckpt_dir: str | os.PathLike[str] | None = None,
-    root: str | os.PathLike[str] | None = None,
+    output_dir: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
 ) -> Path:
     """Write a trained model as a bundle of the model zoo's form, which ``monai.bundle.load`` and the zoo's checks read.
 
@@ -29,7 +27,7 @@ def write_zoo_bundle(
 
     Args:
         output_dir: the folder to make; it may exist if it is empty. It appears when everything is written.
-        ckpt_dir: folder of the trained model; default: where training writes.
+        ckpt_dir: folder of the trained model.
         root: the flat bundle; default: :func:`~monai_betavae.bundle_root`.
 
     Returns:
@@ -39,10 +37,12 @@ def write_zoo_bundle(
         ValueError: if there is no trained model, or if ``output_dir`` holds files.
     """
     root = bundle_root() if root is None else Path(root)
-    models = run_root(root) / "models" if ckpt_dir is None else Path(ckpt_dir)
+    models = Path(ckpt_dir)
     target = Path(output_dir).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise ValueError(f"`output_dir` must be a new or an empty folder, got {os.fspath(output_dir)}, which holds files.")
+        raise ValueError(
+            f"`output_dir` must be a new or an empty folder, got {os.fspath(output_dir)}, which holds files."
+        )
     stored = read_settings(models)
     if stored is None or not (models / MODEL_FILE).is_file():
         raise ValueError(

@@ -7,14 +7,19 @@ The weights are those of --ckpt_dir, by default those that the training command 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import fire
 
+from monai_betavae.bundle import run_root
 from monai_betavae.workflows.zoo import write_zoo_bundle
+
+BUNDLE = Path(__file__).resolve().parents[1]
 
 
 def main(output_dir: str, ckpt_dir: str | None = None) -> None:
     """Write the bundle and say how to load it."""
-    folder = write_zoo_bundle(output_dir, ckpt_dir).resolve()
+    folder = write_zoo_bundle(output_dir, ckpt_dir or run_root(BUNDLE) / "models", BUNDLE).resolve()
     print(f"Bundle:  {folder}\nLoad:    monai.bundle.load({folder.name!r}, bundle_dir={str(folder.parent)!r})")
 
 
