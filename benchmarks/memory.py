@@ -3,8 +3,8 @@
 python benchmarks/memory.py [--device cpu] [--precision 32-true] [--output table.md]
 
 Each row is a process of its own: the default network, AdamW, batches of random images, the median of some steps after
-one of warm-up. On the CPU memory is the process's peak resident set minus that before the network was made, on a GPU the
-peak that torch allocated. Images that are cached (4 bytes per voxel and volume) come on top.
+one of warm-up. On the CPU memory is the process's peak resident set minus that before the network was made, on a GPU
+the peak that torch allocated. Images that are cached (4 bytes per voxel and volume) come on top.
 """
 
 from __future__ import annotations

@@ -139,7 +139,8 @@ class ReconstructionNetwork(nn.Module):
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of the posterior, each of shape (batch, latent_dim)."""
         features: Tensor = self.encoder(image)
-        if torch.jit.is_scripting():  # modules as arguments and autocast by device are beyond TorchScript
+        # modules as arguments and autocast by device are beyond TorchScript; torch.jit's names aren't exported to mypy
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
             return bounded(self.fc_mu(features), self.fc_logvar(features))
         return posterior_parameters(features, self.fc_mu, self.fc_logvar)
 

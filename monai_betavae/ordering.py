@@ -157,9 +157,7 @@ def shared_noise(like: Tensor, share: BatchShare) -> Tensor:
         share: which rows these are.
     """
     shape = (max(share.n_global, 1), *like.shape[1:])
-    noise = torch.normal(
-        torch.zeros(shape, dtype=like.dtype, device=like.device),
-        torch.ones(shape, dtype=like.dtype, device=like.device),
-    )
+    zeros = torch.zeros(shape, dtype=like.dtype, device=like.device)
+    noise = torch.normal(zeros, torch.ones_like(zeros))
     rows = torch.arange(share.rank, share.rank + share.n_processes * len(like), share.n_processes, device=like.device)
     return noise[rows % len(noise)]

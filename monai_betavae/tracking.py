@@ -26,8 +26,8 @@ def build_logger(
         name: "auto": TensorBoard if it is installed, else none; "tensorboard": event files in
             ``<output_dir>/tensorboard``; "mlflow"; "none"; or a Lightning logger, which is returned as it is.
         output_dir: folder of the run.
-        tracking_uri: of MLflow. Default: ``$MLFLOW_TRACKING_URI``; else ``<output_dir>/mlruns.db``, a SQLite database; with
-            ``mlflow-skinny``, which has no database, files in ``<output_dir>/mlruns``.
+        tracking_uri: of MLflow. Default: ``$MLFLOW_TRACKING_URI``; else ``<output_dir>/mlruns.db``, a SQLite database;
+            with ``mlflow-skinny``, which has no database, files in ``<output_dir>/mlruns``.
         experiment_name: of MLflow.
         run_name: of MLflow.
 
@@ -59,7 +59,7 @@ def build_logger(
 
 
 def _tensorboard(output_dir: str | os.PathLike[str]) -> TensorBoardLogger:
-    return TensorBoardLogger(output_dir, name="tensorboard")
+    return TensorBoardLogger(os.fspath(output_dir), name="tensorboard")
 
 
 def _local_store(output_dir: Path) -> str:

@@ -102,7 +102,7 @@ class ReconstructionEvaluation:
     def _summary(self, table: Any) -> dict[str, Any]:
         scores = table.drop(columns=["subject", "image"])
         statistics = {name: _statistics(scores[name].to_numpy(dtype=float)) for name in scores.columns}
-        summary = {
+        summary: dict[str, Any] = {
             "n_volumes": len(table),
             "simulated": is_simulated(table.to_dict("records")),
             "latent_dim": int(self.network.fc_mu.out_features) if hasattr(self.network, "fc_mu") else None,  # type: ignore[arg-type,union-attr]  # nn.Module types its attributes as Tensor | Module

@@ -41,10 +41,8 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
         )
     network = load_weights(rebuild(stored["network"], str(models / SETTINGS_FILE)), models / MODEL_FILE)
     arguments = network_arguments(stored)
-    # a batch of one would be taken for a constant
-    images = torch.rand(
-        2, arguments["in_channels"], *arguments["spatial_shape"], generator=torch.Generator().manual_seed(0)
-    )
+    shape = (arguments["in_channels"], *arguments["spatial_shape"])
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # a batch of 1 would count as constant
     with torch.no_grad():
         program = torch.export.export(network, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}})
         with atomic_path(path) as temporary:

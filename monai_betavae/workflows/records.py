@@ -28,6 +28,11 @@ say = rank_zero_only(print)
 """Print on the first of several processes."""
 
 
+def process_rank() -> int:
+    """Return the number of this process, before a process group says it: from what the launcher set."""
+    return int(getattr(rank_zero_only, "rank", 0))
+
+
 def training_records(dataset_dir: str | os.PathLike[str] | None, simulated: Mapping[str, Any]) -> list[Record]:
     """Return the records of ``dataset_dir``, or of the simulated cohort if none is given.
 
@@ -46,7 +51,7 @@ def training_records(dataset_dir: str | os.PathLike[str] | None, simulated: Mapp
         return records
     arguments = dict(simulated)
     folder = Path(arguments.pop("output_dir"))
-    if rank_zero_only.rank != 0:
+    if process_rank() != 0:
         _wait_for(folder)
     if folder.is_dir() and any(folder.iterdir()):
         _check_same_cohort(folder, arguments)

@@ -125,14 +125,13 @@ def _accepted(name: str, own: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    settings = [
-        key for key, value in own.items() if not isinstance(value, str) or not value.startswith(("$", "@", "%"))
-    ]
-    return f". Accepted: {', '.join(key for key in settings if not _is_part(own[key]))}."
+    return f". Accepted: {', '.join(key for key in own if not _is_part(own[key]))}."
 
 
 def _is_part(value: Any) -> bool:
-    """Whether a value of the config is a component, a group of them or a list of steps, and not a setting."""
+    """Whether a value of the config is an expression, a component, a group of them or a list of steps; no setting."""
+    if isinstance(value, str):
+        return value.startswith(("$", "@", "%"))
     if isinstance(value, Mapping):
         return "_target_" in value or any(isinstance(entry, Mapping) for entry in value.values())
     return isinstance(value, list) and any(isinstance(entry, str) and entry.startswith("$") for entry in value)

@@ -13,7 +13,6 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor, nn
 
 from ..batches import image_tensor
@@ -25,7 +24,7 @@ from ..files import atomic_path
 from ..persistence import load_weights_only
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
-from .records import SPLIT_FILE, Split, is_simulated, say, write_split
+from .records import SPLIT_FILE, Split, is_simulated, process_rank, say, write_split
 from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
 
 RESUME_FILE, METRICS_FILE, SCORES_FILE = "last.ckpt", "metrics.csv", "scores.json"
@@ -70,7 +69,7 @@ def check_run(
     last = Path(ckpt_dir) / RESUME_FILE
     if resume and not last.is_file():
         raise ValueError(f"`resume` needs {last}, which doesn't exist; leave it out to start a new run.")
-    if rank_zero_only.rank != 0:
+    if process_rank() != 0:
         return  # the first process has asked already, and may have begun to write
     results = [Path(output_dir) / METRICS_FILE, Path(ckpt_dir) / MODEL_FILE, last]
     existing = [path for path in results if path.exists()]
@@ -360,7 +359,7 @@ def _print_files(output_dir: Path, ckpt_dir: Path) -> None:
         f"Weights:   {ckpt_dir / MODEL_FILE} (best epoch), {ckpt_dir / RESUME_FILE} (to resume)\n"
         f"Pictures:  {output_dir}/*.png\n"
         f"Tables:    {output_dir / METRICS_FILE}, {output_dir / SCORES_FILE}\n"
-        f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}{elsewhere}"
-        " [--dataset_dir <folder, table or file>]\n"
+        f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
+        f"{elsewhere} [--dataset_dir <folder, table or file>]\n"
         "Longer:    the same training command with --resume True --max_epochs <more>"
     )
