@@ -13,7 +13,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_betavae import VAE
-from monai_betavae.ordering import OrderedRows, check_not_empty, row_noise
+from monai_betavae.data import GlobalOrder
+from monai_betavae.ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
 
 pytestmark = [
     # Python 3.12 warns when DataLoader forks its workers beside torch's threads; that is torch's way of working
@@ -168,6 +169,61 @@ def test_a_loader_that_is_not_one():
         OrderedRows(iter(())).gather([])
 
 
+# ---- shares of a global batch --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def group(monkeypatch):
+    """Say that this is process ``rank`` of ``world``."""
+
+    def pretend(rank, world):
+        monkeypatch.setattr(dist, "is_initialized", lambda: True)
+        monkeypatch.setattr(dist, "get_world_size", lambda: world)
+        monkeypatch.setattr(dist, "get_rank", lambda: rank)
+
+    return pretend
+
+
+def test_alone_a_process_holds_the_whole_batch():
+    assert batch_share(DataLoader(range(5), batch_size=2), 2, 1) == BatchShare(0, 1, 1, 1)
+
+
+def test_repeated_items_are_not_owned(group):
+    # 5 items on 2 processes with batches of 2: 0 2 | 4 and 1 3 | (0 again)
+    expected = {0: [(2, 4), (1, 1)], 1: [(2, 4), (0, 1)]}
+    for rank, shares in expected.items():
+        group(rank, 2)
+        for sampler in (DistributedSampler(range(5), shuffle=False), GlobalOrder(range(5))):
+            loader = DataLoader(range(5), batch_size=2, sampler=sampler)
+            found = [batch_share(loader, index, len(batch)) for index, batch in enumerate(loader)]
+            assert [(share.n_own, share.n_global) for share in found] == shares
+            assert {(share.rank, share.n_processes) for share in found} == {(rank, 2)}
+
+
+def test_more_processes_than_items(group):
+    group(2, 3)
+    loader = DataLoader(range(1), batch_size=4, sampler=GlobalOrder(range(1)))
+    assert [len(batch) for batch in loader] == [1]
+    assert batch_share(loader, 0, 1) == BatchShare(2, 3, 0, 1)
+
+
+def test_a_sampler_that_says_nothing(group):
+    group(1, 2)
+    assert batch_share(DataLoader(range(5), batch_size=2), 0, 2) == BatchShare(1, 2, 2, 4)
+
+
+def test_shared_noise_is_dealt_out_of_that_of_one_process():
+    def noise(share, n_rows):
+        torch.manual_seed(3)
+        return shared_noise(torch.zeros(n_rows, 5), share)
+
+    torch.manual_seed(3)
+    whole = torch.normal(torch.zeros(7, 5), torch.ones(7, 5))
+    assert torch.equal(noise(BatchShare(0, 1, 7, 7), 7), whole)
+    assert torch.equal(noise(BatchShare(0, 2, 4, 7), 4), whole[0::2])
+    assert torch.equal(noise(BatchShare(1, 2, 3, 7), 4), torch.cat([whole[1::2], whole[:1]]))  # one row is a repeat
+
+
 # ---- two processes: this file is run as a script, once per rank, so that nothing of pytest is in them ----------------
 
 SIZES = (1, 7, 12)
@@ -221,5 +277,61 @@ def test_two_processes_give_every_rank_every_row(tmp_path):
             torch.testing.assert_close(found[case][0], z, rtol=1e-5, atol=1e-6, msg=case)
 
 
+def train_on(n_processes, folder):
+    """Train on global batches of four, with a Trainer that starts the other processes itself; validate on five."""
+    import lightning.pytorch as pl
+
+    items, held_out = images(12), images(5)
+    order, held_out_order = GlobalOrder(items, shuffle=True, seed=1), GlobalOrder(held_out)
+    size = 4 // n_processes
+    vae = ready_vae(lr=0.05)
+    vae.encoder[2].p = 0.0  # which features drop out depends on how the rows are dealt
+    losses = []
+
+    class Losses(pl.Callback):
+        def on_validation_epoch_end(self, trainer, pl_module):
+            losses.append(float(trainer.callback_metrics["val/loss"]))
+
+    trainer = pl.Trainer(
+        accelerator="cpu",
+        devices=n_processes,
+        max_epochs=3,
+        callbacks=[Losses()],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        default_root_dir=folder,
+    )
+    torch.manual_seed(7)
+    trainer.fit(
+        vae,
+        DataLoader(items, batch_size=size, sampler=order),
+        DataLoader(held_out, batch_size=size, sampler=held_out_order),
+    )
+    torch.save({"losses": losses, **vae.state_dict()}, folder / f"{n_processes}_{trainer.global_rank}.pt")
+
+
+@pytest.mark.slow
+def test_training_on_two_processes_equals_training_on_one(tmp_path):
+    for n_processes in (1, 2):
+        command = [sys.executable, __file__, "train", str(n_processes), str(tmp_path)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+    alone = torch.load(tmp_path / "1_0.pt", weights_only=True)
+    assert len(alone["losses"]) == 3
+    assert alone["losses"][0] != alone["losses"][-1]
+    for rank in (0, 1):
+        shared = torch.load(tmp_path / f"2_{rank}.pt", weights_only=True)
+        # five items on two processes: one is repeated, and must not count
+        np.testing.assert_allclose(shared.pop("losses"), alone["losses"], rtol=1e-5)
+        for name, weights in shared.items():
+            torch.testing.assert_close(weights, alone[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
 if __name__ == "__main__":
-    run_rank(int(sys.argv[1]), Path(sys.argv[2]))
+    if sys.argv[1] == "train":
+        train_on(int(sys.argv[2]), Path(sys.argv[3]))
+    else:
+        run_rank(int(sys.argv[1]), Path(sys.argv[2]))

@@ -38,7 +38,7 @@ class GlobalOrder(DistributedSampler[int]):
     """
 
     def __init__(self, dataset: Any, shuffle: bool = False, seed: int = 0) -> None:
-        self.epoch = 0
+        _length(dataset)
         super().__init__(dataset, num_replicas=1, rank=0, shuffle=shuffle, seed=check_integer("seed", seed, minimum=0))
         self.follow_process_group()
 

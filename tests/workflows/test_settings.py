@@ -1,0 +1,135 @@
+"""Wrong settings are named, with what is accepted, and right ones pass."""
+
+import json
+import sys
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+
+from monai_betavae import bundle_root
+from monai_betavae.workflows.settings import check_config, check_settings, one_line, shorten_errors, unwrapped
+
+
+def own(name="train.json"):
+    return json.loads((bundle_root() / name).read_text())
+
+
+def refused(**overrides):
+    """Return the message for overrides of the training config, given as on the command line."""
+    parser = ConfigParser(own())
+    parser.update({name.replace("__", "#"): value for name, value in overrides.items()})
+    with pytest.raises(ValueError) as caught:  # noqa: PT011 -- the callers look at the message
+        check_config(parser.get(), own())
+    return str(caught.value)
+
+
+def accepted(**overrides):
+    parser = ConfigParser(own())
+    parser.update({name.replace("__", "#"): value for name, value in overrides.items()})
+    check_config(parser.get(), own())
+
+
+@pytest.mark.parametrize("name", ["train.json", "inference.json", "evaluate.json", "generate.json"])
+def test_the_bundles_own_configs_pass(name):
+    check_config(own(name), own(name))
+
+
+def test_unknown_ids():
+    assert refused(latent_dims=8) == "'latent_dims' isn't an id of this config; did you mean 'latent_dim'?"
+    message = refused(zzz=8)
+    assert message.startswith("'zzz' isn't an id of this config. Accepted: dataset_dir, ")
+    assert "batch_size" in message
+    assert "network_def" not in message  # a part, not a setting
+    assert refused(simulated_cohort__n_subject=3) == (
+        "'simulated_cohort#n_subject' isn't an id of this config; did you mean 'n_subjects'?"
+    )
+
+
+def test_ids_of_ones_own_that_something_refers_to():
+    accepted(width=8, latent_dim="@width")
+    accepted(width=8, latent_dim="$2 * @width")
+    accepted(my_steps=["$print(1)"])
+    accepted(extra={"a": 3}, beta="%extra#a")
+    assert "'widt'" in refused(widt=8, latent_dim="$2 * @width_of_it")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "accepted_text"),
+    [
+        ("resume", "yes", "True or False"),
+        ("overwrite", 1, "True or False"),
+        ("max_epochs", 2.5, "an integer >= -1"),
+        ("batch_size", 0, "an integer >= 1"),
+        ("batch_size", True, "an integer >= 1"),
+        ("num_workers", -1, "an integer >= 0"),
+        ("spacing", "abc", "a number"),
+        ("beta", True, "a number"),
+        ("channels", 8, "a list of integers such as [16, 32, 64, 128]"),
+        ("channels", [8, 2.5], "a list of integers"),
+        ("spatial_shape", [], "a list of integers"),
+        ("fractions", "abc", "a list of numbers"),
+    ],
+)
+def test_values_of_another_type(name, value, accepted_text):
+    message = refused(**{name: value})
+    assert message.startswith(f"'{name}' must be {accepted_text}")
+    assert message.endswith(f"got {value!r}.")
+
+
+def test_values_that_pass():
+    accepted(max_epochs=-1, batch_size=2, spacing=[1.0, 1.0, 2.0], channels=(4, 8), beta=4, norm=["group", {}])
+    accepted(dataset_dir="/data", output_dir="/out", norm=None, device=torch.device("cpu"), spacing=None)
+    accepted(train__trainer__devices=2, train__trainer__max_epochs=3)
+    accepted(simulated_cohort__n_subjects=3)
+
+
+def test_unknown_arguments_of_a_part():
+    assert refused(train__trainer__devcies=2) == (
+        "'train#trainer#devcies' isn't an argument of lightning.pytorch.Trainer; did you mean 'devices'?"
+    )
+    assert "isn't an argument of monai_betavae.networks.build_network" in refused(network_def__width=3)
+
+
+def test_monais_tracking_is_refused_with_what_to_use():
+    message = refused(train__trainer__train_handlers=["@mlflow"])
+    assert "'train#trainer', which isn't an ignite engine: use --logger mlflow" in message
+
+
+def test_outside_a_config():
+    with pytest.raises(ValueError, match="must be called by a config"):
+        check_settings("train.json")
+
+
+def test_inside_a_config_the_overrides_are_seen():
+    imports = ["$import monai_betavae", "$import monai_betavae.workflows"]
+    parser = ConfigParser({"imports": imports, "latent_dims": 3})
+    parser["run"] = "$monai_betavae.workflows.check_settings('train.json')"
+    with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:
+        parser.get_parsed_content("run")
+    assert "did you mean 'latent_dim'?" in str(unwrapped(caught.value))
+
+
+def test_the_error_behind_monais_wrappers():
+    inner = ValueError("the reason")
+    middle, outer = RuntimeError("Failed to instantiate component"), RuntimeError("Failed to evaluate it")
+    outer.__cause__, middle.__cause__ = middle, inner
+    assert unwrapped(outer) is inner
+    assert unwrapped(inner) is inner
+    other = RuntimeError("out of memory")
+    other.__cause__ = inner
+    assert unwrapped(other) is other  # not a wrapper
+
+
+def test_one_line():
+    assert one_line(ValueError("a\n  b")) == "Error: a b"
+    assert one_line(KeyError("x")) == "Error: KeyError: 'x'"
+    long = one_line(ValueError("x" * 1000))
+    assert len(long) < 410
+    assert long.endswith(" ...")
+
+
+def test_only_the_runner_gets_short_errors(monkeypatch):
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    shorten_errors()
+    assert sys.excepthook is sys.__excepthook__
