@@ -269,7 +269,8 @@ class VAE(pl.LightningModule):
         images = self._images(batch, f"validation batch {batch_idx}")
         share = batch_share(self._val_loader(dataloader_idx or 0), batch_idx, len(images))
         losses = self._losses(images[: max(share.n_own, 1)], share)
-        self._log_losses("val", losses, share.n_own, sync_dist=True)
+        # Lightning averages the counts over the processes as integers; multiples of their number stay whole
+        self._log_losses("val", losses, share.n_own * share.n_processes, sync_dist=True)
         return losses
 
     def configure_optimizers(self) -> list[optim.Optimizer]:
@@ -571,12 +572,12 @@ class VAE(pl.LightningModule):
         p, q = self._run_step(images, share)
         return self.criterion(images, p, q)
 
-    def _log_losses(self, stage: str, losses: Mapping[str, Tensor], n_images: int, **options: Any) -> None:
+    def _log_losses(self, stage: str, losses: Mapping[str, Tensor], weight: int, **options: Any) -> None:
         trainer = self._trainer
         # the steps can be called without a Trainer, and after its run is over
         if trainer is not None and (trainer.training or trainer.validating or trainer.sanity_checking):
             named = {f"{stage}/{name}": value for name, value in losses.items()}
-            self.log_dict(named, prog_bar=True, batch_size=n_images, **options)
+            self.log_dict(named, prog_bar=True, batch_size=weight, **options)
 
     def _embed(self, loader: Iterable[Any], target_key: str | None) -> tuple[Tensor, Tensor | None]:
         if not self.fitted:
