@@ -2,13 +2,14 @@
 
 from .evaluation import ReconstructionEvaluation, check_evaluation
 from .generation import PriorSampling, check_generation
-from .inference import VolumeInference, check_inference, inference_records
+from .inference import InferenceRecords, VolumeInference, check_inference
 from .records import split_records, training_records
 from .settings import check_settings
 from .trained_model import grid_affine, load_weights, trained_settings
 from .training import check_run, train
 
 __all__ = [
+    "InferenceRecords",
     "PriorSampling",
     "ReconstructionEvaluation",
     "VolumeInference",
@@ -18,7 +19,6 @@ __all__ = [
     "check_run",
     "check_settings",
     "grid_affine",
-    "inference_records",
     "load_weights",
     "split_records",
     "train",

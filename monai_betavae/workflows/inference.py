@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import nibabel as nib
 import numpy as np
@@ -21,18 +21,49 @@ from .trained_model import check_outputs
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
 
 
-def inference_records(
-    dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str]
-) -> list[Record]:
-    """Return the records of ``dataset_dir``, or, if none is given, the subjects the training run held out.
+class InferenceRecords(Sequence[Record]):
+    """The records of ``dataset_dir``, or, if none is given, the subjects the training run held out.
+
+    They are looked up when they are first asked for: a bundle's workflow must be there, with its network and all its
+    properties, before there are data.
 
     Args:
         dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
         training_output_dir: folder of the training run's ``split.json``.
-
-    Raises:
-        ValueError: as in ``discover``; or if no data is given and there is no training run.
     """
+
+    def __init__(self, dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str]) -> None:
+        self.dataset_dir = dataset_dir
+        self.training_output_dir = training_output_dir
+        self._records: list[Record] | None = None
+
+    @property
+    def records(self) -> list[Record]:
+        """The records.
+
+        Raises:
+            ValueError: as in ``discover``; or if no data is given and there is no training run.
+        """
+        if self._records is None:
+            self._records = _find_records(self.dataset_dir, self.training_output_dir)
+        return self._records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        return self.records[index]
+
+
+def _find_records(
+    dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str]
+) -> list[Record]:
     if dataset_dir is not None:
         records = discover(dataset_dir)
         print(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")

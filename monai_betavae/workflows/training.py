@@ -183,7 +183,7 @@ def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer
 
 
 def _say_resumed(checkpoint: Path, max_epochs: int | None) -> None:
-    done = int(load_weights_only(checkpoint)["epoch"]) + 1
+    done = int(load_weights_only(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
     more = max_epochs is None or max_epochs < 0 or max_epochs > done
     what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
     say(f"Resuming: {checkpoint} has {done} epochs; {what}")

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from monai_betavae.workflows.inference import _OutputNames, check_inference, inference_records
+from monai_betavae.workflows.inference import InferenceRecords, _OutputNames, check_inference
 
 
 def test_check_inference(tmp_path):
@@ -19,12 +19,24 @@ def test_check_inference(tmp_path):
 
 
 def test_records_need_data_or_a_training_run(tmp_path):
+    records = InferenceRecords(None, tmp_path)  # nothing is looked up yet
     with pytest.raises(ValueError, match="`dataset_dir` must be given"):
-        inference_records(None, tmp_path)
+        len(records)
     gone = {"training": [], "validation": [], "test": [{"image": str(tmp_path / "gone.nii.gz"), "subject": "a"}]}
     (tmp_path / "split.json").write_text(json.dumps(gone))
     with pytest.raises(ValueError, match=r"1 files are gone, the first is .*gone\.nii\.gz"):
-        inference_records(None, tmp_path)
+        records[0]
+
+
+def test_records_are_the_held_out_or_those_of_the_data(tmp_path, capsys):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.nii.gz").touch()
+    held_out = [{"image": str(tmp_path / f"{name}.nii.gz"), "subject": name} for name in "ab"]
+    (tmp_path / "split.json").write_text(json.dumps({"training": [], "validation": [], "test": held_out}))
+    records = InferenceRecords(None, tmp_path)
+    assert (len(records), records[1], records[:1]) == (2, held_out[1], held_out[:1])
+    assert capsys.readouterr().out.count("using the 2 held-out volumes") == 1  # found once
+    assert [record["subject"] for record in InferenceRecords(str(tmp_path), "nowhere")] == ["a", "b", "c"]
 
 
 def test_output_names_are_unique_and_stay_in_their_folder():

@@ -4,8 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 
+from monai_betavae.data import simulate_cohort
 from monai_betavae.workflows.records import (
     is_simulated,
+    process_rank,
     read_split,
     split_records,
     training_records,
@@ -76,3 +78,26 @@ def test_bad_split_files_are_named(tmp_path, text):
     (tmp_path / "split.json").write_text(text)
     with pytest.raises(ValueError, match=r"split\.json must"):
         read_split(tmp_path / "split.json")
+
+
+def test_other_processes_wait_for_the_cohort(tmp_path, monkeypatch):
+    arguments = {"output_dir": str(tmp_path / "cohort"), "n_subjects": 4, "spacing": 12.0, "seed": 0}
+    monkeypatch.setattr("monai_betavae.workflows.records.process_rank", lambda: 1)
+    monkeypatch.setattr("monai_betavae.workflows.records.COHORT_WAIT_S", 0)
+    with pytest.raises(ValueError, match="which the first process hasn't made in time"):
+        training_records(None, arguments)
+    assert not (tmp_path / "cohort").exists()  # it didn't make one itself
+    slept = []
+
+    def make_meanwhile(seconds):
+        slept.append(seconds)
+        simulate_cohort(arguments["output_dir"], 4, seed=0, spacing=12.0, progress=False)
+
+    monkeypatch.setattr("monai_betavae.workflows.records.COHORT_WAIT_S", 3)
+    monkeypatch.setattr("monai_betavae.workflows.records.time.sleep", make_meanwhile)
+    assert len(training_records(None, arguments)) == 4
+    assert slept == [1]
+
+
+def test_the_rank_is_what_the_launcher_says():
+    assert process_rank() == 0
