@@ -7,22 +7,28 @@ from pathlib import Path
 import torch
 from monai.bundle import ConfigWorkflow, create_workflow, load
 
-bundle, data = Path(sys.argv[1]), Path(sys.argv[2])
-network = load(bundle.name, bundle_dir=str(bundle.parent))
-torch.save(network.state_dict(), data / "loaded.pt")
-workflow = create_workflow(
-    config_file=str(bundle / "configs" / "inference.json"),
-    workflow_type="inference",
-    dataset_dir=str(data / "bids"),
-    output_dir=str(data / "zoo_latents"),
-)
-workflow.run()
-workflow.finalize()
-properties = {}
-for name in ("train", "inference"):
-    checked = ConfigWorkflow(
-        str(bundle / "configs" / f"{name}.json"), workflow_type=name, dataset_dir=str(data / "bids")
+
+def main() -> None:
+    bundle, data = Path(sys.argv[1]), Path(sys.argv[2])
+    network = load(bundle.name, bundle_dir=str(bundle.parent))
+    torch.save(network.state_dict(), data / "loaded.pt")
+    workflow = create_workflow(
+        config_file=str(bundle / "configs" / "inference.json"),
+        workflow_type="inference",
+        dataset_dir=str(data / "bids"),
+        output_dir=str(data / "zoo_latents"),
     )
-    checked.initialize()
-    properties[name] = checked.check_properties()
-print(json.dumps({"loaded": type(network).__name__, "properties": properties}))
+    workflow.run()
+    workflow.finalize()
+    properties = {}
+    for name in ("train", "inference"):
+        checked = ConfigWorkflow(
+            str(bundle / "configs" / f"{name}.json"), workflow_type=name, dataset_dir=str(data / "bids")
+        )
+        checked.initialize()
+        properties[name] = checked.check_properties()
+    print(json.dumps({"loaded": type(network).__name__, "properties": properties}))
+
+
+if __name__ == "__main__":
+    main()
