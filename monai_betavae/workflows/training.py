@@ -183,7 +183,10 @@ def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer
 
 
 def _say_resumed(checkpoint: Path, max_epochs: int | None) -> None:
-    done = int(load_weights_only(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    try:
+        done = int(load_weights_only(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{checkpoint} must be the checkpoint of a training run.") from error
     more = max_epochs is None or max_epochs < 0 or max_epochs > done
     what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
     say(f"Resuming: {checkpoint} has {done} epochs; {what}")

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from monai_betavae import build_vae
-from monai_betavae.workflows.training import check_run, held_out_scores, start_at_mean_image
+from monai_betavae.workflows.training import _say_resumed, check_run, held_out_scores, start_at_mean_image
 
 
 def loader_of(images):
@@ -58,3 +58,30 @@ def test_held_out_scores_on_ideal_and_useless_reconstructions():
     useless = held_out_scores(loader, test, mean, 1, seed=0)
     assert useless["sse_ratio"] == pytest.approx(1.0)
     assert useless["sse"] == pytest.approx(float(((test - mean) ** 2).reshape(2, -1).sum(1).mean()), rel=1e-5)
+
+
+def test_a_checkpoint_that_is_none_is_refused(tmp_path):
+    for content in ({"state_dict": {}}, [1, 2]):
+        torch.save(content, tmp_path / "last.ckpt")
+        with pytest.raises(ValueError, match=r"last\.ckpt must be the checkpoint of a training run"):
+            _say_resumed(tmp_path / "last.ckpt", 3)
+
+
+@pytest.mark.parametrize(
+    ("max_epochs", "said"), [(3, "going on"), (-1, "going on"), (2, "it is only scored and drawn")]
+)
+def test_what_resuming_does(tmp_path, capsys, max_epochs, said):
+    progress = {"epoch_progress": {"current": {"processed": 2}}}
+    torch.save({"loops": {"fit_loop": progress}}, tmp_path / "last.ckpt")
+    _say_resumed(tmp_path / "last.ckpt", max_epochs)
+    printed = capsys.readouterr().out
+    assert "has 2 epochs; " in printed
+    assert said in printed
+
+
+def test_other_processes_do_not_ask_again(tmp_path, monkeypatch):
+    (tmp_path / "model.pt").touch()
+    monkeypatch.setattr("monai_betavae.workflows.training.process_rank", lambda: 1)
+    check_run(tmp_path, tmp_path)
+    with pytest.raises(ValueError, match="`resume` needs"):
+        check_run(tmp_path, tmp_path, resume=True)
