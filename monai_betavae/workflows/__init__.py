@@ -6,7 +6,7 @@ from .inference import InferenceRecords, VolumeInference, check_inference
 from .records import split_records, training_records
 from .settings import check_settings
 from .trained_model import grid_affine, load_weights, trained_settings
-from .training import check_run, train
+from .training import check_parts, check_resumed, check_run, train
 
 __all__ = [
     "InferenceRecords",
@@ -16,6 +16,8 @@ __all__ = [
     "check_evaluation",
     "check_generation",
     "check_inference",
+    "check_parts",
+    "check_resumed",
     "check_run",
     "check_settings",
     "grid_affine",

@@ -100,7 +100,12 @@ def is_simulated(records: Sequence[Record]) -> bool:
     return False
 
 
-def split_records(records: Sequence[Record], fractions: Sequence[float], seed: int) -> Split:
+def split_records(
+    records: Sequence[Record],
+    fractions: Sequence[float],
+    seed: int,
+    resumed_dir: str | os.PathLike[str] | None = None,
+) -> Split:
     """Split records into training, validation and test by subject.
 
     If every record says its part under "split" (a MONAI datalist with sections, the simulated cohort), that is
@@ -110,10 +115,13 @@ def split_records(records: Sequence[Record], fractions: Sequence[float], seed: i
         records: what :func:`training_records` gives.
         fractions: of subjects in training, validation and test; used if the records don't say.
         seed: of the split.
+        resumed_dir: folder of the run that is resumed; its split.json must be the same split.
 
     Raises:
-        ValueError: if there are too few subjects, or a subject is in two parts.
+        ValueError: if there are too few subjects, a subject is in two parts, or a resumed run was split otherwise.
     """
+    if len(fractions) != len(PARTS):
+        raise ValueError(f"`fractions` must be three numbers, of {', '.join(PARTS)}, got {list(fractions)}.")
     stated = {record.get("split") for record in records}
     given = stated <= set(PARTS) and "training" in stated
     if given:
@@ -126,9 +134,26 @@ def split_records(records: Sequence[Record], fractions: Sequence[float], seed: i
                     raise ValueError(f"Subject {record['subject']} must be in one part, got {other} and {part}.")
     else:
         split = split_subjects(records, dict(zip(PARTS, fractions, strict=True)), seed)
+    if resumed_dir is not None:
+        _check_same_split(split, Path(resumed_dir) / SPLIT_FILE)
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
     say(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     return split
+
+
+def _check_same_split(split: Split, path: Path) -> None:
+    """Refuse to go on training on other volumes: one that was trained on could be held out now."""
+    if not path.is_file():
+        return
+    before = {record["image"]: part for part, members in read_split(path).items() for record in members}
+    now = {record["image"]: part for part, members in split.items() for record in members}
+    differing = sorted(image for image in before.keys() | now.keys() if before.get(image) != now.get(image))
+    if differing:
+        was, now_is = (parts.get(differing[0], "absent") for parts in (before, now))
+        raise ValueError(
+            f"`resume` needs the data and split of {path}: {len(differing)} volumes differ, the first is "
+            f"{differing[0]}, then {was}, now {now_is}."
+        )
 
 
 def write_split(split: Split, path: str | os.PathLike[str]) -> None:

@@ -20,7 +20,7 @@ from ..bundle import config_file, running_bundle_root, running_config
 TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
 """Environment variable that brings back the traceback of errors that are told in one line."""
 
-LOWEST = {"max_epochs": -1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0}
+LOWEST = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0}
 """Least values of settings that nothing checks before the data are read."""
 
 OURS = {"_meta_", "initialize", "finalize"}
@@ -73,6 +73,7 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             raise ValueError(f"{name!r} isn't an id of this config{_accepted(name, own)}")
         if name in own:
             _check_type(name, value, own[name])
+    _check_references("", config, config)
     _check_arguments("", config)
 
 
@@ -148,7 +149,15 @@ def _check_type(name: str, value: Any, own: Any) -> None:
     """Refuse a value that can't be what the bundle's own value is."""
     if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
-    if isinstance(own, Mapping) and "_target_" not in own and isinstance(value, Mapping):
+    if isinstance(own, Mapping) and isinstance(value, Mapping):
+        lacking = [key for key in own if key not in value and (key == "_target_" or not _is_part(own))]
+        if lacking:
+            raise ValueError(
+                f"'{name}' lacks {', '.join(lacking)}: a dictionary replaces the whole entry, set a single one with "
+                f"--{name}#<name> <value>."
+            )
+        if "_target_" in own:
+            return
         for key, entry in value.items():
             if key in own:
                 _check_type(f"{name}#{key}", entry, own[key])
@@ -194,6 +203,18 @@ def _check_tracking(config: Mapping[str, Any]) -> None:
             )
 
 
+def _check_references(name: str, value: Any, config: Mapping[str, Any]) -> None:
+    """Refuse a value that refers to an id there isn't."""
+    if isinstance(value, str) and re.fullmatch(r"@\w+([#:]+\w+)*", value):
+        root = re.split("#|::", value[1:])[0]
+        if root not in config:
+            raise ValueError(f"'{name}' refers to {value}, which isn't an id of this config{_accepted(root, config)}")
+    elif isinstance(value, Mapping | list):
+        for key, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
+            if key != "_meta_":
+                _check_references(f"{name}#{key}" if name else str(key), entry, config)
+
+
 def _check_arguments(name: str, config: Mapping[str, Any]) -> None:
     """Refuse arguments that a component's target doesn't have, before anything is built."""
     for where, component in _components(name, config):
@@ -209,19 +230,30 @@ def _check_arguments(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _parameters(target: Any) -> list[str] | None:
-    """Return the argument names of a component's target; ``None`` where any goes, or where MONAI finds it by itself."""
+    """Return the argument names of a component's target; ``None`` where any goes, or where it isn't found."""
     from pydoc import locate
 
-    located = locate(target) if isinstance(target, str) and "." in target else None
-    if not callable(located):
+    # MONAI finds its own names by scanning itself; a config's parts come from these
+    modules = ("monai.data", "monai.inferers", "monai.transforms", "monai.networks.nets")
+    names = [target] if "." in str(target) else [f"{module}.{target}" for module in modules]
+    candidates: list[Any] = [locate(str(name)) for name in names]
+    located = next((candidate for candidate in candidates if callable(candidate)), None)
+    if located is None:
         return None
-    try:
-        parameters = inspect.signature(located).parameters
-    except (TypeError, ValueError):
-        return None
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return None
-    return list(parameters)
+    accepted: list[str] = []
+    makers = [located]
+    if inspect.isclass(located):
+        # what a class doesn't know it hands up to its base
+        makers = [vars(kind)["__init__"] for kind in located.__mro__ if "__init__" in vars(kind)]
+    for maker in makers:
+        try:
+            parameters = inspect.signature(maker).parameters
+        except (TypeError, ValueError):
+            return None
+        accepted += [name for name, parameter in parameters.items() if parameter.kind is not parameter.VAR_KEYWORD]
+        if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return [name for name in accepted if name != "self"]
+    return None
 
 
 def _components(name: str, config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:

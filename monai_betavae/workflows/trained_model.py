@@ -162,7 +162,9 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.M
     try:
         network.load_state_dict(weights)
     except (RuntimeError, TypeError, AttributeError) as error:
+        reasons = [line.strip() for line in str(error).splitlines()]
         raise ValueError(
-            f"{os.fspath(checkpoint)} doesn't fit `network_def`; it needs the settings it was trained with. {error}"
+            f"{os.fspath(checkpoint)} doesn't fit `network_def`, which needs the settings it was trained with: "
+            f"{reasons[min(1, len(reasons) - 1)]}"
         ) from error
     return network.eval()

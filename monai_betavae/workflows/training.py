@@ -17,6 +17,8 @@ from torch import Tensor, nn
 
 from ..batches import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
+from ..callbacks import BestWeights, MetricsTable
+from ..description import description_of
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
@@ -25,7 +27,14 @@ from ..persistence import load_weights_only
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
 from .records import SPLIT_FILE, Split, is_simulated, process_rank, say, write_split
-from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
+from .trained_model import (
+    MODEL_FILE,
+    SETTINGS_FILE,
+    common_affine,
+    network_arguments,
+    read_settings,
+    write_settings,
+)
 
 RESUME_FILE, METRICS_FILE, SCORES_FILE = "last.ckpt", "metrics.csv", "scores.json"
 
@@ -80,6 +89,58 @@ def check_run(
         )
 
 
+def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) -> None:
+    """Refuse parts that can't make a run; since they are the arguments, they are built before any volume is read.
+
+    Args:
+        trainer: the Lightning trainer; its callbacks must keep those that write weights and table.
+        estimator: a :class:`~monai_betavae.VAE`.
+        network: the network it trains.
+        preprocessing: transforms.
+
+    Raises:
+        ValueError: naming the part.
+    """
+    parts = {
+        "train#trainer": (trainer, pl.Trainer, "a lightning.pytorch.Trainer"),
+        "estimator": (estimator, VAE, "a monai_betavae.VAE"),
+        "network_def": (network, nn.Module, "a torch.nn.Module"),
+    }
+    for name, (part, kind, description) in parts.items():
+        if not isinstance(part, kind):
+            raise ValueError(f"'{name}' must be {description}, got {type(part).__name__}.")
+    if not callable(preprocessing):
+        raise ValueError(f"'train#preprocessing' must be a transform, got {type(preprocessing).__name__}.")
+    for needed in (BestWeights, MetricsTable):
+        if not any(isinstance(callback, needed) for callback in trainer.callbacks):
+            raise ValueError(
+                f"'train#callbacks' must keep {needed.__name__}, without which a run leaves nothing; add your own with "
+                "'+train#callbacks' in a config file that is merged."
+            )
+
+
+def check_resumed(network: nn.Module, preprocessing: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> None:
+    """Refuse to resume a model of other settings.
+
+    Args:
+        network: the network as it is set now.
+        preprocessing: ``spatial_shape`` and ``spacing`` as they are set now.
+        ckpt_dir: folder of the weights, with the ``model.json`` of the run.
+
+    Raises:
+        ValueError: naming each setting that differs, with its value then and now.
+    """
+    stored = read_settings(ckpt_dir)
+    if stored is None:
+        return
+    before = {**network_arguments(stored), **stored["preprocessing"]}
+    now = {**network_arguments({"network": description_of(network)}), **json.loads(json.dumps(dict(preprocessing)))}
+    differing = [name for name in before.keys() & now.keys() if before[name] != now[name] and name != "random_state"]
+    if differing:
+        told = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in sorted(differing))
+        raise ValueError(f"`resume` needs the settings of {Path(ckpt_dir) / SETTINGS_FILE}: {told}.")
+
+
 def train(
     trainer: pl.Trainer,
     estimator: VAE,
@@ -118,7 +179,8 @@ def train(
     else:
         start_at_mean_image(network, train_dataloader)
     if trainer.is_global_zero:
-        write_split(split, output_dir / SPLIT_FILE)
+        if not (resume and (output_dir / SPLIT_FILE).is_file()):
+            write_split(split, output_dir / SPLIT_FILE)
         if not (resume and (ckpt_dir / SETTINGS_FILE).is_file()):
             affine = common_affine(_affines(train_dataloader), **preprocessing)
             write_settings(network, preprocessing, affine, ckpt_dir / SETTINGS_FILE)

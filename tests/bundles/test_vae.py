@@ -189,6 +189,7 @@ def commands(place):
     runner("run", "run", "run", *command, after=("train", "resume"))
     # line 5
     training("existing", bundle / "train.json", after=("train", "resume"))
+    training("resume another", bundle / "train.json", "--resume", True, "--latent_dim", 6, after=("train", "resume"))
     # line 8
     zoo = data / "zoo" / "vae"
     files = ("--meta_file", zoo / "configs/metadata.json", "--config_file", zoo / "configs/inference.json")
@@ -449,6 +450,15 @@ def test_5_an_existing_result_is_not_overwritten(commands):
     assert refused.returncode != 0
     last = refused.stderr.strip().splitlines()[-1]
     assert "exists: a run is there already. Give --resume True to continue it, --overwrite True" in last
+
+
+def test_5_a_model_of_other_settings_is_not_resumed(commands, place):
+    before = (place / "checkout/bundles/vae/output/split.json").read_bytes()
+    refused = commands["resume another"]
+    assert refused.returncode != 0
+    assert "latent_dim was 4, now 6." in refused.stderr.strip().splitlines()[-1]
+    assert "Loading dataset" not in refused.stdout + refused.stderr
+    assert (place / "checkout/bundles/vae/output/split.json").read_bytes() == before
 
 
 # ---- 6: several devices ----------------------------------------------------------------------------------------------

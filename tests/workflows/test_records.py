@@ -101,3 +101,20 @@ def test_other_processes_wait_for_the_cohort(tmp_path, monkeypatch):
 
 def test_the_rank_is_what_the_launcher_says():
     assert process_rank() == 0
+
+
+def test_a_resumed_run_keeps_its_split(tmp_path):
+    split = split_records(records(10), (0.6, 0.2, 0.2), seed=0)
+    write_split(split, tmp_path / "split.json")
+    assert split_records(records(10), (0.6, 0.2, 0.2), 0, tmp_path) == split
+    with pytest.raises(ValueError, match=r"`resume` needs the data and split of .*split\.json: \d+ volumes differ"):
+        split_records(records(10), (0.6, 0.2, 0.2), 1, tmp_path)
+    write_split({**split, "training": split["training"][1:]}, tmp_path / "split.json")
+    with pytest.raises(ValueError, match=r"1 volumes differ, the first is .*, then absent, now training"):
+        split_records(records(10), (0.6, 0.2, 0.2), 0, tmp_path)
+    assert split_records(records(10), (0.6, 0.2, 0.2), 5, tmp_path / "nothing")  # a run that was killed before it wrote
+
+
+def test_fractions_are_three():
+    with pytest.raises(ValueError, match=r"`fractions` must be three numbers, .*got \[0\.5, 0\.25\]"):
+        split_records(records(10), [0.5, 0.25], 0)

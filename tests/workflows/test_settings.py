@@ -59,7 +59,8 @@ def test_ids_of_ones_own_that_something_refers_to():
     [
         ("resume", "yes", "True or False"),
         ("overwrite", 1, "True or False"),
-        ("max_epochs", 2.5, "an integer >= -1"),
+        ("max_epochs", 2.5, "an integer >= 1"),
+        ("max_epochs", 0, "an integer >= 1"),
         ("batch_size", 0, "an integer >= 1"),
         ("batch_size", True, "an integer >= 1"),
         ("num_workers", -1, "an integer >= 0"),
@@ -78,7 +79,7 @@ def test_values_of_another_type(name, value, accepted_text):
 
 
 def test_values_that_pass():
-    accepted(max_epochs=-1, batch_size=2, spacing=[1.0, 1.0, 2.0], channels=(4, 8), beta=4, norm=["group", {}])
+    accepted(max_epochs=1, batch_size=2, spacing=[1.0, 1.0, 2.0], channels=(4, 8), beta=4, norm=["group", {}])
     accepted(dataset_dir="/data", output_dir="/out", norm=None, device=torch.device("cpu"), spacing=None)
     accepted(train__trainer__devices=2, train__trainer__max_epochs=3)
     accepted(simulated_cohort__n_subjects=3)
@@ -89,6 +90,30 @@ def test_unknown_arguments_of_a_part():
         "'train#trainer#devcies' isn't an argument of lightning.pytorch.Trainer; did you mean 'devices'?"
     )
     assert "isn't an argument of monai_betavae.networks.build_network" in refused(network_def__width=3)
+
+
+def test_arguments_of_parts_that_monai_finds_by_itself():
+    assert refused(validate__dataset__cache_rte=0.5) == (
+        "'validate#dataset#cache_rte' isn't an argument of CacheDataset; did you mean 'cache_rate'?"
+    )
+    assert "'train#dataloader#batch_siz' isn't an argument of DataLoader" in refused(train__dataloader__batch_siz=2)
+    accepted(train__dataloader__drop_last=True, train__dataloader__pin_memory=True)  # torch's, through MONAI's
+    accepted(validate__dataset__cache_rate=0.5)
+
+
+def test_a_dictionary_that_replaces_too_much():
+    message = refused(simulated_cohort={"n_subjects": 3})
+    assert message.startswith("'simulated_cohort' lacks output_dir, spacing, seed: a dictionary replaces the whole")
+    message = refused(train__trainer={"gradient_clip_val": 1.0})
+    assert message.startswith("'train#trainer' lacks _target_")
+    assert "--train#trainer#<name> <value>" in message
+    accepted(network_def={"_target_": "torch.nn.Linear", "in_features": 2, "out_features": 2})
+
+
+def test_references_to_nothing():
+    assert refused(beta="@betta") == "'beta' refers to @betta, which isn't an id of this config; did you mean 'beta'?"
+    assert "'train#trainer#max_epochs' refers to @zzz" in refused(train__trainer__max_epochs="@zzz")
+    accepted(beta="@learning_rate", width=3, latent_dim="@width")
 
 
 def test_monais_tracking_is_refused_with_what_to_use():

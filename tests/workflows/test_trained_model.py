@@ -62,6 +62,21 @@ def test_a_network_of_ones_own_has_no_arguments(tmp_path):
     assert trained_settings(tmp_path, bundle_root())["latent_dim"] == 32  # the config's
 
 
+def test_arguments_that_were_overridden_deep_in_training_come_back(tmp_path):
+    network = build_network((8, 10, 12), 3, channels=(4, 8), kernel_size=5, output="sigmoid", dropout=0.1)
+    write_settings(network, PREPROCESSING, np.eye(4), tmp_path / "model.json")
+    settings = trained_settings(tmp_path, bundle_root())
+    assert (settings["kernel_size"], settings["output"], settings["dropout"]) == (5, "sigmoid", 0.1)
+    configs = [
+        json.loads((bundle_root() / f"{name}.json").read_text()) for name in ("inference", "evaluate", "generate")
+    ]
+    for config in configs:
+        network_def = config["network_def"]
+        arguments = set(network_arguments(read_settings(tmp_path))) - {"in_channels", "random_state"}
+        assert set(network_def) - {"_target_"} == arguments  # none is lost on the way
+        assert all(config[name] == f"$@trained['{name}']" for name in arguments)
+
+
 def test_nothing_is_read_where_there_is_nothing(tmp_path):
     assert read_settings(tmp_path) is None
     assert network_arguments(None) == {}

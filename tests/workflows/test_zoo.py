@@ -34,7 +34,15 @@ def test_both_forms_agree(models, tmp_path):
         assert list(zoo) == list(flat), name
         differing = {key for key in flat if flat[key] != zoo[key]}
         assert all(zoo[key] == SETTINGS.get(key, zoo[key]) for key in differing)
-        shared = {"architecture", "n_blocks", "norm", "act"}  # settings too, that may equal the flat ones
+        shared = {
+            "architecture",
+            "n_blocks",
+            "norm",
+            "act",
+            "kernel_size",
+            "dropout",
+            "output",
+        }  # settings too, that may equal the flat ones
         assert differing <= set(SETTINGS) | shared, name
         assert "@trained" not in json.dumps(zoo)
     for name in ("docs/README.md", "LICENSE", "scripts/contact_sheet.py"):
