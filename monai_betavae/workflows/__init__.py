@@ -4,9 +4,10 @@ from .evaluation import ReconstructionEvaluation, check_evaluation
 from .generation import PriorSampling, check_generation
 from .inference import InferenceRecords, VolumeInference, check_inference
 from .records import split_records, training_records
+from .run_checks import check_parts, check_resumed, check_run
 from .settings import check_settings
 from .trained_model import grid_affine, load_weights, trained_settings
-from .training import check_parts, check_resumed, check_run, train
+from .training import train
 
 __all__ = [
     "InferenceRecords",

@@ -1,4 +1,4 @@
-"""A training run: checks before, Lightning in the middle, scores and pictures at the end."""
+"""A training run: Lightning in the middle, scores and pictures at the end."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from ..batches import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
-from ..callbacks import BestWeights, MetricsTable
-from ..description import description_of
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
@@ -26,17 +24,11 @@ from ..files import atomic_path
 from ..persistence import load_weights_only
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
-from .records import SPLIT_FILE, Split, is_simulated, process_rank, say, write_split
-from .trained_model import (
-    MODEL_FILE,
-    SETTINGS_FILE,
-    common_affine,
-    network_arguments,
-    read_settings,
-    write_settings,
-)
+from .records import SPLIT_FILE, Split, is_simulated, say, write_split
+from .run_checks import METRICS_FILE, RESUME_FILE
+from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
 
-RESUME_FILE, METRICS_FILE, SCORES_FILE = "last.ckpt", "metrics.csv", "scores.json"
+SCORES_FILE = "scores.json"
 
 MEAN_IMAGE_VOLUMES = 256
 """The output starts at the mean of at most this many training volumes: more wouldn't change what one can see."""
@@ -54,91 +46,6 @@ KNOWN_NOISE = (
     # the folder is ours: check_run has asked already
     ".*Checkpoint directory .* exists and is not empty.*",
 )
-
-
-def check_run(
-    output_dir: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str], resume: bool = False, overwrite: bool = False
-) -> None:
-    """Refuse to train over an existing result, before any data is loaded.
-
-    Nothing is deleted here: with ``overwrite`` each file is replaced when its successor is complete, so that a run that
-    fails on its data costs nothing.
-
-    Args:
-        output_dir: folder of tables and pictures.
-        ckpt_dir: folder of weights.
-        resume: whether to continue from ``<ckpt_dir>/last.ckpt``.
-        overwrite: whether an existing result may be replaced.
-
-    Raises:
-        ValueError: if there is a result and neither is set, or if there is nothing to resume from.
-    """
-    if resume and overwrite:
-        raise ValueError("Only one of `resume` and `overwrite` can be True, got both.")
-    last = Path(ckpt_dir) / RESUME_FILE
-    if resume and not last.is_file():
-        raise ValueError(f"`resume` needs {last}, which doesn't exist; leave it out to start a new run.")
-    if process_rank() != 0:
-        return  # the first process has asked already, and may have begun to write
-    results = [Path(output_dir) / METRICS_FILE, Path(ckpt_dir) / MODEL_FILE, last]
-    existing = [path for path in results if path.exists()]
-    if existing and not (resume or overwrite):
-        raise ValueError(
-            f"{existing[0]} exists: a run is there already. Give --resume True to continue it, --overwrite True to "
-            "replace it, or other folders with --output_dir and --ckpt_dir."
-        )
-
-
-def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) -> None:
-    """Refuse parts that can't make a run; since they are the arguments, they are built before any volume is read.
-
-    Args:
-        trainer: the Lightning trainer; its callbacks must keep those that write weights and table.
-        estimator: a :class:`~monai_betavae.VAE`.
-        network: the network it trains.
-        preprocessing: transforms.
-
-    Raises:
-        ValueError: naming the part.
-    """
-    parts = {
-        "train#trainer": (trainer, pl.Trainer, "a lightning.pytorch.Trainer"),
-        "estimator": (estimator, VAE, "a monai_betavae.VAE"),
-        "network_def": (network, nn.Module, "a torch.nn.Module"),
-    }
-    for name, (part, kind, description) in parts.items():
-        if not isinstance(part, kind):
-            raise ValueError(f"'{name}' must be {description}, got {type(part).__name__}.")
-    if not callable(preprocessing):
-        raise ValueError(f"'train#preprocessing' must be a transform, got {type(preprocessing).__name__}.")
-    for needed in (BestWeights, MetricsTable):
-        if not any(isinstance(callback, needed) for callback in trainer.callbacks):
-            raise ValueError(
-                f"'train#callbacks' must keep {needed.__name__}, without which a run leaves nothing; add your own with "
-                "'+train#callbacks' in a config file that is merged."
-            )
-
-
-def check_resumed(network: nn.Module, preprocessing: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> None:
-    """Refuse to resume a model of other settings.
-
-    Args:
-        network: the network as it is set now.
-        preprocessing: ``spatial_shape`` and ``spacing`` as they are set now.
-        ckpt_dir: folder of the weights, with the ``model.json`` of the run.
-
-    Raises:
-        ValueError: naming each setting that differs, with its value then and now.
-    """
-    stored = read_settings(ckpt_dir)
-    if stored is None:
-        return
-    before = {**network_arguments(stored), **stored["preprocessing"]}
-    now = {**network_arguments({"network": description_of(network)}), **json.loads(json.dumps(dict(preprocessing)))}
-    differing = [name for name in before.keys() & now.keys() if before[name] != now[name] and name != "random_state"]
-    if differing:
-        told = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in sorted(differing))
-        raise ValueError(f"`resume` needs the settings of {Path(ckpt_dir) / SETTINGS_FILE}: {told}.")
 
 
 def train(
