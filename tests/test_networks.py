@@ -147,3 +147,17 @@ def test_reconstruction_network_takes_custom_parts():
     encoder.out_dim = 4
     network = ReconstructionNetwork(encoder, torch.nn.Linear(2, 6), latent_dim=2)
     assert network(torch.rand(3, 6)).shape == (3, 6)
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # what MONAI's ckpt_export still calls
+def test_torchscript_gives_the_same(architecture):
+    network = build_network((16, 20, 16), 4, channels=(4, 8, 8, 8), norm="group", architecture=architecture).eval()
+    images = torch.rand(2, 1, 16, 20, 16)
+    with torch.no_grad():
+        for name, weights in network.decoder.named_parameters():
+            if "output" in name:  # zero in a fresh network
+                weights.normal_(std=0.5)
+        expected = network(images)
+        assert (expected[0] - expected[1]).abs().max() > 0.1
+        torch.testing.assert_close(torch.jit.script(network)(images), expected)

@@ -172,18 +172,6 @@ def test_a_loader_that_is_not_one():
 # ---- shares of a global batch --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def group(monkeypatch):
-    """Say that this is process ``rank`` of ``world``."""
-
-    def pretend(rank, world):
-        monkeypatch.setattr(dist, "is_initialized", lambda: True)
-        monkeypatch.setattr(dist, "get_world_size", lambda: world)
-        monkeypatch.setattr(dist, "get_rank", lambda: rank)
-
-    return pretend
-
-
 def test_alone_a_process_holds_the_whole_batch():
     assert batch_share(DataLoader(range(5), batch_size=2), 2, 1) == BatchShare(0, 1, 1, 1)
 

@@ -105,7 +105,7 @@ class ReconstructionEvaluation:
         summary: dict[str, Any] = {
             "n_volumes": len(table),
             "simulated": is_simulated(table.to_dict("records")),
-            "latent_dim": int(self.network.fc_mu.out_features) if hasattr(self.network, "fc_mu") else None,  # type: ignore[arg-type,union-attr]  # nn.Module types its attributes as Tensor | Module
+            "latent_dim": getattr(getattr(self.network, "fc_mu", None), "out_features", None),
             **statistics,
         }
         if "sse_mean_image" in statistics:

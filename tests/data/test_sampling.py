@@ -10,18 +10,6 @@ from torch.utils.data import DataLoader
 from monai_betavae.data import GlobalOrder
 
 
-@pytest.fixture
-def group(monkeypatch):
-    """Say that this is process ``rank`` of ``world``."""
-
-    def pretend(rank, world):
-        monkeypatch.setattr(dist, "is_initialized", lambda: True)
-        monkeypatch.setattr(dist, "get_world_size", lambda: world)
-        monkeypatch.setattr(dist, "get_rank", lambda: rank)
-
-    return pretend
-
-
 def test_in_order_and_shuffled():
     assert list(GlobalOrder(range(5))) == [0, 1, 2, 3, 4]
     sampler = GlobalOrder(range(50), shuffle=True, seed=3)
