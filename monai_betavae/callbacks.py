@@ -81,7 +81,9 @@ class MetricsTable(pl.Callback):
 class BestWeights(pl.Callback):
     """Keep the weights of the epoch with the lowest validation loss, as a bare state dict.
 
-    Without validation, keep those of the last epoch. A loss that isn't finite never replaces weights.
+    Without validation, keep those of the last epoch. A loss that isn't finite never replaces weights. The weights
+    before the first epoch, which a warm start may have made good already, count too if the Trainer validates them
+    (``num_sanity_val_steps=-1``).
 
     Args:
         network: the module whose state dict is written.
@@ -101,8 +103,16 @@ class BestWeights(pl.Callback):
         """Take the lowest loss of the run that is resumed."""
         self.best = float(state_dict["best"])
 
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the weights before training, if they were validated in full."""
+        if trainer.num_sanity_val_steps == float("inf") and "val/loss" in trainer.callback_metrics:
+            self._write_if_best(trainer)
+
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the weights if they are the best so far."""
+        self._write_if_best(trainer)
+
+    def _write_if_best(self, trainer: pl.Trainer) -> None:
         metrics = trainer.callback_metrics
         loss = float(metrics["val/loss"] if "val/loss" in metrics else metrics["train/loss"])
         better = math.isfinite(loss) and (loss < self.best or "val/loss" not in metrics)

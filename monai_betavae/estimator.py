@@ -26,6 +26,7 @@ from .ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row
 from .persistence import described_networks, load_weights_only, parse_description, source_name
 from .posterior import posterior_distribution, posterior_parameters
 from .randomness import generator, seeded
+from .warm_start import check_started, warm_start
 
 FILE_FORMAT = "monai_betavae.VAE/1"
 """Marks the files of :meth:`VAE.save`, and their version."""
@@ -52,6 +53,9 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 
 CHECKPOINT_KEY = "monai_betavae_description"
 """Key of the JSON description in Lightning's checkpoints."""
+
+FUSED_DEVICES = ("cpu", "cuda", "mps")
+"""Devices for which torch has a fused AdamW."""
 
 AUTOCAST_TYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
@@ -213,6 +217,10 @@ class VAE(pl.LightningModule):
     ) -> VAE:
         """Train the model with a Lightning Trainer made of ``trainer_params``.
 
+        Networks of the package's builders start from the training volumes first, in the way their ``warm_start`` says,
+        if they haven't yet; see :func:`~monai_betavae.warm_start.warm_start`, which you call yourself before a Trainer
+        of your own. Other networks start as they are.
+
         Args:
             train_dataloader: loader of the training images.
             val_dataloader: loader of the validation images; without it no validation runs.
@@ -228,6 +236,8 @@ class VAE(pl.LightningModule):
         check_not_empty("train_dataloader", train_dataloader)
         if val_dataloader is not None:
             check_not_empty("val_dataloader", val_dataloader)
+        if ckpt_path is None:
+            warm_start(self, train_dataloader, seed=self.random_state)
         with seeded(self.random_state):
             trainer = pl.Trainer(**self.trainer_params_)
             trainer.fit(self, train_dataloader, val_dataloader, ckpt_path=ckpt_path, weights_only=True)
@@ -274,14 +284,28 @@ class VAE(pl.LightningModule):
         return losses
 
     def configure_optimizers(self) -> list[optim.Optimizer]:
-        """Return an AdamW over all parameters, with ``lr`` and ``weight_decay``."""
-        return [optim.AdamW(self.parameters(), lr=self.lr, weight_decay=self.weight_decay)]
+        """Return an AdamW over all parameters, with ``lr`` and ``weight_decay``.
+
+        It is torch's fused one, which updates all weights in one pass over memory (on 2 CPU cores five times faster
+        than the usual one), except where Lightning refuses that: gradient clipping at 16-mixed precision.
+        """
+        parameters = list(self.parameters())
+        trainer = self._trainer
+        clipped = trainer is not None and bool(trainer.gradient_clip_val) and trainer.precision == "16-mixed"
+        fused = not clipped and all(
+            weights.is_floating_point() and weights.device.type in FUSED_DEVICES for weights in parameters
+        )
+        return [optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused)]
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Check images while they are still on the CPU, where it doesn't make a GPU wait."""
         if self.device.type != "cpu":
             self._check_images(batch, "the batch")
         return batch
+
+    def on_fit_start(self) -> None:
+        """Refuse to train networks that should have started from the training volumes and haven't."""
+        check_started(self)
 
     def on_fit_end(self) -> None:
         """Note that the model is trained, also when a Trainer of the user's did it."""

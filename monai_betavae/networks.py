@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from monai.networks.blocks import Convolution, ResidualUnit, SubpixelUpsample
 from monai.networks.layers.factories import Act, Norm
 from monai.networks.nets import DenseNet, ResNet
@@ -21,37 +22,46 @@ from ._checks import check_choice, check_integer, check_real, check_seed, check_
 from .description import described
 from .posterior import bounded, posterior_parameters
 from .randomness import seeded
+from .template import DeformableTemplate, PrincipalProjection
+from .warm_start import WARM_STARTS
 
-ENCODERS = ("conv", "residual", "resnet", "densenet")
+ENCODERS = ("conv", "plain", "residual", "resnet", "densenet")
 """Architectures of :func:`build_encoder`."""
 
-DECODERS = ("conv", "residual")
+DECODERS = ("conv", "plain", "residual")
 """Architectures of :func:`build_decoder`."""
 
-DECODER_OF = {"conv": "conv", "residual": "residual", "resnet": "residual", "densenet": "conv"}
+DECODER_OF = {"conv": "conv", "plain": "plain", "residual": "residual", "resnet": "residual", "densenet": "conv"}
 """The decoder that goes with each encoder in :func:`build_network`."""
 
 CHANNELS = (16, 32, 64, 128)
 """Default channels, one entry per level."""
+
+BLOCK_LEVELS = 2
+"""Levels that "conv" makes one step of: work on the finest grids costs most and, measured, gives least."""
 
 NamedLayer = tuple[str, dict[str, Any]]
 LayerName = str | NamedLayer
 
 
 class Encoder(nn.Module):
-    """A convolutional body whose feature map is flattened to ``out_dim`` features.
+    """A convolutional body whose feature map is flattened, and principal component scores after it, if wanted.
 
     Args:
         body: network from images to a feature map.
         in_shape: channels and spatial shape of the images.
-        out_dim: number of features after flattening.
+        out_dim: number of features after flattening, scores included.
+        projection: gives the scores, once a warm start has set it; zeros until then.
     """
 
-    def __init__(self, body: nn.Module, in_shape: Sequence[int], out_dim: int) -> None:
+    def __init__(
+        self, body: nn.Module, in_shape: Sequence[int], out_dim: int, projection: PrincipalProjection | None = None
+    ) -> None:
         super().__init__()
         self.body = body
         self.in_shape = list(in_shape)
         self.out_dim = out_dim
+        self.projection = projection
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images of shape (batch, channel, ...) to features of shape (batch, out_dim)."""
@@ -60,44 +70,67 @@ class Encoder(nn.Module):
                 f"`image` must have channels and spatial shape {self.in_shape}, for which this encoder was built, "
                 f"got {list(image.shape[1:])}."
             )
-        features: Tensor = self.body(image)
-        return features.flatten(1)
+        features: Tensor = self.body(image).flatten(1)
+        if self.projection is not None:
+            features = torch.cat([features, self.projection(image).to(features.dtype)], dim=1)
+        return features
 
 
 class Decoder(nn.Module):
-    """A linear layer to the coarsest grid, levels that double it, and the training mean added at the end.
+    """Convolutional levels from a code to an image, and the mean training image, or a template, added at the end.
+
+    A deformable template decodes alone: beside it convolutional levels only learned the training volumes by heart
+    (docs/performance.md). So there are none in a decoder that has one.
 
     Attributes:
         output_mean: buffer of shape (channel, ...), added to what the levels give; zero until
             :meth:`set_output_mean`. In front of a sigmoid it is on the logit scale.
+        template: what a warm start beyond the mean image sets, or ``None``.
 
     Args:
         latent_dim: number of latent dimensions.
         start_shape: channels and sides of the coarsest grid.
-        levels: network from that grid to at least ``out_shape``.
+        levels: network from that grid to at least ``out_shape``; ``None`` for a template alone.
         out_shape: channels and spatial shape of the output; what the levels give beyond it is cut off.
         sigmoid: whether the output passes through a sigmoid.
+        warm_start: where training starts; see :mod:`~monai_betavae.warm_start`.
     """
 
     def __init__(
-        self, latent_dim: int, start_shape: Sequence[int], levels: nn.Module, out_shape: Sequence[int], sigmoid: bool
+        self,
+        latent_dim: int,
+        start_shape: Sequence[int],
+        levels: nn.Module | None,
+        out_shape: Sequence[int],
+        sigmoid: bool,
+        warm_start: str = "mean",
     ) -> None:
         super().__init__()
+        self.warm_start = warm_start
         self.start_shape = list(start_shape)
         self.out_shape = list(out_shape)
         self.sigmoid = sigmoid
-        self.linear = nn.Linear(latent_dim, math.prod(start_shape))
+        self.linear = nn.Linear(latent_dim, math.prod(start_shape)) if levels is not None else None
         self.levels = levels
         # typed here and not in the class: TorchScript can't read a class annotation that is a string
         self.output_mean: Tensor
         self.register_buffer("output_mean", torch.zeros(*out_shape))
+        self.template: DeformableTemplate | None = None
+        if warm_start in ("linear", "deformable"):
+            self.template = DeformableTemplate(latent_dim, out_shape, deformable=warm_start == "deformable")
 
     def forward(self, z: Tensor) -> Tensor:
         """Map codes of shape (batch, latent_dim) to images of shape (batch, channel, ...)."""
-        image: Tensor = self.levels(self.linear(z).unflatten(1, self.start_shape))
-        for axis, side in enumerate(self.out_shape[1:]):
-            image = image.narrow(axis + 2, 0, side)
-        image = image + self.output_mean
+        image = self.output_mean
+        if self.template is not None:
+            image = self.template(z, image)
+        if self.linear is not None and self.levels is not None:
+            change: Tensor = self.levels(self.linear(z).unflatten(1, self.start_shape))
+            for axis, side in enumerate(self.out_shape[1:]):
+                change = change.narrow(axis + 2, 0, side)
+            image = change + image
+        # a template that isn't set gives one image for all
+        image = image.expand([z.shape[0]] + self.out_shape)  # noqa: RUF005  # TorchScript has no unpacking
         return torch.sigmoid(image) if self.sigmoid else image
 
     def set_output_mean(self, mean: Tensor) -> None:
@@ -114,6 +147,33 @@ class Decoder(nn.Module):
         if list(mean.shape) != self.out_shape:
             raise ValueError(f"`mean` must have the output's shape {self.out_shape}, got {list(mean.shape)}.")
         self.output_mean.copy_(torch.logit(mean, eps=1e-3) if self.sigmoid else mean)
+
+
+class BlocksToChannels(nn.Module):
+    """Turn blocks of ``factor`` voxels a side into channels; a grid that doesn't divide is padded with zeros.
+
+    Args:
+        factor: side of a block.
+    """
+
+    def __init__(self, factor: int) -> None:
+        super().__init__()
+        self.factor = factor
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Map (batch, channel, *sides) to (batch, channel * factor**d, *ceil(sides / factor))."""
+        factor = self.factor
+        n_axes = image.ndim - 2
+        margins: list[int] = []
+        for axis in range(n_axes):
+            margins = [0, -image.shape[axis + 2] % factor] + margins  # noqa: RUF005  # TorchScript has no unpacking
+        if sum(margins) > 0:
+            image = F.pad(image, margins)
+        split = [image.shape[0], image.shape[1]]
+        for side in image.shape[2:]:
+            split = split + [side // factor, factor]  # noqa: RUF005  # likewise
+        order = [0, 1] + [3 + 2 * axis for axis in range(n_axes)] + [2 + 2 * axis for axis in range(n_axes)]
+        return image.reshape(split).permute(order).flatten(1, n_axes + 1)
 
 
 class ReconstructionNetwork(nn.Module):
@@ -163,27 +223,32 @@ def build_encoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "instance",
-    act: LayerName | None = "prelu",
+    norm: LayerName | None = "group",
+    act: LayerName | None = "relu",
     dropout: float = 0.0,
+    n_components: int = 0,
 ) -> Encoder:
     """Build an encoder from images of one spatial shape to a vector of features.
 
     Args:
         spatial_shape: two or three sides of the images, any size.
         in_channels: channels of the images.
-        architecture: "conv" (MONAI ``Convolution``, strided), "residual" (MONAI ``ResidualUnit``, strided),
+        architecture: "conv" (the image in blocks of 4 voxels a side, whose voxels become channels, then MONAI
+            ``Convolution``, strided), "plain" (strided from the full grid on), "residual" (MONAI ``ResidualUnit``),
             "resnet" (MONAI ``ResNet`` of basic blocks, four levels) or "densenet" (MONAI ``DenseNet``; ``channels[0]``
             initial features and growth rate, one dense block per further level). The last two keep their last feature
             map instead of averaging it away, since where something is matters in a registered brain.
-        channels: channels of each level; each level halves the grid.
+        channels: channels of each level; each level halves the grid. "conv" makes one step of its first two levels,
+            to ``channels[1]``.
         n_blocks: blocks per level.
-        kernel_size: odd side of the kernels of "conv" and "residual".
+        kernel_size: odd side of the kernels of "conv", "plain" and "residual".
         norm: MONAI's name of a normalisation ("instance", "group", "batch", ...), or (name, arguments), or ``None``.
-            "group" takes up to eight groups unless told otherwise. "batch" makes the loss depend on batch size and
-            number of processes.
+            "group" takes up to eight groups unless told otherwise; "instance" hides contrast from the code;
+            "batch" makes the loss depend on batch size and number of processes.
         act: MONAI's name of an activation ("relu", "prelu", "swish", ...), or (name, arguments), or ``None``.
-        dropout: dropout probability of "conv", "residual" and "densenet".
+        dropout: dropout probability of "conv", "plain", "residual" and "densenet".
+        n_components: number of principal component scores given beside the features, once a warm start has set their
+            components (see :mod:`~monai_betavae.warm_start`).
 
     Returns:
         module with the attribute ``out_dim``, the number of features.
@@ -208,9 +273,18 @@ def build_encoder(
         body = _densenet(shape, in_channels, channels, n_blocks, style)
     else:
         body = nn.Sequential()
-        for level, (before, after) in enumerate(zip((in_channels, *channels[:-1]), channels, strict=True)):
+        before, first = in_channels, 0
+        if architecture == "conv":
+            first = min(BLOCK_LEVELS, len(channels))
+            before = channels[first - 1]
+            body.add_module(f"level_{first - 1}", style.from_blocks(in_channels, before, first, n_blocks))
+        for level, after in enumerate(channels[first:], start=first):
             body.add_module(f"level_{level}", style.down(architecture, before, after, n_blocks))
-    return Encoder(body, (in_channels, *shape), _flat_features(body, (in_channels, *shape), architecture))
+            before = after
+    n_components = check_integer("n_components", n_components, minimum=0)
+    projection = PrincipalProjection(n_components, (in_channels, *shape)) if n_components else None
+    out_dim = _flat_features(body, (in_channels, *shape), architecture) + n_components
+    return Encoder(body, (in_channels, *shape), out_dim, projection)
 
 
 @described
@@ -223,28 +297,35 @@ def build_decoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "instance",
-    act: LayerName | None = "prelu",
+    norm: LayerName | None = "group",
+    act: LayerName | None = "relu",
     dropout: float = 0.0,
     output: str = "linear",
+    warm_start: str = "mean",
 ) -> Decoder:
     """Build a decoder from codes to images of exactly ``spatial_shape``.
 
     All levels but the last double the grid by a transposed convolution; the last is a sub-pixel convolution (MONAI
     ``SubpixelUpsample`` around a 1x1x1 convolution), which costs a third of a transposed one at full resolution.
+    With "conv" it enlarges the grid by 4.
 
     Args:
         latent_dim: number of latent dimensions.
         spatial_shape: two or three sides of the images, any size.
         out_channels: channels of the images.
-        architecture: "conv" (MONAI ``Convolution``) or "residual" (each followed by a MONAI ``ResidualUnit``).
-        channels: channels of each level, in the encoder's order: the last entry is the coarsest grid.
+        architecture: "conv" and "plain" (MONAI ``Convolution``) or "residual" (each followed by a MONAI
+            ``ResidualUnit``).
+        channels: channels of each level, in the encoder's order: the last entry is the coarsest grid. "conv" goes
+            from ``channels[1]`` to the image in one step.
         n_blocks: blocks per level.
         kernel_size: odd side of the kernels.
         norm: as in :func:`build_encoder`.
         act: as in :func:`build_encoder`.
         dropout: dropout probability.
         output: "linear", or "sigmoid" for probabilities (a Bernoulli likelihood).
+        warm_start: where training starts: "none", "mean", or, with a linear output, "linear" (principal components
+            beside the convolutions) or "deformable" (a deformable template in their place); see
+            :mod:`~monai_betavae.warm_start`.
 
     Returns:
         module from (batch, latent_dim) to (batch, out_channels, *spatial_shape).
@@ -261,27 +342,48 @@ def build_decoder(
     out_channels = check_integer("out_channels", out_channels, minimum=1)
     check_choice("architecture", architecture, DECODERS)
     check_choice("output", output, ("linear", "sigmoid"))
+    check_choice("warm_start", warm_start, WARM_STARTS)
+    if output == "sigmoid" and warm_start not in ("none", "mean"):
+        raise ValueError(f"`warm_start` must be 'none' or 'mean' for a sigmoid output, got {warm_start!r}.")
     channels = _check_channels(channels)
     n_blocks = check_integer("n_blocks", n_blocks, minimum=1)
     style = _Style(shape, channels, kernel_size, norm, act, dropout)
     sides = _halved(shape, len(channels))
+    levels = (
+        None if warm_start == "deformable" else _upward(architecture, out_channels, channels, sides, n_blocks, style)
+    )
+    start_shape = (channels[-1], *sides[-1])
+    return Decoder(
+        latent_dim, start_shape, levels, (out_channels, *shape), sigmoid=output == "sigmoid", warm_start=warm_start
+    )
+
+
+def _upward(
+    architecture: str,
+    out_channels: int,
+    channels: Sequence[int],
+    sides: Sequence[Sequence[int]],
+    n_blocks: int,
+    style: _Style,
+) -> nn.Module:
+    """Return the levels of a decoder, from the coarsest grid to the image's or a little more."""
+    n_axes = style.spatial_dims
     levels = nn.Sequential()
-    for level in range(len(channels) - 1, 0, -1):
+    last = min(BLOCK_LEVELS, len(channels)) if architecture == "conv" else 1
+    for level in range(len(channels) - 1, last - 1, -1):
         levels.add_module(
             f"level_{level}", style.up(architecture, channels[level], channels[level - 1], sides[level], n_blocks)
         )
-    to_subpixels = Convolution(
-        len(shape), channels[0], out_channels * 2 ** len(shape), kernel_size=1, conv_only=True, strides=1
-    )
+    before, factor = channels[last - 1], 2**last
+    to_subpixels = Convolution(n_axes, before, out_channels * factor**n_axes, kernel_size=1, conv_only=True, strides=1)
     # zero, so that the first reconstructions are the mean image (see Decoder.set_output_mean) and not noise around it
     nn.init.zeros_(to_subpixels.conv.weight)
     nn.init.zeros_(to_subpixels.conv.bias)
     levels.add_module(
         "output",
-        SubpixelUpsample(len(shape), channels[0], out_channels, conv_block=to_subpixels, apply_pad_pool=False),
+        SubpixelUpsample(n_axes, before, out_channels, factor, conv_block=to_subpixels, apply_pad_pool=False),
     )
-    start_shape = (channels[-1], *sides[-1])
-    return Decoder(latent_dim, start_shape, levels, (out_channels, *shape), sigmoid=output == "sigmoid")
+    return levels
 
 
 @described
@@ -294,10 +396,11 @@ def build_network(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "instance",
-    act: LayerName | None = "prelu",
+    norm: LayerName | None = "group",
+    act: LayerName | None = "relu",
     dropout: float = 0.0,
     output: str = "linear",
+    warm_start: str = "mean",
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
     """Build encoder, posterior and decoder of one architecture as one module.
@@ -306,8 +409,8 @@ def build_network(
         spatial_shape: two or three sides of the images, any size.
         latent_dim: number of latent dimensions.
         in_channels: channels of the images.
-        architecture: the encoder's, "conv", "residual", "resnet" or "densenet"; the decoder is "residual" for
-            "residual" and "resnet", else "conv".
+        architecture: the encoder's, "conv", "plain", "residual", "resnet" or "densenet"; the decoder is "plain" for
+            "plain", "residual" for "residual" and "resnet", else "conv".
         channels: channels of each level.
         n_blocks: blocks per level.
         kernel_size: odd side of the kernels.
@@ -315,6 +418,7 @@ def build_network(
         act: activation, as in :func:`build_encoder`.
         dropout: dropout probability.
         output: "linear" or "sigmoid", as in :func:`build_decoder`.
+        warm_start: "none", "mean", "linear" or "deformable"; see :mod:`~monai_betavae.warm_start`.
         random_state: seed of all weights, whatever the global seed is; ``None`` draws from the global generator.
 
     Returns:
@@ -339,9 +443,18 @@ def build_network(
         "dropout": dropout,
     }
     with seeded(check_seed("random_state", random_state)):
-        encoder = build_encoder(spatial_shape, in_channels, architecture=architecture, **style)
         decoder = build_decoder(
-            latent_dim, spatial_shape, in_channels, architecture=DECODER_OF[architecture], output=output, **style
+            latent_dim,
+            spatial_shape,
+            in_channels,
+            architecture=DECODER_OF[architecture],
+            output=output,
+            warm_start=warm_start,
+            **style,
+        )
+        n_components = latent_dim if decoder.template is not None else 0
+        encoder = build_encoder(
+            spatial_shape, in_channels, architecture=architecture, n_components=n_components, **style
         )
         return ReconstructionNetwork(encoder, decoder, latent_dim)
 
@@ -393,6 +506,20 @@ class _Style:
             "act": self.act,
             "dropout": self.dropout or None,
         }
+
+    def from_blocks(self, in_channels: int, after: int, n_levels: int, n_blocks: int) -> nn.Module:
+        """Return levels in one: blocks of 2**n_levels voxels a side become channels, mixed by a 1x1x1 convolution."""
+        factor = 2**n_levels
+        shared = self.shared(after)
+        blocks = [
+            Convolution(
+                in_channels=in_channels * factor**self.spatial_dims,
+                out_channels=after,
+                **{**shared, "kernel_size": 1},
+            )
+        ]
+        blocks += [Convolution(in_channels=after, out_channels=after, **shared) for _ in range(n_blocks - 1)]
+        return nn.Sequential(BlocksToChannels(factor), *blocks)
 
     def down(self, architecture: str, before: int, after: int, n_blocks: int) -> nn.Module:
         """Return a level that halves the grid, rounding up."""

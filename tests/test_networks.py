@@ -134,7 +134,7 @@ def test_description_makes_the_same_network_again(architecture):
             lambda: build_encoder((3, 3, 3), architecture="densenet", norm="group"),
             r"`spatial_shape` must be larger.*\(3, 3, 3\)",
         ),
-        (lambda: build_encoder((8, 8), channels=(4, 4, 4)), "coarsest grid is a single voxel"),
+        (lambda: build_encoder((8, 8), channels=(4, 4, 4), norm="instance"), "coarsest grid is a single voxel"),
     ],
 )
 def test_refusals(build, message):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import time
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -24,14 +25,12 @@ from ..files import atomic_path
 from ..persistence import load_weights_only
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
+from ..warm_start import MEAN_IMAGE_VOLUMES, warm_start
 from .records import SPLIT_FILE, Split, is_simulated, say, write_split
 from .run_checks import METRICS_FILE, RESUME_FILE
 from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
 
 SCORES_FILE = "scores.json"
-
-MEAN_IMAGE_VOLUMES = 256
-"""The output starts at the mean of at most this many training volumes: more wouldn't change what one can see."""
 
 PCA_BYTES = 4 * 2**30
 """The PCA baseline is left out where the training volumes take more memory than this."""
@@ -84,7 +83,7 @@ def train(
     if resume:
         _say_resumed(ckpt_dir / RESUME_FILE, trainer.max_epochs)
     else:
-        start_at_mean_image(network, train_dataloader)
+        _start_warm(estimator, train_dataloader, seed)
     if trainer.is_global_zero:
         if not (resume and (output_dir / SPLIT_FILE).is_file()):
             write_split(split, output_dir / SPLIT_FILE)
@@ -106,18 +105,16 @@ def train(
         _finish(estimator, train_dataloader, test_dataset, split, output_dir, ckpt_dir, preprocessing, seed)
 
 
-def start_at_mean_image(network: nn.Module, loader: Iterable[Any]) -> None:
-    """Make the decoder's output start at the mean training image, if the decoder can.
-
-    Args:
-        network: module whose ``decoder`` may have ``set_output_mean``.
-        loader: loader of the training volumes; its dataset's first 256 are averaged.
-    """
-    set_output_mean = getattr(network.decoder, "set_output_mean", None)
-    if set_output_mean is None:
-        return
-    images = _images(loader.dataset, MEAN_IMAGE_VOLUMES)  # type: ignore[attr-defined]  # any DataLoader has one
-    set_output_mean(torch.from_numpy(images.mean(axis=0)))
+def _start_warm(estimator: VAE, loader: Iterable[Any], seed: int | None) -> None:
+    started = time.monotonic()
+    if warm_start(estimator, loader, seed=seed):
+        kind: Any = estimator.decoder.warm_start
+        what = {
+            "mean": "the output starts at the mean training image",
+            "linear": f"starts as PCA with {estimator.latent_dim} components",
+            "deformable": f"starts as PCA with {estimator.latent_dim} components and displacements",
+        }[kind]
+        say(f"Warm start: {what} ({time.monotonic() - started:.1f} s)")
 
 
 def _images(dataset: Sequence[Any], at_most: int | None = None) -> np.ndarray[Any, Any]:

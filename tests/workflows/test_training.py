@@ -4,28 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from monai_betavae import build_vae
-from monai_betavae.workflows.training import _say_resumed, held_out_scores, start_at_mean_image
+from monai_betavae.workflows.training import _say_resumed, held_out_scores
 
 
 def loader_of(images):
     return torch.utils.data.DataLoader([{"image": image} for image in images], batch_size=2)
-
-
-def test_start_at_mean_image():
-    images = torch.rand(5, 1, 8, 8, 8)
-    vae = build_vae((8, 8, 8), 2, channels=(4, 8), random_state=0)
-    start_at_mean_image(vae, loader_of(images))
-    expected = images.mean(0).expand(3, -1, -1, -1, -1)
-    torch.testing.assert_close(vae.reconstruct(torch.rand(3, 1, 8, 8, 8)).detach(), expected)
-
-
-def test_a_decoder_that_cannot_is_left_alone():
-    vae = build_vae((8, 8, 8), 2, channels=(4, 8), random_state=0)
-    vae.decoder = torch.nn.Linear(2, 4)
-    before = vae.decoder.weight.clone()
-    start_at_mean_image(vae, loader_of(torch.rand(3, 1, 8, 8, 8)))
-    assert torch.equal(vae.decoder.weight, before)
 
 
 def test_held_out_scores_on_ideal_and_useless_reconstructions():

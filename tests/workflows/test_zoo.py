@@ -42,6 +42,7 @@ def test_both_forms_agree(models, tmp_path):
             "kernel_size",
             "dropout",
             "output",
+            "warm_start",
         }  # settings too, that may equal the flat ones
         assert differing <= set(SETTINGS) | shared, name
         assert "@trained" not in json.dumps(zoo)
