@@ -6,10 +6,11 @@ speeds up meets both alike.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -52,9 +53,17 @@ def ratio(ours: Sequence[float], peer: Sequence[float]) -> str:
     return f"{median(ours) / median(peer):.2f} ({pairs[0]:.2f}–{pairs[-1]:.2f})"
 
 
-def peak_bytes() -> int:
-    """Return the largest resident set this process has had."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def resident_bytes(which: str) -> int:
+    """Return this process's resident set now ("VmRSS") or its peak since :func:`reset_peak` ("VmHWM"); Linux only."""
+    lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    return int(next(line for line in lines if line.startswith(which)).split()[1]) * 1024
+
+
+def reset_peak() -> None:
+    """Give freed memory back and let the peak count from here."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 def in_a_process(script: str, arguments: Mapping[str, Any]) -> Any:

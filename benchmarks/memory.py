@@ -2,9 +2,9 @@
 
 python benchmarks/memory.py [--device cpu] [--precision 32-true] [--output table.md]
 
-Each row is a process of its own: the default network, AdamW, batches of random images, the median of some steps after
-one of warm-up. On the CPU memory is the process's peak resident set minus that before the network was made, on a GPU
-the peak that torch allocated. Images that are cached (4 bytes per voxel and volume) come on top.
+Each row is a process of its own: the bundle's network (a deformable template), AdamW, smooth random images, the median
+of some steps after one of warm-up. On the CPU memory is the process's peak resident set minus that before the network
+was made, on a GPU the peak that torch allocated. Images that are cached (4 bytes per voxel and volume) come on top.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import json
 import os
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -26,16 +25,21 @@ BATCHES = (1, 2, 4, 8)
 
 def measure(spacing: float, batch_size: int, device: str, precision: str, n_steps: int) -> dict[str, float]:
     """Measure one row in this process."""
+    import peers
     import torch
-
-    from monai_betavae import VAE
-    from monai_betavae.networks import build_network
+    from measure import reset_peak, resident_bytes
 
     shape = SHAPES[spacing]
-    before = _peak_bytes()
-    vae = VAE.from_network(build_network(shape, 32, random_state=0)).to(device).train()
+    images = peers.brain_like(34, shape)
+    before = resident_bytes("VmRSS")
+    vae = peers.our_vae(shape, images, **next(iter(peers.OURS.values()))).to(device).train()
     optimizer = vae.configure_optimizers()[0]
-    images = torch.rand(batch_size, 1, *shape, device=device)
+    images = images[:batch_size].clone().to(device)
+    if device == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    else:
+        before -= 4 * (34 - batch_size) * images[0].numel()  # what the other volumes took is given back
+        reset_peak()
     half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
     seconds = []
     for _ in range(n_steps + 1):
@@ -48,7 +52,7 @@ def measure(spacing: float, batch_size: int, device: str, precision: str, n_step
         optimizer.step()
         _wait(device)
         seconds.append(time.perf_counter() - start)
-    peak = torch.cuda.max_memory_allocated() if device == "cuda" else _peak_bytes() - before
+    peak = torch.cuda.max_memory_allocated() if device == "cuda" else resident_bytes("VmHWM") - before
     return {"gib": peak / 2**30, "seconds": statistics.median(seconds[1:])}
 
 
@@ -57,10 +61,6 @@ def _wait(device: str) -> None:
         import torch
 
         torch.cuda.synchronize()
-
-
-def _peak_bytes() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def main(

@@ -20,10 +20,14 @@ CHANNELS = (16, 32, 64, 128)
 LATENT_DIM = 32
 
 OURS = {
-    "ours, default (conv, warm start deformable)": {"architecture": "conv", "warm_start": "deformable"},
-    "ours, conv, warm start linear": {"architecture": "conv", "warm_start": "linear"},
+    "ours, default (conv, warm start deformable)": {
+        "architecture": "conv",
+        "warm_start": "deformable",
+        "norm": "group",
+    },
+    "ours, conv, warm start linear": {"architecture": "conv", "warm_start": "linear", "norm": "group"},
     "ours, conv, from the mean image": {"architecture": "conv", "warm_start": "mean"},
-    "ours, plain, from the mean image": {"architecture": "plain", "warm_start": "mean"},
+    "ours, plain, from the mean image": {"architecture": "plain", "warm_start": "mean", "act": "prelu"},
 }
 PEER = "MONAI VarAutoEncoder"
 

@@ -9,13 +9,12 @@ import copy
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import fire
 import peers
 import torch
-from measure import in_a_process, interleaved, matrix_product_gflops, median, ratio, report
+from measure import in_a_process, interleaved, matrix_product_gflops, median, ratio, report, reset_peak, resident_bytes
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -33,23 +32,15 @@ def make_step(name: str, images: Tensor) -> Callable[[Tensor], None]:
 
 
 def memory(name: str) -> dict[str, float]:
-    """Measure what training steps add to this process at their peak: weights, optimizer, activations."""
+    """Measure what training adds to this process at a step's peak: weights, gradients, optimizer, activations."""
     images = peers.brain_like(N_VOLUMES)
-    if name != peers.PEER:
-        # the warm start reads volumes once, which isn't a step's memory: it is run and its weights kept
-        peers.our_vae(images=images, **peers.OURS[name])
     batch = images[:BATCH_SIZE].clone()
-    before = _resident_bytes("VmRSS")
+    before = resident_bytes("VmRSS")
     step = make_step(name, images)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
+    reset_peak()  # a warm start reads volumes once, which isn't a step's memory
     for _ in range(4):
         step(batch)
-    return {"mib": (_resident_bytes("VmHWM") - before) / 2**20}
-
-
-def _resident_bytes(which: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(which)).split()[1]) * 1024
+    return {"mib": (resident_bytes("VmHWM") - before) / 2**20}
 
 
 def steps(n_rounds: int) -> list[dict[str, Any]]:

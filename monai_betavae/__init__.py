@@ -6,6 +6,8 @@
 ``build_vae``         estimator with networks made of MONAI's blocks, for any 2D or 3D shape
 ``build_encoder``     those networks alone
 ``build_decoder``
+``warm_start``        where training starts: the mean image, PCA, a deformable template
+``acceleration``      compile, recompute activations
 ``bundle_root``       the folder of the MONAI Bundle
 ``data``              discover, split_subjects, brain_transforms, simulate_cohort
 ``evaluation``        arrays in, numbers out

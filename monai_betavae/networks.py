@@ -94,6 +94,7 @@ class Decoder(nn.Module):
         out_shape: channels and spatial shape of the output; what the levels give beyond it is cut off.
         sigmoid: whether the output passes through a sigmoid.
         warm_start: where training starts; see :mod:`~monai_betavae.warm_start`.
+        n_voxels: how many voxels the template's components will have.
     """
 
     def __init__(
@@ -104,6 +105,7 @@ class Decoder(nn.Module):
         out_shape: Sequence[int],
         sigmoid: bool,
         warm_start: str = "mean",
+        n_voxels: int = 0,
     ) -> None:
         super().__init__()
         self.warm_start = warm_start
@@ -117,7 +119,7 @@ class Decoder(nn.Module):
         self.register_buffer("output_mean", torch.zeros(*out_shape))
         self.template: DeformableTemplate | None = None
         if warm_start in ("linear", "deformable"):
-            self.template = DeformableTemplate(latent_dim, out_shape, deformable=warm_start == "deformable")
+            self.template = DeformableTemplate(latent_dim, out_shape, warm_start == "deformable", n_voxels)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map codes of shape (batch, latent_dim) to images of shape (batch, channel, ...)."""
@@ -223,10 +225,11 @@ def build_encoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "group",
+    norm: LayerName | None = "instance",
     act: LayerName | None = "relu",
     dropout: float = 0.0,
     n_components: int = 0,
+    n_voxels: int = 0,
 ) -> Encoder:
     """Build an encoder from images of one spatial shape to a vector of features.
 
@@ -249,6 +252,8 @@ def build_encoder(
         dropout: dropout probability of "conv", "plain", "residual" and "densenet".
         n_components: number of principal component scores given beside the features, once a warm start has set their
             components (see :mod:`~monai_betavae.warm_start`).
+        n_voxels: how many voxels those components have in a state dict that is going to be loaded. It needn't be
+            given: the sizes follow the state dict. But MONAI's ``copy_model_state`` compares them first.
 
     Returns:
         module with the attribute ``out_dim``, the number of features.
@@ -282,7 +287,11 @@ def build_encoder(
             body.add_module(f"level_{level}", style.down(architecture, before, after, n_blocks))
             before = after
     n_components = check_integer("n_components", n_components, minimum=0)
-    projection = PrincipalProjection(n_components, (in_channels, *shape)) if n_components else None
+    projection = (
+        PrincipalProjection(n_components, (in_channels, *shape), _check_voxels(n_voxels, shape))
+        if n_components
+        else None
+    )
     out_dim = _flat_features(body, (in_channels, *shape), architecture) + n_components
     return Encoder(body, (in_channels, *shape), out_dim, projection)
 
@@ -297,11 +306,12 @@ def build_decoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "group",
+    norm: LayerName | None = "instance",
     act: LayerName | None = "relu",
     dropout: float = 0.0,
     output: str = "linear",
     warm_start: str = "mean",
+    n_voxels: int = 0,
 ) -> Decoder:
     """Build a decoder from codes to images of exactly ``spatial_shape``.
 
@@ -326,6 +336,7 @@ def build_decoder(
         warm_start: where training starts: "none", "mean", or, with a linear output, "linear" (principal components
             beside the convolutions) or "deformable" (a deformable template in their place); see
             :mod:`~monai_betavae.warm_start`.
+        n_voxels: as in :func:`build_encoder`.
 
     Returns:
         module from (batch, latent_dim) to (batch, out_channels, *spatial_shape).
@@ -354,7 +365,13 @@ def build_decoder(
     )
     start_shape = (channels[-1], *sides[-1])
     return Decoder(
-        latent_dim, start_shape, levels, (out_channels, *shape), sigmoid=output == "sigmoid", warm_start=warm_start
+        latent_dim,
+        start_shape,
+        levels,
+        (out_channels, *shape),
+        sigmoid=output == "sigmoid",
+        warm_start=warm_start,
+        n_voxels=_check_voxels(n_voxels, shape),
     )
 
 
@@ -396,11 +413,12 @@ def build_network(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "group",
+    norm: LayerName | None = "instance",
     act: LayerName | None = "relu",
     dropout: float = 0.0,
     output: str = "linear",
     warm_start: str = "mean",
+    n_voxels: int = 0,
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
     """Build encoder, posterior and decoder of one architecture as one module.
@@ -419,6 +437,7 @@ def build_network(
         dropout: dropout probability.
         output: "linear" or "sigmoid", as in :func:`build_decoder`.
         warm_start: "none", "mean", "linear" or "deformable"; see :mod:`~monai_betavae.warm_start`.
+        n_voxels: as in :func:`build_encoder`.
         random_state: seed of all weights, whatever the global seed is; ``None`` draws from the global generator.
 
     Returns:
@@ -441,6 +460,7 @@ def build_network(
         "norm": norm,
         "act": act,
         "dropout": dropout,
+        "n_voxels": n_voxels,
     }
     with seeded(check_seed("random_state", random_state)):
         decoder = build_decoder(
@@ -637,6 +657,15 @@ def _halved(shape: Sequence[int], n_levels: int) -> list[tuple[int, ...]]:
     for _ in range(n_levels):
         sides.append(tuple((side + 1) // 2 for side in sides[-1]))
     return sides
+
+
+def _check_voxels(n_voxels: int, shape: Sequence[int]) -> int:
+    n_voxels = check_integer("n_voxels", n_voxels, minimum=0)
+    if n_voxels > math.prod(shape):
+        raise ValueError(
+            f"`n_voxels` must be at most {math.prod(shape)}, the voxels of `spatial_shape`, got {n_voxels}."
+        )
+    return n_voxels
 
 
 def _check_channels(channels: Any) -> tuple[int, ...]:

@@ -33,14 +33,15 @@ class _VaryingVoxels(nn.Module):
 
     Args:
         shape: channels and spatial shape of the images.
+        n_voxels: how many voxels there will be, for those who compare sizes before they load a state dict.
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    def __init__(self, shape: Sequence[int], n_voxels: int = 0) -> None:
         super().__init__()
         self.shape = list(shape)
         # typed here and not in the class: TorchScript can't read a class annotation that is a string
         self.voxels: Tensor
-        self.register_buffer("voxels", torch.zeros(0, dtype=torch.long))
+        self.register_buffer("voxels", torch.arange(n_voxels))
 
     def _set(self, **tensors: Tensor) -> None:
         """Take values and their sizes."""
@@ -74,15 +75,16 @@ class PrincipalProjection(_VaryingVoxels):
     Args:
         n_components: number of scores.
         in_shape: channels and spatial shape of the images.
+        n_voxels: how many voxels there will be.
     """
 
-    def __init__(self, n_components: int, in_shape: Sequence[int]) -> None:
-        super().__init__(in_shape)
+    def __init__(self, n_components: int, in_shape: Sequence[int], n_voxels: int = 0) -> None:
+        super().__init__(in_shape, n_voxels)
         self.n_components = n_components
         self.weight: Tensor
         self.mean: Tensor
-        self.register_buffer("weight", torch.zeros(n_components, in_shape[0], 0))
-        self.register_buffer("mean", torch.zeros(in_shape[0], 0))
+        self.register_buffer("weight", torch.zeros(n_components, in_shape[0], n_voxels))
+        self.register_buffer("mean", torch.zeros(in_shape[0], n_voxels))
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
         channels = self.shape[0]
@@ -123,17 +125,18 @@ class DeformableTemplate(_VaryingVoxels):
         latent_dim: number of latent dimensions.
         out_shape: channels and spatial shape of the images.
         deformable: whether there are displacements.
+        n_voxels: how many voxels there will be.
 
     Source:
         Cootes, Edwards & Taylor, "Active Appearance Models", IEEE PAMI 23, 2001.
     """
 
-    def __init__(self, latent_dim: int, out_shape: Sequence[int], deformable: bool) -> None:
-        super().__init__(out_shape)
+    def __init__(self, latent_dim: int, out_shape: Sequence[int], deformable: bool, n_voxels: int = 0) -> None:
+        super().__init__(out_shape, n_voxels)
         self.latent_dim = latent_dim
         self.deformable = deformable
         self.unit = COMPONENT_UNIT
-        self.components = nn.Parameter(torch.zeros(latent_dim, out_shape[0], 0))
+        self.components = nn.Parameter(torch.zeros(latent_dim, out_shape[0], n_voxels))
         controls = control_points(out_shape[1:]) if deformable else [0] * (len(out_shape) - 1)
         self.displacements = nn.Parameter(torch.zeros(latent_dim, len(controls), *controls))
         # the box around the voxels: numbers, not tensors, since indexing with tensors makes a GPU wait
@@ -141,6 +144,7 @@ class DeformableTemplate(_VaryingVoxels):
         self.sides = [0] * len(controls)
         self.register_buffer("in_box", torch.zeros(0, dtype=torch.long), persistent=False)
         self.in_box: Tensor
+        self._find_box()
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
         return {"voxels": [n_voxels], "components": [self.latent_dim, self.shape[0], n_voxels]}

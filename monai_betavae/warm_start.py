@@ -81,7 +81,7 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
     decoder = model.decoder
     kind = getattr(decoder, "warm_start", "none")
     template: DeformableTemplate | None = getattr(decoder, "template", None)
-    if kind == "none" or bool(decoder.output_mean.any()) or (template is not None and template.voxels.numel()):
+    if kind == "none" or _is_set(decoder):
         return False
     n_components = model.fc_mu.out_features
     # iterating a loader draws a number from torch's global generator, which is the caller's
@@ -97,11 +97,16 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
     return True
 
 
+def _is_set(decoder: Any) -> bool:
+    template: DeformableTemplate | None = decoder.template
+    return bool(decoder.output_mean.any()) or (template is not None and bool(template.components.any()))
+
+
 def check_started(model: Any) -> None:
     """Raise ``ValueError`` if a model's only decoder is a template that no warm start has set."""
     decoder = model.decoder
     template: DeformableTemplate | None = getattr(decoder, "template", None)
-    if template is not None and template.voxels.numel() == 0 and getattr(decoder, "levels", None) is None:
+    if template is not None and decoder.levels is None and not _is_set(decoder):
         raise ValueError(
             f"`warm_start` {decoder.warm_start!r} needs the training volumes before a Trainer of your own trains: call "
             "monai_betavae.warm_start.warm_start(vae, train_dataloader) first, or VAE.fit, which does it."

@@ -3,6 +3,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
+
 from monai_betavae.template import (
     COMPONENT_UNIT,
     DeformableTemplate,
@@ -10,7 +12,6 @@ from monai_betavae.template import (
     control_points,
     interpolation_weights,
 )
-from scipy import ndimage
 
 SHAPE = (9, 12, 10)
 

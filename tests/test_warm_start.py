@@ -1,8 +1,12 @@
 import lightning.pytorch as pl
-import monai_betavae.warm_start as warm_start_module
 import numpy as np
 import pytest
 import torch
+from sklearn.decomposition import PCA
+from torch import nn
+from torch.utils.data import DataLoader, IterableDataset
+
+import monai_betavae.warm_start as warm_start_module
 from monai_betavae import VAE, build_vae
 from monai_betavae.networks import build_network
 from monai_betavae.warm_start import (
@@ -13,9 +17,6 @@ from monai_betavae.warm_start import (
     varying_voxels,
     warm_start,
 )
-from sklearn.decomposition import PCA
-from torch import nn
-from torch.utils.data import DataLoader, IterableDataset
 
 SHAPE = (12, 14, 10)
 QUIET = {
@@ -321,7 +322,7 @@ def test_a_sigmoid_output_has_no_linear_start():
 
 def test_a_template_that_was_never_set_is_not_trained():
     vae = build_vae(SHAPE, 2, channels=(4, 8), warm_start="deformable", random_state=0)
-    with pytest.raises(ValueError, match="'deformable' needs the training volumes.*warm_start"):
+    with pytest.raises(ValueError, match=r"'deformable' needs the training volumes.*warm_start"):
         pl.Trainer(**QUIET).fit(vae, DataLoader(blobs(4), batch_size=2))
     check_started(started("deformable", blobs(4)))
     check_started(build_vae(SHAPE, 2, channels=(4, 8)))

@@ -53,6 +53,10 @@ def check_run(
         )
 
 
+FREE = ("random_state", "n_voxels")
+"""Arguments of a network that may differ when a run is resumed: the weights are in the checkpoint, with their sizes."""
+
+
 def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) -> None:
     """Refuse parts that can't make a run; since they are the arguments, they are built before any volume is read.
 
@@ -99,7 +103,7 @@ def check_resumed(network: nn.Module, preprocessing: Mapping[str, Any], ckpt_dir
         return
     before = {**network_arguments(stored), **stored["preprocessing"]}
     now = {**network_arguments({"network": description_of(network)}), **json.loads(json.dumps(dict(preprocessing)))}
-    differing = [name for name in before.keys() & now.keys() if before[name] != now[name] and name != "random_state"]
+    differing = [name for name in before.keys() & now.keys() if before[name] != now[name] and name not in FREE]
     if differing:
         told = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in sorted(differing))
         raise ValueError(f"`resume` needs the settings of {Path(ckpt_dir) / SETTINGS_FILE}: {told}.")

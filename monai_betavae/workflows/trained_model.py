@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -27,8 +28,12 @@ def write_settings(
     network: nn.Module, preprocessing: Mapping[str, Any], grid_affine: NDArray[np.float64], path: Path
 ) -> None:
     """Write what weights belong to: the network's description, the preprocessing and the affine of its grid."""
+    description = copy.deepcopy(description_of(network))
+    template = getattr(getattr(network, "decoder", None), "template", None)
+    if description is not None and template is not None:
+        description["arguments"]["n_voxels"] = len(template.voxels)
     settings = {
-        "network": description_of(network),
+        "network": description,
         "preprocessing": dict(preprocessing),
         "grid_affine": np.asarray(grid_affine, dtype=float).tolist(),
     }

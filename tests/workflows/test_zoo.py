@@ -43,6 +43,7 @@ def test_both_forms_agree(models, tmp_path):
             "dropout",
             "output",
             "warm_start",
+            "n_voxels",
         }  # settings too, that may equal the flat ones
         assert differing <= set(SETTINGS) | shared, name
         assert "@trained" not in json.dumps(zoo)
