@@ -569,7 +569,7 @@ def test_8_files_of_the_zoo(commands, place):
     [
         ("wrong id", "'latent_dims' isn't an id of this config; did you mean 'latent_dim'?"),
         ("wrong type", "'beta' must be a number, got 'strong'."),
-        ("wrong architecture", "must be one of 'conv', 'residual', 'resnet', 'densenet', got 'resnet50'"),
+        ("wrong architecture", "must be one of 'conv', 'plain', 'residual', 'resnet', 'densenet', got 'resnet50'"),
         ("no dataset", "a datalist (.json), a table (.csv, .tsv), .* got '/does/not/exist', and nothing is there"),
         ("no checkpoint", "must be the model.pt of a training run, and doesn't exist: run training first"),
         ("tracking", "use --logger mlflow"),
