@@ -4,7 +4,7 @@ python benchmarks/gpu.py [--batch_size 8] [--side 128] [--device cuda]
 
 The ceilings are measured on the same device: a large matrix product (float32 and bfloat16) and a copy of 1 GiB. "of the
 roofline" is the largest of the two shares, of the matrix product's speed and of the copy's, that a step reaches; its
-bytes are the least it must move: activations of each layer out and in, weights, gradients and optimizer. ``--device cpu`` with
+bytes are the least it must move: activations of each layer, weights, gradients and optimizer. ``--device cpu`` with
 a small side tries the script without a GPU; its figures say nothing.
 """
 

@@ -48,7 +48,7 @@ class _VaryingVoxels(nn.Module):
         for name, value in tensors.items():
             old = getattr(self, name)
             value = value.detach().to(old.device, old.dtype).clone()
-            setattr(self, name, nn.Parameter(value) if name in self._parameters else value)
+            setattr(self, name, nn.Parameter(value, old.requires_grad) if name in self._parameters else value)
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
         """Return the shape of each tensor for a number of voxels."""
@@ -187,37 +187,47 @@ class DeformableTemplate(_VaryingVoxels):
         template = flat.index_add(2, self.voxels, change.to(flat.dtype))
         if not self.deformable:
             return template.reshape(sizes)
-        places = self._places(z.float())
-        values = F.grid_sample(template.reshape(sizes), places, padding_mode="border", align_corners=True)
+        # torch.jit's names aren't exported to mypy
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            places = self._places(z)
+        else:
+            # in bfloat16 a place would be a quarter of a voxel off
+            with torch.autocast(device_type=z.device.type, enabled=False):
+                places = self._places(z)
+        template = template.reshape(sizes).to(places.dtype)
+        values = F.grid_sample(template, places, padding_mode="border", align_corners=True).to(flat.dtype)
         return flat.index_copy(2, self.voxels, values.reshape(z.shape[0], self.shape[0], -1)).reshape(sizes)
 
     def _places(self, z: Tensor) -> Tensor:
         """Return where each voxel takes its value, in ``grid_sample``'s coordinates: (batch, 1 ..., voxel, axis)."""
         n_axes = len(self.sides)
         n_controls = list(self.displacements.shape[2:])
-        # voxels to the coordinates of the whole grid, which run from -1 to 1
-        scale = [2.0 / max(side - 1, 1) for side in self.shape[1:]]
-        lines = [
-            torch.linspace(
-                scale[axis] * self.corner[axis] - 1.0,
-                scale[axis] * (self.corner[axis] + self.sides[axis] - 1) - 1.0,
+        displacements = self.displacements.flatten(1)
+        if displacements.dtype != torch.float64:
+            displacements = displacements.float()
+        change = (z.to(displacements.dtype) @ displacements).unflatten(1, [n_axes] + n_controls)  # noqa: RUF005
+        coordinates: list[Tensor] = []
+        # grid_sample wants the axes in the order x, y, z of a picture: the last axis first
+        for level in range(n_axes):
+            axis = n_axes - 1 - level
+            # voxels to the coordinates of the whole grid, which run from -1 to 1
+            scale = 2.0 / max(self.shape[axis + 1] - 1, 1)
+            line = torch.linspace(
+                scale * self.corner[axis] - 1.0,
+                scale * (self.corner[axis] + self.sides[axis] - 1) - 1.0,
                 n_controls[axis],
-                dtype=z.dtype,
-                device=z.device,
+                dtype=change.dtype,
+                device=change.device,
             )
-            for axis in range(n_axes)
-        ]
-        # linear interpolation is exact for the identity, so it is added where there are few points
-        identity = torch.stack(torch.meshgrid(lines, indexing="ij"))
-        field = (z @ self.displacements.flatten(1)).unflatten(1, [n_axes] + n_controls)  # noqa: RUF005
-        factors = torch.tensor(scale, dtype=z.dtype, device=z.device).reshape([-1] + [1] * n_axes)
-        # grid_sample wants the axes last, and in the order x, y, z of a picture: the last axis first
-        field = (field * factors + identity).movedim(1, -1).flip(-1)
+            # linear interpolation is exact for the identity, so it is added where there are few points
+            identity = line.reshape([-1] + [1] * (n_axes - 1 - axis))
+            coordinates.append(change[:, axis] * scale + identity)
+        field = torch.stack(coordinates, dim=-1)
         # from the last axis to the first, so that the large product comes once, with long rows
         for level in range(n_axes):
             axis = n_axes - level
             after = list(field.shape[axis + 1 :])
-            weights = interpolation_weights(self.sides[axis - 1], n_controls[axis - 1], z.device, z.dtype)
+            weights = interpolation_weights(self.sides[axis - 1], n_controls[axis - 1], field.device, field.dtype)
             field = torch.matmul(weights, field.flatten(axis + 1)).unflatten(axis + 1, after)
         chosen: Tensor = field.flatten(1, n_axes).index_select(1, self.in_box)
         for _ in range(n_axes - 1):

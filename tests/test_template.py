@@ -168,3 +168,30 @@ def test_interpolation_weights_are_a_partition_of_one_and_exact_for_lines(side, 
     torch.testing.assert_close(weights.sum(1), torch.ones(side, dtype=torch.float64))
     line = weights @ torch.arange(n_controls, dtype=torch.float64)
     torch.testing.assert_close(line, torch.linspace(0, n_controls - 1, side, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16 autocast", "float64"])
+def test_other_precisions_put_voxels_in_the_same_place(kind):
+    shape = (60, 60, 60)
+    line = torch.linspace(0, 1, 60)
+    mean = (
+        (line[:, None, None] + line[:, None] + line).expand(shape)[None].contiguous()
+    )  # a ramp shows where a voxel comes from
+    voxels = torch.arange(60**3)[::11]
+    made = template(shape=shape, voxels=voxels, displacements=torch.full((2, 3, *control_points(shape)), 0.3))
+    z = torch.tensor([[1.0, 0.5]])
+    expected = made(z, mean).detach()
+    assert (expected - mean).abs().max() > 0.01
+    if kind == "float64":
+        image = made.double()(z.double(), mean.double())
+        assert image.dtype == torch.float64
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            image = made(z, mean)
+    torch.testing.assert_close(image.detach().float(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_frozen_template_stays_frozen_when_it_takes_its_sizes():
+    frozen = DeformableTemplate(2, (1, *SHAPE), True).requires_grad_(False)
+    frozen.load_state_dict(template().state_dict())
+    assert not any(weights.requires_grad for weights in frozen.parameters())
