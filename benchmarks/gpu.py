@@ -45,7 +45,9 @@ def make_step(images: Tensor, build: Callable[[], Any], mode: dict[str, Any], fu
     device = images.device.type
     vae = build().to(device).train()
     if mode.get("channels_last"):
-        vae, images = vae.to(memory_format=torch.channels_last_3d), images.to(memory_format=torch.channels_last_3d)
+        # the convolutions only: torch wants five axes of every tensor that has four, such as the mean image
+        vae.encoder.body.to(memory_format=torch.channels_last_3d)
+        images = images.to(memory_format=torch.channels_last_3d)
     if mode.get("compile"):
         accelerate(vae, compile=True)
     graph_wanted = bool(mode.get("graph")) and device == "cuda"
