@@ -10,6 +10,7 @@ from typing import Any, overload
 import nibabel as nib
 import numpy as np
 import torch
+from monai.inferers import SimpleInferer
 from torch import nn
 
 from ..batches import check_images, image_tensor, item_names
@@ -98,7 +99,8 @@ class VolumeInference:
     Args:
         network: module with ``encode``; calling it reconstructs.
         dataloader: loader of samples from :func:`~monai_betavae.data.brain_transforms`.
-        inferer: MONAI inferer that calls the network.
+        inferer: MONAI inferer that calls the network; with ``SimpleInferer`` the codes are decoded, which is the same
+            and encodes once.
         postprocessing: from (reconstruction, sample) to a nibabel image, such as
             :class:`~monai_betavae.data.RestoreVolume`.
         output_dir: folder of the results.
@@ -137,8 +139,12 @@ class VolumeInference:
                 images = image_tensor(batch, self.image_key)
                 check_images(images, f"the batch after {len(rows)} volumes", item_names(batch))
                 images = images.to(self.device)
-                mu, logvar = (values.float().cpu().numpy() for values in self.network.encode(images))  # type: ignore[operator]  # nn.Module types its attributes as Tensor | Module
-                reconstructions = self.inferer(images, self.network)
+                network: Any = self.network  # nn.Module types its attributes as Tensor | Module
+                codes = network.encode(images)
+                # calling the network would encode once more, which only an inferer of one's own may need
+                simple = type(self.inferer) is SimpleInferer
+                reconstructions = network.decode(codes[0]) if simple else self.inferer(images, network)
+                mu, logvar = (values.float().cpu().numpy() for values in codes)
                 for index in range(len(images)):
                     sample = {key: values[index] for key, values in batch.items()}
                     path = sample[f"{self.image_key}_path"]

@@ -2,9 +2,14 @@
 
 import json
 
+import nibabel as nib
+import numpy as np
 import pytest
+import torch
+from monai.inferers import SimpleInferer
 
-from monai_betavae.workflows.inference import InferenceRecords, _OutputNames, check_inference
+from monai_betavae.networks import build_network
+from monai_betavae.workflows.inference import InferenceRecords, VolumeInference, _OutputNames, check_inference
 
 
 def test_check_inference(tmp_path):
@@ -54,3 +59,32 @@ def test_output_names_are_unique_and_stay_in_their_folder():
         ".._sub-2_T1_reconstruction.nii.gz",
         ".._sub-2_T1_2_reconstruction.nii.gz",
     ]
+
+
+def test_each_volume_is_encoded_once(tmp_path):
+    network = build_network((8, 8, 8), 2, channels=(4, 8), random_state=0).eval()
+    with torch.no_grad():  # zero in a fresh network
+        network.decoder.levels.output.conv_block.conv.weight.normal_(generator=torch.Generator().manual_seed(0))
+    images = torch.rand(3, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
+    batches = [{"image": images, "image_path": ["a.nii.gz", "b.nii.gz", "c.nii.gz"], "subject": ["a", "b", "c"]}]
+    encoded = []
+    network.encoder.register_forward_hook(lambda _module, inputs, _output: encoded.append(len(inputs[0])))
+
+    class Inferer(SimpleInferer):
+        """One of a user's own, which calls the network."""
+
+    def run(inferer, folder):
+        def image_of(reconstruction, _sample):
+            return nib.Nifti1Image(reconstruction[0].numpy(), np.eye(4))
+
+        VolumeInference(network, batches, inferer, image_of, folder).run()
+        paths = sorted((folder / "reconstructions").iterdir())
+        return np.stack([nib.load(path).get_fdata(dtype=np.float32) for path in paths])
+
+    once = run(SimpleInferer(), tmp_path / "simple")
+    assert encoded == [3]
+    twice = run(Inferer(), tmp_path / "own")
+    assert encoded == [3, 3, 3]
+    np.testing.assert_array_equal(once, twice)
+    np.testing.assert_allclose(once, network(images)[:, 0].detach(), atol=1e-6)
+    assert np.abs(once[0] - once[1]).max() > 1e-3
