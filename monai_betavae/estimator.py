@@ -616,7 +616,9 @@ class VAE(pl.LightningModule):
         with _evaluating(self), torch.inference_mode(), self._on_accelerator() as device:
             try:
                 for batch_idx, batch in enumerate(rows.batches()):
-                    n_images = len(self._images(batch, f"batch {batch_idx}"))
+                    n_images = len(image_tensor(batch, self.image_key))
+                    if device.type != "cpu":  # where transform_step checks, it would make a GPU wait
+                        self._check_images(batch, f"batch {batch_idx}")
                     if self.stochastic_transform:
                         # 0 where unseeded: two calls on the same volumes must agree
                         self._transform_noise = row_noise(
