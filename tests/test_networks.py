@@ -152,12 +152,14 @@ def test_reconstruction_network_takes_custom_parts():
 @pytest.mark.parametrize("architecture", ENCODERS)
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # what MONAI's ckpt_export still calls
 def test_torchscript_gives_the_same(architecture):
-    network = build_network((16, 20, 16), 4, channels=(4, 8, 8, 8), norm="group", architecture=architecture).eval()
-    images = torch.rand(2, 1, 16, 20, 16)
+    shape = {"norm": "group", "channels": (4, 8, 8, 8)}
+    network = build_network((16, 20, 16), 4, architecture=architecture, random_state=0, **shape).eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 1, 16, 20, 16, generator=generator)
     with torch.no_grad():
         for name, weights in network.decoder.named_parameters():
             if "output" in name:  # zero in a fresh network
-                weights.normal_(std=1.0)
+                weights.normal_(std=1.0, generator=generator)
         expected = network(images)
         assert (expected[0] - expected[1]).abs().max() > 0.1
         torch.testing.assert_close(torch.jit.script(network)(images), expected)
