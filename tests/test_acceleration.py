@@ -62,8 +62,10 @@ def test_compiled_networks_give_the_same(start):
     loss, gradients = step(plain)
     other_loss, other_gradients = step(compiled)
     torch.testing.assert_close(other_loss, loss, rtol=1e-4, atol=1e-4)
+    # a bias in front of a normalisation has no gradient but rounding: so the tolerance is the network's, not its own
+    largest = max(float(gradient.abs().max()) for gradient in gradients.values())
     for name, gradient in gradients.items():
-        torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-3 * float(gradient.abs().max()))
+        torch.testing.assert_close(other_gradients[name], gradient, rtol=1e-3, atol=1e-5 * largest)
     assert list(compiled.state_dict()) == names
 
 
