@@ -128,10 +128,8 @@ def main(batch_size: int = 8, side: int = 128, device: str = "cuda", n_rounds: i
         return peers.our_vae(shape, architecture="plain", warm_start="none", act="prelu")
 
     def nidl() -> Any:
-        from nidl.estimators.autoencoders.vae import VAE as NidlVAE  # noqa: N811  # the peer, under a name of its own
-
-        built = plain()
-        theirs = NidlVAE(built.encoder, built.decoder, built.encoder_out_dim, peers.LATENT_DIM, random_state=0)
+        built, kind = plain(), peers.nidl_vae()
+        theirs = kind(built.encoder, built.decoder, built.encoder_out_dim, peers.LATENT_DIM, random_state=0)
         theirs.log_dict = lambda *_, **__: None  # logging needs a Trainer; without it a step is faster
         theirs.log = lambda *_, **__: None
         return theirs

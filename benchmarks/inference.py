@@ -19,15 +19,13 @@ QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": 
 
 def main(n_rounds: int = 9) -> None:
     """Time ``transform`` of 8, 32 and 128 volumes in batches of 4."""
-    from nidl.estimators.autoencoders.vae import VAE as NidlVAE  # noqa: N811  # the peer, under a name of its own
-
     images = peers.brain_like(128)
     rows = []
     for architecture in ("conv", "plain"):
         built = peers.our_vae(architecture=architecture, warm_start="none")
         parts = (built.encoder, built.decoder, built.encoder_out_dim, peers.LATENT_DIM)
         made: dict[str, Any] = {}
-        for name, kind in (("ours", VAE), ("nidl", NidlVAE)):
+        for name, kind in (("ours", VAE), ("nidl", peers.nidl_vae())):
             made[name] = kind(*parts, random_state=0, stochastic_transform=False, max_epochs=1, **QUIET)
             made[name].fitted_ = True
         ours, theirs = (made[name].transform(torch.utils.data.DataLoader(images[:8], batch_size=4)) for name in made)

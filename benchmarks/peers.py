@@ -32,6 +32,13 @@ OURS = {
 PEER = "MONAI VarAutoEncoder"
 
 
+def nidl_vae() -> Any:
+    """Return nidl's estimator, which isn't among this package's dependencies."""
+    from nidl.estimators.autoencoders import vae
+
+    return vae.VAE
+
+
 def brain_like(n_volumes: int, shape: Sequence[int] = SHAPE, seed: int = 0) -> Tensor:
     """Return smooth random volumes inside an ellipsoid that fills a quarter of the grid, as a brain does."""
     generator = torch.Generator().manual_seed(seed)

@@ -18,7 +18,7 @@ from measure import in_a_process, interleaved, matrix_product_gflops, median, ra
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from monai_betavae import BetaVAELoss
+from monai_betavae import VAE, BetaVAELoss
 
 BATCH_SIZE, N_VOLUMES = 4, 48
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -115,16 +115,13 @@ def epochs(n_rounds: int, n_epochs: int) -> list[dict[str, Any]]:
         estimator.fit(loader())
         return median(clock.seconds[1:])
 
-    from nidl.estimators.autoencoders.vae import VAE as NidlVAE  # noqa: N811  # the peer, under a name of its own
-
-    from monai_betavae import VAE
-
+    nidl_vae = peers.nidl_vae()
     runs: dict[str, Callable[[], float]] = {
         "hand-written loop": hand_written,
         "ours, VAE.fit": lambda: fitted(VAE, **QUIET),
-        "nidl 0.0.2, VAE.fit": lambda: fitted(NidlVAE, **QUIET),
+        "nidl 0.0.2, VAE.fit": lambda: fitted(nidl_vae, **QUIET),
         "ours, VAE.fit as it comes (progress bar, checkpoints, log)": lambda: fitted(VAE),
-        "nidl 0.0.2, VAE.fit as it comes": lambda: fitted(NidlVAE),
+        "nidl 0.0.2, VAE.fit as it comes": lambda: fitted(nidl_vae),
     }
     seconds = interleaved(runs, n_rounds)
     return [

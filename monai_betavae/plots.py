@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
 from numpy.typing import NDArray
 
 from .files import atomic_path
@@ -50,6 +51,9 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
         positive = all(np.all(np.asarray(line.get_ydata()) > 0) for line in axes.lines)
         if key != "kl_loss" and positive:
             axes.set_yscale("log")
+            # over less than a decade powers of ten are hard to read
+            for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                each(StrMethodFormatter("{x:g}"))
         axes.set(title=label, xlabel="epoch")
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)

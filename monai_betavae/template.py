@@ -1,7 +1,8 @@
 """A brain as principal components of a cohort, and as a template that they deform: linear paths beside a network.
 
 Both modules are empty (they add nothing) until :func:`~monai_betavae.warm_start.warm_start` gives them values, or a
-state dict is loaded, whose sizes they take. They cover a box of the grid, the part that differs between subjects.
+state dict is loaded, whose sizes they take. They cover the voxels where subjects differ, about a quarter
+of a brain's usual grid.
 """
 
 from __future__ import annotations

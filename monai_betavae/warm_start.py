@@ -16,30 +16,22 @@ deformable besides, what a displacement of the mean image explains of each compo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from .batches import check_images, image_tensor, item_names
+from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
 from .randomness import seeded
 from .template import DeformableTemplate, PrincipalProjection, interpolation_weights
 
 WARM_STARTS = ("none", "mean", "linear", "deformable")
 """Where a network's training may start; see the module's text."""
 
-MEAN_IMAGE_VOLUMES, VARIANCE_VOLUMES, PCA_VOLUMES = 256, 128, 1024
-"""At most this many training volumes are read for a mean image, to find where they differ, and for components."""
-
-CHUNK_BYTES = 2**30
-"""Principal components are computed from this much at a time."""
-
-VARIANCE_KEPT = 0.999
-"""The components cover the voxels that hold this share of the variance between volumes."""
+MEAN_IMAGE_VOLUMES, PCA_VOLUMES = 256, 1024
+"""At most this many training volumes are read for a mean image, and for principal components."""
 
 RIDGE = 30.0
 """Penalty on displacements, relative to the mean squared gradient at a control point (see docs/performance.md)."""
@@ -73,6 +65,7 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
 
     Example:
         >>> from monai_betavae import build_vae
+        >>> from torch.utils.data import DataLoader
         >>> vae = build_vae((8, 10, 8), 2, channels=(4, 8), warm_start="linear", random_state=0)
         >>> volumes = torch.rand(12, 1, 8, 10, 8)
         >>> warm_start(vae, DataLoader(volumes, batch_size=4)), warm_start(vae, DataLoader(volumes, batch_size=4))
@@ -87,7 +80,7 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
     # iterating a loader draws a number from torch's global generator, which is the caller's
     with torch.random.fork_rng(devices=[]), seeded(seed):
         at_most = MEAN_IMAGE_VOLUMES if template is None else PCA_VOLUMES
-        volumes = _Volumes(train_dataloader, at_most, decoder.out_shape, getattr(model, "image_key", "image"))
+        volumes = TrainingVolumes(train_dataloader, at_most, decoder.out_shape, getattr(model, "image_key", "image"))
         if template is None:
             decoder.set_output_mean(volumes.mean())
             return True
@@ -111,184 +104,6 @@ def check_started(model: Any) -> None:
             f"`warm_start` {decoder.warm_start!r} needs the training volumes before a Trainer of your own trains: call "
             "monai_betavae.warm_start.warm_start(vae, train_dataloader) first, or VAE.fit, which does it."
         )
-
-
-class _Volumes:
-    """Training volumes, a batch at a time.
-
-    Args:
-        loader: the training loader.
-        at_most: number of volumes.
-        shape: channels and spatial shape.
-        image_key: key of the images in dictionary batches.
-    """
-
-    def __init__(self, loader: Iterable[Any], at_most: int, shape: list[int], image_key: str) -> None:
-        self.shape = list(shape)
-        self._image_key = image_key
-        self._at_most = at_most
-        self._loader = loader
-        dataset = getattr(loader, "dataset", None)
-        if isinstance(loader, DataLoader) and isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset):
-            rows = np.linspace(0, len(dataset) - 1, min(at_most, len(dataset))).round().astype(int)
-            self._loader = DataLoader(
-                Subset(dataset, rows.tolist()),  # type: ignore[arg-type]  # a Dataset of known length
-                batch_size=loader.batch_size or 1,
-                num_workers=loader.num_workers,
-                collate_fn=loader.collate_fn,
-                # iterating a loader draws a seed: from here, not from the caller's global generator
-                generator=torch.Generator(),
-            )
-
-    def batches(self) -> Iterator[Tensor]:
-        """Yield batches of shape (n, channel, ...)."""
-        from tqdm.auto import tqdm
-
-        seen = 0
-        with tqdm(desc="reading training volumes for the start", unit="volume", delay=5, leave=False) as bar:
-            for batch in self._loader:
-                images = image_tensor(batch, self._image_key)[: self._at_most - seen].float()
-                check_images(images, f"the training batch after {seen} volumes", item_names(batch))
-                if list(images.shape[1:]) != self.shape:
-                    raise ValueError(
-                        f"`train_dataloader` must give images of the decoder's shape {self.shape}, got "
-                        f"{list(images.shape[1:])}."
-                    )
-                seen += len(images)
-                bar.update(len(images))
-                yield images.cpu()
-                if seen >= self._at_most:
-                    return
-
-    def mean(self) -> Tensor:
-        """Return the mean image."""
-        total, count = torch.zeros(self.shape), 0
-        for images in self.batches():
-            total += images.sum(dim=0)
-            count += len(images)
-        return total / max(count, 1)
-
-
-@dataclass(frozen=True)
-class PrincipalComponents:
-    """Principal components of volumes on the voxels where they differ.
-
-    Attributes:
-        mean: mean image, shape (channel, ...).
-        voxels: flat numbers of those voxels, ascending.
-        components: orthonormal, shape (n, channel, voxel), with the largest eigenvalue first.
-        eigenvalues: variances of the scores, shape (n,), in squared units of the images.
-    """
-
-    mean: Tensor
-    voxels: Tensor
-    components: Tensor
-    eigenvalues: Tensor
-
-
-def principal_components(volumes: _Volumes, n_components: int) -> PrincipalComponents:
-    """Compute principal components out of core: one pass over the volumes, a chunk in memory at a time.
-
-    Args:
-        volumes: at least two volumes.
-        n_components: how many; there are no more than volumes minus one, the rest is zero.
-    """
-    total, count = torch.zeros(volumes.shape), 0
-    held: list[Tensor] = []
-    voxels: Tensor | None = None
-    # more than wanted: what one chunk ranks too low, a later one may raise
-    scatter = _Scatter(2 * n_components)
-    for images in volumes.batches():
-        total += images.sum(dim=0)
-        count += len(images)
-        held.append(images.flatten(2) if voxels is None else images.flatten(2)[:, :, voxels])
-        n_held = sum(map(len, held))
-        if voxels is None and n_held >= VARIANCE_VOLUMES:
-            voxels = varying_voxels(torch.cat(held))
-            held = [torch.cat(held)[:, :, voxels]]
-        if voxels is not None and held[0][0].numel() * n_held * 4 > CHUNK_BYTES:
-            scatter.add(torch.cat(held).flatten(1))
-            held = []
-    if count < 2:
-        raise ValueError(f"`train_dataloader` must give at least two volumes for a warm start, got {count}.")
-    if voxels is None:
-        voxels = varying_voxels(torch.cat(held))
-        held = [torch.cat(held)[:, :, voxels]]
-    if held:
-        scatter.add(torch.cat(held).flatten(1))
-    found, variances = scatter.components(n_components)
-    components = torch.zeros(n_components, volumes.shape[0], len(voxels))
-    components[: len(found)] = found.unflatten(1, (volumes.shape[0], -1))
-    eigenvalues = torch.zeros(n_components, dtype=torch.float64)
-    eigenvalues[: len(variances)] = variances
-    return PrincipalComponents(total / count, voxels, components, eigenvalues)
-
-
-class _Scatter:
-    """The scatter matrix of rows that come in chunks, as a few rows r with the same sum of r r^T about the mean.
-
-    sklearn's IncrementalPCA with the eigenvectors of the products of rows, (n, n), in place of singular vectors of the
-    chunk, (n, voxels): several times faster where rows are much longer than many, as good for the largest components.
-
-    Args:
-        n_rows: how many rows to keep.
-    """
-
-    def __init__(self, n_rows: int) -> None:
-        self.n_rows = n_rows
-        self.n_seen = 0
-        self.mean = torch.zeros(0)
-        self.rows = torch.zeros(0)
-
-    def add(self, chunk: Tensor) -> None:
-        """Add rows of shape (n, value)."""
-        mean = chunk.mean(dim=0)
-        parts = [chunk - mean]
-        if self.n_seen:
-            together = self.n_seen + len(chunk)
-            between = (self.n_seen * len(chunk) / together) ** 0.5 * (self.mean - mean)
-            parts += [self.rows, between[None]]
-            mean = (self.n_seen * self.mean + len(chunk) * mean) / together
-        rows = torch.cat(parts)
-        self.mean, self.n_seen = mean, self.n_seen + len(chunk)
-        _, vectors = torch.linalg.eigh(_products(rows))
-        self.rows = vectors.flip(1)[:, : self.n_rows].T.float() @ rows
-
-    def components(self, n_components: int) -> tuple[Tensor, Tensor]:
-        """Return orthonormal components, (n, value), and the variances along them, in float64; n may be smaller."""
-        squares = self.rows.double().square().sum(dim=1)
-        n_found = min(n_components, self.n_seen - 1, int((squares > 1e-10 * squares.max()).sum()))
-        scale = squares[:n_found].clamp_min(1e-30).rsqrt().float()
-        return self.rows[:n_found] * scale[:, None], squares[:n_found] / max(self.n_seen - 1, 1)
-
-
-def _products(rows: Tensor, block: int = 2**16) -> Tensor:
-    """Return the products of all rows, summed in float64: the smallest of them decide where components end."""
-    total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
-    for start in range(0, rows.shape[1], block):
-        part = rows[:, start : start + block].double()
-        total += part @ part.T
-    return total
-
-
-def varying_voxels(images: Tensor) -> Tensor:
-    """Return the flat numbers of the voxels that hold 99.9 % of the variance between images, ascending.
-
-    Args:
-        images: shape (n, channel, voxel).
-
-    Example:
-        >>> images = torch.zeros(2, 1, 20)
-        >>> images[0, 0, 5:9] = 1.0
-        >>> varying_voxels(images)
-        tensor([5, 6, 7, 8])
-    """
-    variance = images.var(dim=0).sum(dim=0).double()
-    ordered = variance.sort(descending=True).values
-    enough = int(torch.searchsorted(ordered.cumsum(0), VARIANCE_KEPT * ordered.sum()))
-    chosen = (variance >= ordered[min(enough, len(ordered) - 1)]) & (variance > 0)
-    # volumes that don't differ at all have no component; one voxel keeps the shapes from being empty
-    return chosen.nonzero().flatten() if bool(chosen.any()) else torch.zeros(1, dtype=torch.long)
 
 
 def _start_linear_path(model: Any, template: DeformableTemplate, found: PrincipalComponents) -> None:
