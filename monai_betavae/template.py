@@ -103,7 +103,7 @@ class PrincipalProjection(_VaryingVoxels):
         """Map images of shape (batch, channel, ...) to scores of shape (batch, n_components); zeros while unset."""
         if self.voxels.numel() == 0:
             return image.new_zeros([image.shape[0], self.n_components])
-        values = image.flatten(2).index_select(2, self.voxels)
+        values = image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
         return F.linear((values - self.mean).flatten(1), self.weight.flatten(1))
 
 
@@ -185,7 +185,9 @@ class DeformableTemplate(_VaryingVoxels):
         sizes = [z.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
         flat = mean.flatten(1).expand(z.shape[0], -1, -1)
         change = (z @ self.components.flatten(1)).unflatten(1, [self.shape[0], -1]) * self.unit
-        template = flat.index_add(2, self.voxels, change.to(flat.dtype))
+        # gather and scatter run on all cores of a CPU, index_select and index_add on one
+        where = self.voxels.expand(z.shape[0], self.shape[0], -1)
+        template = flat.scatter_add(2, where, change.to(flat.dtype))
         if not self.deformable:
             return template.reshape(sizes)
         # torch.jit's names aren't exported to mypy
@@ -197,7 +199,7 @@ class DeformableTemplate(_VaryingVoxels):
                 places = self._places(z)
         template = template.reshape(sizes).to(places.dtype)
         values = F.grid_sample(template, places, padding_mode="border", align_corners=True).to(flat.dtype)
-        return flat.index_copy(2, self.voxels, values.reshape(z.shape[0], self.shape[0], -1)).reshape(sizes)
+        return flat.scatter(2, where, values.reshape(z.shape[0], self.shape[0], -1)).reshape(sizes)
 
     def _places(self, z: Tensor) -> Tensor:
         """Return where each voxel takes its value, in ``grid_sample``'s coordinates: (batch, 1 ..., voxel, axis)."""
@@ -223,14 +225,17 @@ class DeformableTemplate(_VaryingVoxels):
             # linear interpolation is exact for the identity, so it is added where there are few points
             identity = line.reshape([-1] + [1] * (n_axes - 1 - axis))
             coordinates.append(change[:, axis] * scale + identity)
-        field = torch.stack(coordinates, dim=-1)
+        field = torch.stack(coordinates, dim=1)
         # from the last axis to the first, so that the large product comes once, with long rows
         for level in range(n_axes):
             axis = n_axes - level
-            after = list(field.shape[axis + 1 :])
             weights = interpolation_weights(self.sides[axis - 1], n_controls[axis - 1], field.device, field.dtype)
-            field = torch.matmul(weights, field.flatten(axis + 1)).unflatten(axis + 1, after)
-        chosen: Tensor = field.flatten(1, n_axes).index_select(1, self.in_box)
+            if level == 0:
+                field = torch.matmul(field, weights.T)
+            else:
+                after = list(field.shape[axis + 2 :])
+                field = torch.matmul(weights, field.flatten(axis + 2)).unflatten(axis + 2, after)
+        chosen: Tensor = field.flatten(2).gather(2, self.in_box.expand(z.shape[0], n_axes, -1)).transpose(1, 2)
         for _ in range(n_axes - 1):
             chosen = chosen.unsqueeze(1)
         return chosen
