@@ -34,9 +34,9 @@ def measure(side: int, batch_size: int, n_steps: int = 5, threads: int = 0) -> d
     vae = peers.our_vae(shape, images, architecture="conv", warm_start="deformable", norm="group")
     batch = images[:batch_size].clone()
     del images
-    before = resident_bytes("VmRSS")
     step = peers.our_step(vae)
-    reset_peak()  # the warm start's memory isn't a step's
+    reset_peak()  # the warm start's memory isn't a step's: it goes back before the count begins
+    before = resident_bytes("VmRSS")
     seconds = []
     for _ in range(n_steps + 2):
         start = time.perf_counter()
