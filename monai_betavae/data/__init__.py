@@ -1,9 +1,18 @@
-"""From files on disk to tensors: discovery, splits, transforms, order, and the simulated cohort."""
+"""From files on disk to tensors: discovery, checks, splits, transforms, caches, order, and the simulated cohort."""
 
+from .checking import check_volumes
 from .discovery import discover
 from .sampling import GlobalOrder
 from .simulation import simulate_cohort
 from .splits import split_subjects
 from .transforms import RestoreVolume, brain_transforms
 
-__all__ = ["GlobalOrder", "RestoreVolume", "brain_transforms", "discover", "simulate_cohort", "split_subjects"]
+__all__ = [
+    "GlobalOrder",
+    "RestoreVolume",
+    "brain_transforms",
+    "check_volumes",
+    "discover",
+    "simulate_cohort",
+    "split_subjects",
+]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import copy
+import os
+import warnings
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import nibabel as nib
 import numpy as np
 import torch
-from monai.data import MetaTensor
+from monai.data import MetaTensor, NibabelReader
 from monai.transforms import (
     Compose,
     CopyItemsd,
     GaussianSmooth,
-    LoadImaged,
+    LoadImage,
     MapTransform,
     Orientationd,
     ResizeWithPadOrCropd,
@@ -24,6 +26,7 @@ from scipy import ndimage
 
 from .._checks import check_real, check_spatial_shape
 from ..batches import plain_tensor
+from .volumes import first_line, read_header, read_voxels, repair_non_finite, voxel_problem
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
@@ -34,6 +37,7 @@ def brain_transforms(
     *,
     percentiles: tuple[float, float] = (0.5, 99.5),
     image_key: str = "image",
+    mask_key: str | None = None,
     keep: Sequence[str] = ("subject",),
 ) -> Compose:
     """Make the deterministic transforms from a record with a file's path to a sample of plain tensors.
@@ -50,6 +54,7 @@ def brain_transforms(
         spacing: voxel size of the result in millimetres, one number or three; ``None`` keeps each file's own.
         percentiles: lower and upper percentile, 0 <= lower < upper <= 100.
         image_key: key of the path in a record, and of the image in a sample.
+        mask_key: key of the path of a mask in a record, on the image's grid; outside it the image becomes 0.
         keep: further keys of the record that a sample keeps; one a record lacks is left out.
 
     Returns:
@@ -77,8 +82,7 @@ def brain_transforms(
     path_key = f"{image_key}_path"
     steps: list[Any] = [
         CopyItemsd(image_key, names=path_key),
-        LoadImaged(image_key, image_only=True, ensure_channel_first=True, dtype=np.float32),
-        CheckVolumed(image_key, path_key),
+        ReadVolumed(image_key, mask_key),
         Orientationd(image_key, axcodes="RAS", labels=None),
     ]
     if spacing is not None:
@@ -91,34 +95,64 @@ def brain_transforms(
     return Compose(steps)
 
 
-class CheckVolumed(MapTransform):
-    """Refuse, by file name, a volume that isn't one finite, non-constant three-dimensional image.
+class ReadVolumed(MapTransform):
+    """Read a volume with MONAI's ``LoadImage``; refuse, by file name, one that a model can't use.
+
+    Trailing axes of length one are dropped, and integers scaled as the header says. Isolated non-finite voxels, up
+    to 1 %, are replaced by the mean of the finite ones around, with a warning that names the file.
 
     Args:
-        keys: key of the volume.
-        path_key: key of its file's path.
+        keys: key of the file's path; the volume takes its place, float32, channel first.
+        mask_key: key of the path of a mask on the same grid: the voxels where it is 0 become 0. A record without
+            one is an error.
     """
 
-    def __init__(self, keys: str, path_key: str) -> None:
+    def __init__(self, keys: str, mask_key: str | None = None) -> None:
         super().__init__(keys)
-        self.path_key = path_key
+        self.mask_key = mask_key
+        reader = NibabelReader(squeeze_non_spatial_dims=True)
+        self.load = LoadImage(reader, image_only=True, ensure_channel_first=True, dtype=np.float32)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the record unchanged, or raise ``ValueError``."""
+        """Return the record with the volume, or raise ``ValueError``."""
+        result = dict(data)
         for key in self.keys:
-            volume, path = data[key], data[self.path_key]
-            if volume.ndim != 4 or volume.shape[0] != 1:
-                found = tuple(volume.shape[1:]) + ((volume.shape[0],) if volume.shape[0] > 1 else ())
-                raise ValueError(f"{path} must hold one three-dimensional volume, got shape {found}.")
-            values = plain_tensor(volume)
-            finite = values.isfinite()
-            if not bool(finite.all()):
-                raise ValueError(f"{path} must be finite, got {int((~finite).sum())} non-finite voxels.")
-            if bool(values.min() == values.max()):
-                raise ValueError(f"{path} must not be constant, got {float(values.min()):g} in every voxel.")
-            if abs(float(torch.linalg.det(volume.affine[:3, :3].double()))) < 1e-9:
-                raise ValueError(f"{path} must have an invertible affine, got {volume.affine.tolist()}.")
-        return dict(data)
+            path = os.fspath(data[key])
+            volume = self._read(path)
+            if self.mask_key is not None:
+                volume = volume * self._read_mask(data, path, volume)
+            result[key] = volume
+        return result
+
+    def _read(self, path: str) -> MetaTensor:
+        read_header(path)
+        try:
+            volume: MetaTensor = self.load(path)
+        except Exception as error:  # truncated or damaged: gzip, zlib and nibabel have an error each
+            raise ValueError(f"{path} is truncated or damaged: {first_line(error)}") from error
+        values = plain_tensor(volume).numpy()[0]
+        problem = voxel_problem(values)
+        if problem is not None:
+            raise ValueError(f"{path} {problem}.")
+        n_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+        if n_bad:
+            warnings.warn(f"{path} has {n_bad} non-finite voxels; they take the mean of those around.", stacklevel=2)
+            volume = MetaTensor(torch.from_numpy(repair_non_finite(values))[None], meta=volume.meta)
+        return volume
+
+    def _read_mask(self, data: Mapping[Hashable, Any], path: str, volume: MetaTensor) -> torch.Tensor:
+        found = data.get(self.mask_key)
+        if not isinstance(found, str | os.PathLike):
+            raise ValueError(f"The record of {path} must have a mask's path under {self.mask_key!r}, got {found!r}.")
+        name = os.fspath(found)
+        image = read_header(name)
+        mask = read_voxels(name, image)
+        same = mask.shape == volume.shape[1:] and np.allclose(image.affine, volume.affine.numpy(), atol=1e-3)
+        if not same:
+            raise ValueError(f"{name} must be on the grid of {path}, of the same shape and affine, got {mask.shape}.")
+        if not (mask > 0).any():
+            raise ValueError(f"{name} must have a voxel above 0.")
+        return torch.from_numpy(mask > 0)[None]
 
 
 class ResampleAntiAliasedd(MapTransform):

@@ -1,0 +1,169 @@
+"""One volume's file: what it holds, and whether a model can use it."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
+"""Endings of the files that nibabel reads as one volume."""
+
+PLAUSIBLE_SPACING = (0.05, 20.0)
+"""Millimetres between which a brain volume's voxel sides lie; outside, the unit is another or the header is broken."""
+
+MOST_NON_FINITE = 0.01
+"""Share of voxels up to which non-finite ones are repaired from their neighbours."""
+
+MOST_VOXELS = 2**31
+"""A header that claims more is broken: 8 GiB in float32, a side of 1290."""
+
+
+def read_header(path: str | os.PathLike[str]) -> Any:
+    """Open a volume's file and check what can be known without reading a voxel.
+
+    Args:
+        path: the file.
+
+    Returns:
+        the nibabel image, its voxels unread.
+
+    Raises:
+        ValueError: naming the file and what is wrong: not there, empty, truncated, of another kind, not one
+            three-dimensional volume of real numbers, or with an affine that places it nowhere.
+
+    Example:
+        >>> import tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "sub-1_T1w.nii.gz")
+        >>> nib.save(nib.Nifti1Image(np.ones((4, 5, 6, 2), np.float32), np.eye(4)), path)
+        >>> try:
+        ...     read_header(path)
+        ... except ValueError as error:
+        ...     print(str(error).replace(path, "sub-1_T1w.nii.gz"))
+        sub-1_T1w.nii.gz must hold one three-dimensional volume, got 2 of them: shape (4, 5, 6, 2).
+    """
+    name = os.fspath(path)
+    try:
+        size = os.stat(name).st_size
+    except OSError as error:
+        raise ValueError(f"{name} can't be read: {error.strerror}.") from error
+    if size == 0:
+        raise ValueError(f"{name} is an empty file.")
+    try:
+        image: Any = nib.load(name)
+        shape, dtype, affine = tuple(image.shape), image.get_data_dtype(), image.affine
+    except Exception as error:  # a broken header fails anywhere in nibabel, gzip, zlib or struct
+        raise ValueError(f"{name} can't be read as a NIfTI or MGH volume: {first_line(error)}") from error
+    problem = _shape_problem(shape) or _type_problem(dtype) or _affine_problem(image, affine)
+    if problem is None and Path(name).suffix.lower() == ".nii":
+        needed = image.dataobj.offset + math.prod(shape) * dtype.itemsize
+        problem = f"is truncated: {size} of {needed} bytes" if size < needed else None
+    if problem is not None:
+        raise ValueError(f"{name} {problem}.")
+    return image
+
+
+def read_voxels(path: str | os.PathLike[str], image: Any) -> NDArray[np.float32]:
+    """Read an image's voxels as float32, scaled as its header says, without trailing axes of length one.
+
+    Args:
+        path: the file, for messages.
+        image: what :func:`read_header` gave.
+
+    Raises:
+        ValueError: naming the file, if they can't be read.
+    """
+    try:
+        values = np.asarray(image.dataobj, dtype=np.float32)
+    except Exception as error:  # truncated or damaged: EOFError, zlib.error, OSError, ValueError ...
+        raise ValueError(f"{os.fspath(path)} is truncated or damaged: {first_line(error)}") from error
+    return values.reshape(values.shape[:3])
+
+
+def voxel_problem(values: NDArray[Any]) -> str | None:
+    """Return what makes voxels useless, as the end of a sentence about their file, or ``None``.
+
+    Example:
+        >>> voxel_problem(np.zeros((2, 2, 2)))
+        'must not be constant, got 0 in every voxel'
+    """
+    finite = np.isfinite(values)
+    n_bad = values.size - int(np.count_nonzero(finite))
+    if n_bad == values.size:
+        return "has no finite voxel"
+    if n_bad > MOST_NON_FINITE * values.size:
+        return (
+            f"must be finite, got {n_bad} non-finite voxels, {n_bad / values.size:.0%}; up to {MOST_NON_FINITE:.0%} "
+            "are repaired. If they are the background, set them to 0 in the file"
+        )
+    known = values[finite] if n_bad else values
+    if known.min() == known.max():
+        return f"must not be constant, got {float(known.min()):g} in every voxel"
+    return None
+
+
+def repair_non_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return voxels with the non-finite ones replaced by the mean of the finite ones around, 3x3x3, else by 0.
+
+    Example:
+        >>> values = np.full((3, 3, 3), 2.0, np.float32)
+        >>> values[1, 1, 1] = np.nan
+        >>> float(repair_non_finite(values)[1, 1, 1])
+        2.0
+    """
+    finite = np.isfinite(values)
+    known = np.where(finite, values, 0)
+    weight = ndimage.uniform_filter(finite.astype(np.float64), 3, mode="constant")
+    around = ndimage.uniform_filter(known.astype(np.float64), 3, mode="constant")
+    # a filter's sums are exact to rounding only: less than half a voxel's weight is none
+    mean = np.divide(around, weight, out=np.zeros_like(around), where=weight > 0.5 / 27)
+    return np.where(finite, values, mean).astype(np.float32)
+
+
+def _shape_problem(shape: tuple[int, ...]) -> str | None:
+    spatial = shape
+    while len(spatial) > 3 and spatial[-1] == 1:
+        spatial = spatial[:-1]
+    if math.prod(shape) == 0:
+        return f"must hold one three-dimensional volume, got none: shape {shape}"
+    if len(spatial) > 3:
+        return f"must hold one three-dimensional volume, got {math.prod(spatial[3:])} of them: shape {shape}"
+    if len(spatial) < 3 or 1 in spatial:
+        return f"must hold one three-dimensional volume, got one slice: shape {shape}"
+    if math.prod(spatial) > MOST_VOXELS:
+        return f"claims {math.prod(spatial) / 2**30:.0f} * 2^30 voxels, shape {shape}: its header is broken"
+    return None
+
+
+def _type_problem(dtype: np.dtype[Any]) -> str | None:
+    if dtype.kind not in "biuf":
+        kind = "complex numbers" if dtype.kind == "c" else "colours" if dtype.fields else str(dtype)
+        return f"must hold real numbers, got {kind}"
+    return None
+
+
+def _affine_problem(image: Any, affine: NDArray[Any] | None) -> str | None:
+    if affine is None or not np.isfinite(affine).all():
+        return f"must have a finite affine, got {None if affine is None else affine.tolist()}"
+    axes = affine[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    low, high = PLAUSIBLE_SPACING
+    if not ((spacing >= low) & (spacing <= high)).all():
+        unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
+        hint = f" (the header's unit is the {unit})" if unit in ("meter", "micron") else ""
+        sides = " x ".join(f"{side:g}" for side in spacing)
+        return f"must have voxels of {low:g} to {high:g} mm, got {sides}{hint}"
+    if abs(np.linalg.det(axes / spacing)) < 1e-3:  # the axes as directions: far from a plane, whatever the spacing
+        return f"must have an invertible affine, got {affine.tolist()}"
+    return None
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its name where it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,130 @@
+"""Every awkward kind of volume is read rightly, every broken one refused by name, and no file is changed."""
+
+import hashlib
+
+import numpy as np
+import pytest
+from awkward_volumes import READ, REFUSED, SHAPE, brain, save
+
+from monai_betavae.data import brain_transforms
+from monai_betavae.data.volumes import read_header, read_voxels, repair_non_finite, voxel_problem
+
+
+def digest(folder):
+    files = sorted(file for file in folder.rglob("*") if file.is_file())
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in files}
+
+
+def test_there_are_enough_kinds():
+    assert len(READ) + len(REFUSED) >= 20
+
+
+@pytest.mark.parametrize("kind", READ)
+@pytest.mark.filterwarnings("ignore:.*non-finite voxels")
+def test_awkward_volumes_are_read_rightly(tmp_path, kind):
+    path = READ[kind](tmp_path)
+    before = digest(tmp_path)
+    transform = brain_transforms(SHAPE, percentiles=(0, 99))
+    sample = transform({"image": str(path)})
+    # no_code.nii.gz has no orientation: nibabel takes the left for the right, as NIfTI's reader of reference does
+    expected = transform({"image": str(save(tmp_path / "expected.nii.gz", brain()))})
+    found = sample["image"].flip(1) if kind == "no orientation code" else sample["image"]
+    difference = (found - expected["image"]).abs()
+    # uint8 rounds to a step of 4 in 900, the NaN takes its neighbours' mean, the hot voxel is clipped
+    loose = {"uint8": 0.006, "one NaN": 0.03, "a hot voxel": 1.0, "int16 with a slope": 1e-3}
+    assert float(difference.max()) <= loose.get(kind, 1e-5)
+    assert int((difference > 0.006).sum()) <= 1
+    (tmp_path / "expected.nii.gz").unlink()
+    assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_broken_volumes_are_refused_by_name(tmp_path, kind):
+    writer, message, in_header = REFUSED[kind]
+    path = writer(tmp_path)
+    before = digest(tmp_path)
+    with pytest.raises(RuntimeError) as caught:  # MONAI wraps what a transform raises
+        brain_transforms(SHAPE)({"image": str(path)})
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert str(path) in str(caught.value.__cause__)
+    if in_header:
+        with pytest.raises(ValueError, match=message) as by_header:
+            read_header(path)
+        assert str(by_header.value).startswith(str(path))
+    else:
+        assert read_header(path) is not None
+    assert digest(tmp_path) == before
+
+
+@pytest.mark.parametrize("kind", [kind for kind, (_, _, in_header) in REFUSED.items() if not in_header])
+def test_what_only_voxels_tell(tmp_path, kind):
+    writer, message, _ = REFUSED[kind]
+    path = writer(tmp_path)
+    with pytest.raises(RuntimeError) as caught:
+        brain_transforms(SHAPE)({"image": str(path)})
+    with pytest.raises(ValueError, match=message):
+        raise caught.value.__cause__
+
+
+def test_isolated_nan_is_repaired_with_a_warning(tmp_path):
+    path = READ["one NaN"](tmp_path)
+    with pytest.warns(UserWarning, match=r"one_nan.nii.gz has 1 non-finite voxels"):
+        sample = brain_transforms(SHAPE)({"image": str(path)})
+    assert bool(sample["image"].isfinite().all())
+
+
+def test_repair_takes_the_mean_of_finite_neighbours():
+    values = np.zeros((5, 5, 5), np.float32)
+    values[1:4, 1:4, 1:4] = np.arange(27).reshape(3, 3, 3)
+    values[2, 2, 2], values[2, 2, 3] = np.nan, np.inf
+    around = np.delete(np.arange(27), [13, 14])
+    repaired = repair_non_finite(values)
+    assert repaired[2, 2, 2] == pytest.approx(around.mean())
+    untouched = np.isfinite(values)
+    np.testing.assert_array_equal(repaired[untouched], values[untouched])
+
+
+def test_repair_without_finite_neighbours_is_zero():
+    values = np.ones((7, 7, 7), np.float32)
+    values[2:5, 2:5, 2:5] = np.nan
+    assert repair_non_finite(values)[3, 3, 3] == 0
+
+
+def test_up_to_one_percent_is_repaired():
+    values = np.random.default_rng(0).normal(size=1000).reshape(10, 10, 10)
+    values.reshape(-1)[:10] = np.nan
+    assert voxel_problem(values) is None
+    values.reshape(-1)[:11] = np.nan
+    assert "11 non-finite voxels" in voxel_problem(values)
+
+
+def test_voxels_are_scaled_by_the_header(tmp_path):
+    path = READ["int16 with a slope"](tmp_path)
+    np.testing.assert_allclose(read_voxels(path, read_header(path)), brain(), atol=0.051)
+
+
+def test_a_mask_empties_what_is_outside(tmp_path):
+    inside = brain() > 700
+    record = {
+        "image": str(save(tmp_path / "a.nii.gz", brain() + 10)),
+        "mask": str(save(tmp_path / "mask.nii.gz", inside.astype(np.uint8))),
+    }
+    image = brain_transforms(SHAPE, mask_key="mask")(record)["image"][0].numpy()
+    np.testing.assert_array_equal(image > 0, inside)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.ones((3, 3, 3), np.uint8), "must be on the grid of"),
+        (np.zeros(SHAPE, np.uint8), "must have a voxel above 0"),
+        (None, "must have a mask's path under 'mask', got None"),
+    ],
+)
+def test_masks_that_do_not_fit(tmp_path, mask, message):
+    record = {"image": str(save(tmp_path / "a.nii.gz", brain()))}
+    if mask is not None:
+        record["mask"] = str(save(tmp_path / "mask.nii.gz", mask))
+    with pytest.raises(RuntimeError) as caught:
+        brain_transforms(SHAPE, mask_key="mask")(record)
+    assert message in str(caught.value.__cause__)
