@@ -14,12 +14,15 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from .volumes import VOLUME_SUFFIXES
+
 Record = dict[str, Any]
 
-_VOLUME_SUFFIXES = (".nii.gz", ".nii")
+# folders are searched for NIfTI only: one of FreeSurfer's holds dozens of .mgz files that are no images
+_NIFTI_SUFFIXES = (".nii.gz", ".nii")
 _ACCEPTED = (
     "a BIDS folder, a folder of NIfTI files, a datalist (.json), a table (.csv, .tsv), "
-    "a NIfTI file (.nii, .nii.gz) or a glob pattern"
+    "a volume (.nii, .nii.gz, .mgz, .mgh) or a glob pattern"
 )
 _SECTIONS = {
     "training": "training",
@@ -64,21 +67,22 @@ def discover(
     Every record is ``{"image": absolute path, "subject": id, ...covariates}``, and all records have the same
     keys; what is missing is ``None``, never NaN. ``"session"`` and ``"run"`` are added where file names have the
     BIDS entities. Identifiers from BIDS names keep their prefix (``"sub-01"``, ``"ses-1"``, ``"run-1"``); a file
-    without a ``sub-`` in its name or folders takes its name without suffix as subject, so a folder in which every
-    person has a ``T1.nii.gz`` needs a table with a ``subject`` column.
+    without a ``sub-`` in its name or folders takes its name without suffix as subject; in a folder where such names
+    repeat (``person/T1.nii.gz``) the folder below the root is the subject.
 
     ========================  ========================================================================================
     ``source``                what is taken
     ========================  ========================================================================================
-    BIDS folder               ``sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]``, with the columns of ``participants.tsv``;
+    BIDS folder               ``sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]``, with the columns of ``participants.tsv``
+                              and, by session, of ``sub-*/sub-*_sessions.tsv``;
                               known by ``dataset_description.json``, ``participants.tsv`` or ``sub-*/[ses-*/]anat``
     datalist (``.json``)      ``{"training": [{"image": path, ...}], "validation": ..., "test": ...}`` as in MONAI and
                               the Decathlon; plain paths as entries too; several sections give ``"split"``
     table (``.csv, .tsv``)    the column ``image_column``; ``subject`` or ``participant_id`` for the subject, if there
     folder                    its ``dataset.json``, if it has one (a Decathlon folder holds label maps as well),
                               otherwise every NIfTI file below it but hidden ones and ``derivatives``
-    glob pattern              the NIfTI files that match; ``**`` goes into folders
-    NIfTI file                that file
+    glob pattern              the NIfTI and MGH files that match; ``**`` goes into folders
+    NIfTI or MGH file         that file
     ========================  ========================================================================================
 
     Paths in a datalist or a table are relative to its folder. A column of a table is ``int`` if all its values are
@@ -149,7 +153,7 @@ def _volumes(text: str, suffix: str, image_column: str, problems: list[str]) -> 
         return _from_datalist(path, image_column, problems)
     if path.is_file() and ending in (".csv", ".tsv"):
         return _from_table(path, image_column, problems)
-    if path.is_file() and _is_volume(path.name):
+    if path.is_file() and _is_volume(path.name, VOLUME_SUFFIXES):
         return [_Volume(_record(str(path)))]
     if not path.exists() and glob.has_magic(text):
         return _from_pattern(text, problems)
@@ -170,9 +174,9 @@ def _from_directory(root: Path, suffix: str, image_column: str, problems: list[s
         return []
 
 
-def _is_volume(name: str) -> bool:
+def _is_volume(name: str, suffixes: tuple[str, ...] = _NIFTI_SUFFIXES) -> bool:
     # macOS leaves "._sub-01_T1w.nii.gz" beside the real file on foreign disks
-    return name.lower().endswith(_VOLUME_SUFFIXES) and not name.startswith(".")
+    return name.lower().endswith(suffixes) and not name.startswith(".")
 
 
 def _is_bids(root: Path) -> bool:
@@ -191,7 +195,10 @@ def _from_bids(root: Path, suffix: str, problems: list[str]) -> list[_Volume]:
         there = f"; there is {', '.join(others)}" if others else ""
         problems.append(f"no volume sub-*/[ses-*/]anat/*_{suffix}.nii[.gz] in this BIDS folder{there}")
     columns, participants = _participants(root / "participants.tsv", problems)
+    folders = dict.fromkeys(Path(image).relative_to(root).parts[0] for image in images)
+    session_columns, sessions = _sessions([root / folder for folder in folders], problems)
     unknown: Record = dict.fromkeys(columns)
+    unknown_session: Record = dict.fromkeys(session_columns)
     volumes = []
     taken: set[str] = set()
     for image in images:
@@ -200,8 +207,13 @@ def _from_bids(root: Path, suffix: str, problems: list[str]) -> list[_Volume]:
         folder = Path(image).relative_to(root).parts[0]
         if own["subject"] != folder:
             problems.append(f"{image!r} is named {own['subject']!r} but stands in the folder of {folder!r}")
-        volumes.append(_Volume({**own, **participants.get(folder, unknown), **own}))
+        visit = sessions.get((folder, own.get("session")), unknown_session)
+        # a visit's own age stands over the one at enrolment; where it is missing, that of participants.tsv is taken
+        person = participants.get(folder, unknown)
+        known = {key: value for key, value in visit.items() if value is not None or key not in person}
+        volumes.append(_Volume({**own, **person, **known, **own}))
     _warn_left_out("participants.tsv", taken.intersection(columns))
+    _warn_left_out("*_sessions.tsv", taken.intersection(session_columns))
     return volumes
 
 
@@ -259,17 +271,25 @@ def _from_folder(root: Path, problems: list[str]) -> list[_Volume]:
     images = _in_natural_order(_volumes_below(root))
     if not images:
         problems.append("no .nii or .nii.gz file in this folder or below it")
-    return [_Volume(_record(image)) for image in images]
+    records = [_record(image) for image in images]
+    named = [record["subject"] for record in records if record["subject"] == _stem(os.path.basename(record["image"]))]
+    if len(set(named)) < len(named):
+        # person/T1.nii.gz: the folder below the root is the person
+        for record in records:
+            parts = Path(record["image"]).relative_to(root).parts
+            if len(parts) > 1 and record["subject"] == _stem(parts[-1]):
+                record["subject"] = parts[0]
+    return [_Volume(record) for record in records]
 
 
 def _from_pattern(pattern: str, problems: list[str]) -> list[_Volume]:
     # a set, because "**/**" meets the same file several times
     matches = {os.path.abspath(match) for match in glob.glob(pattern, recursive=True)}
     images = _in_natural_order(
-        match for match in matches if _is_volume(os.path.basename(match)) and not os.path.isdir(match)
+        match for match in matches if _is_volume(os.path.basename(match), VOLUME_SUFFIXES) and not os.path.isdir(match)
     )
     if not images:
-        problems.append("no .nii or .nii.gz file matches this pattern")
+        problems.append("no .nii, .nii.gz, .mgz or .mgh file matches this pattern")
     return [_Volume(_record(image)) for image in images]
 
 
@@ -409,6 +429,36 @@ def _participants(path: Path, problems: list[str]) -> tuple[list[str], dict[str,
     return covariates, participants
 
 
+def _sessions(folders: Iterable[Path], problems: list[str]) -> tuple[list[str], dict[tuple[str, str | None], Record]]:
+    """Return the covariates' names and, by subject and session, their values, from the subjects' sessions tables."""
+    keys: list[tuple[str, str | None]] = []
+    merged: list[_Row] = []
+    columns: dict[str, None] = {}
+    for folder in folders:
+        path = folder / f"{folder.name}_sessions.tsv"
+        if not os.path.lexists(path):
+            continue
+        own_columns, rows = _read_table(path, problems)
+        if rows and "session_id" not in own_columns:
+            problems.append(f"{path.name}: no column 'session_id'; the columns there are: {', '.join(own_columns)}")
+            continue
+        columns.update(dict.fromkeys(column for column in own_columns if column != "session_id"))
+        for row in rows:
+            identifier = row.cells["session_id"]
+            key = (folder.name, identifier if identifier.startswith("ses-") else f"ses-{identifier}")
+            if not identifier:
+                problems.append(f"{row.place}: no session_id")
+            elif key in keys:
+                problems.append(
+                    f"{row.place}: session {identifier!r} is listed before, in {merged[keys.index(key)].place}"
+                )
+            keys.append(key)
+            merged.append(row)
+    # typed together: "007" in one subject's table makes a column text in all
+    rows = [_Row({column: row.cells.get(column, "") for column in columns}, row.place) for row in merged]
+    return list(columns), dict(zip(keys, _typed_rows(rows, list(columns), ()), strict=True))
+
+
 # ---- records ----
 
 
@@ -438,7 +488,7 @@ def _folder_entity(name: str, image: str) -> str | None:
 
 
 def _stem(name: str) -> str:
-    ending = next((ending for ending in _VOLUME_SUFFIXES if name.lower().endswith(ending)), None)
+    ending = next((ending for ending in VOLUME_SUFFIXES if name.lower().endswith(ending)), None)
     return name[: -len(ending)] if ending else os.path.splitext(name)[0]
 
 

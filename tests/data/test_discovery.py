@@ -116,6 +116,36 @@ def test_a_derivative_dataset_can_be_the_source(tmp_path):
     assert [record["subject"] for record in discover(root)] == ["sub-1"]
 
 
+def test_sessions_tables_are_joined_by_session(tmp_path):
+    touch(
+        tmp_path,
+        *(f"sub-{s}/ses-{v}/anat/sub-{s}_ses-{v}_T1w.nii.gz" for s in (1, 2) for v in (1, 2)),
+        "sub-3/anat/sub-3_T1w.nii.gz",
+    )
+    (tmp_path / "participants.tsv").write_text("participant_id\tsex\tage\nsub-1\tF\t30\nsub-2\tM\t40\nsub-3\tF\t50\n")
+    (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("session_id\tage\tscore\nses-1\t30.5\t3\nses-2\tn/a\t4\n")
+    (tmp_path / "sub-2" / "sub-2_sessions.tsv").write_text("session_id\tsite\n2\tA\n")
+    found = {(r["subject"], r["session"]): (r["sex"], r["age"], r["score"], r["site"]) for r in discover(tmp_path)}
+    assert found == {
+        ("sub-1", "ses-1"): ("F", 30.5, 3, None),
+        ("sub-1", "ses-2"): ("F", 30, 4, None),
+        ("sub-2", "ses-1"): ("M", 40, None, None),
+        ("sub-2", "ses-2"): ("M", 40, None, "A"),
+        ("sub-3", None): ("F", 50, None, None),
+    }
+
+
+def test_sessions_tables_that_cannot_be_used(tmp_path):
+    for subject in ("sub-1", "sub-2"):
+        touch(tmp_path, f"{subject}/ses-1/anat/{subject}_ses-1_T1w.nii.gz")
+    (tmp_path / "sub-1" / "sub-1_sessions.tsv").write_text("visit\tage\nses-1\t3\n")
+    (tmp_path / "sub-2" / "sub-2_sessions.tsv").write_text("session_id\tage\nses-1\t3\n1\t4\nn/a\t5\n\t6\n")
+    message = refused(tmp_path)
+    assert "sub-1_sessions.tsv: no column 'session_id'; the columns there are: visit, age" in message
+    assert "sub-2_sessions.tsv, line 3: session '1' is listed before, in sub-2_sessions.tsv, line 2" in message
+    assert "sub-2_sessions.tsv, line 5: no session_id" in message
+
+
 def test_participants_without_the_prefix_are_joined(tmp_path):
     touch(tmp_path, "sub-01/anat/sub-01_T1w.nii.gz")
     (tmp_path / "participants.tsv").write_text("participant_id\tage\n01\t44\n")
@@ -461,7 +491,7 @@ def test_folder_in_natural_order_without_hidden_files_and_derivatives(tmp_path):
     )
     records = discover(tmp_path)
     assert names(records, tmp_path) == ["a/2/x.nii.gz", "a/10/x.nii.gz", "b9.NII", "b10.nii.gz"]
-    assert [record["subject"] for record in records] == ["x", "x", "b9", "b10"]
+    assert [record["subject"] for record in records] == ["a", "a", "b9", "b10"]
 
 
 def test_folder_subjects_from_bids_names(tmp_path):
@@ -532,7 +562,7 @@ def test_source_that_is_not_there(tmp_path):
 def test_nothing_found(tmp_path):
     touch(tmp_path, "notes.txt")
     assert "no .nii or .nii.gz file in this folder or below it" in refused(tmp_path)
-    assert "no .nii or .nii.gz file matches this pattern" in refused(tmp_path / "*")
+    assert "no .nii, .nii.gz, .mgz or .mgh file matches this pattern" in refused(tmp_path / "*")
 
 
 @pytest.mark.parametrize("name", ["suffix", "image_column"])
@@ -540,3 +570,23 @@ def test_nothing_found(tmp_path):
 def test_names_must_be_strings(tmp_path, name, value):
     with pytest.raises(ValueError, match=rf"`{name}` must be a non-empty string, got {value!r}"):
         discover(tmp_path, **{name: value})
+
+
+def test_names_that_repeat_leave_the_folder_as_the_subject(tmp_path):
+    touch(tmp_path, "anna/T1.nii.gz", "anna/late/T1.nii.gz", "ben/T1.nii.gz", "ben/FLAIR.nii.gz", "extra.nii.gz")
+    found = {os.path.relpath(record["image"], tmp_path): record["subject"] for record in discover(tmp_path)}
+    assert found == {
+        "anna/T1.nii.gz": "anna",
+        "anna/late/T1.nii.gz": "anna",
+        "ben/T1.nii.gz": "ben",
+        "ben/FLAIR.nii.gz": "ben",
+        "extra.nii.gz": "extra",
+    }
+
+
+def test_one_mgz_file_and_a_pattern_of_them(tmp_path):
+    touch(tmp_path, "sub-1/mri/brain.mgz", "sub-2/mri/brain.mgz")
+    assert discover(tmp_path / "sub-1" / "mri" / "brain.mgz")[0]["subject"] == "sub-1"
+    assert [record["subject"] for record in discover(tmp_path / "sub-*" / "mri" / "brain.mgz")] == ["sub-1", "sub-2"]
+    (tmp_path / "list.csv").write_text("image\nsub-2/mri/brain.mgz\n")
+    assert discover(tmp_path / "list.csv")[0]["subject"] == "sub-2"
