@@ -1,5 +1,7 @@
 """From files on disk to tensors: discovery, checks, splits, transforms, caches, order, and the simulated cohort."""
 
+from .augmentation import AugmentedDataset, augmentation
+from .caching import DiskCacheDataset, cached_dataset
 from .checking import check_volumes
 from .discovery import discover
 from .sampling import GlobalOrder
@@ -8,9 +10,13 @@ from .splits import split_subjects
 from .transforms import RestoreVolume, brain_transforms
 
 __all__ = [
+    "AugmentedDataset",
+    "DiskCacheDataset",
     "GlobalOrder",
     "RestoreVolume",
+    "augmentation",
     "brain_transforms",
+    "cached_dataset",
     "check_volumes",
     "discover",
     "simulate_cohort",
