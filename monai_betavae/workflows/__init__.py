@@ -1,5 +1,6 @@
 """Where the parts meet: what the bundle's configs, and scripts beside them, call."""
 
+from .data_checks import check_data, check_held_out, checked_records, volume_dataset
 from .evaluation import ReconstructionEvaluation, check_evaluation
 from .generation import PriorSampling, check_generation
 from .inference import InferenceRecords, VolumeInference, check_inference
@@ -14,17 +15,21 @@ __all__ = [
     "PriorSampling",
     "ReconstructionEvaluation",
     "VolumeInference",
+    "check_data",
     "check_evaluation",
     "check_generation",
+    "check_held_out",
     "check_inference",
     "check_parts",
     "check_resumed",
     "check_run",
     "check_settings",
+    "checked_records",
     "grid_affine",
     "load_weights",
     "split_records",
     "train",
     "trained_settings",
     "training_records",
+    "volume_dataset",
 ]

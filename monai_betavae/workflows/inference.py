@@ -16,6 +16,7 @@ from torch import nn
 from ..batches import check_images, image_tensor, item_names
 from ..data import discover
 from ..files import atomic_path
+from .data_checks import refuse_bad_headers
 from .records import SPLIT_FILE, Record, read_split
 from .trained_model import check_outputs
 
@@ -67,6 +68,7 @@ def _find_records(
 ) -> list[Record]:
     if dataset_dir is not None:
         records = discover(dataset_dir)
+        refuse_bad_headers(records)
         print(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
         return records
     path = Path(training_output_dir) / SPLIT_FILE

@@ -11,6 +11,7 @@ from typing import Any
 
 from lightning.pytorch.utilities import rank_zero_only
 
+from .._checks import check_integer
 from ..data import discover, simulate_cohort, split_subjects
 from ..files import atomic_path
 
@@ -105,6 +106,10 @@ def split_records(
     fractions: Sequence[float],
     seed: int,
     resumed_dir: str | os.PathLike[str] | None = None,
+    *,
+    stratify: str | Sequence[str] | None = None,
+    n_folds: int | None = None,
+    fold: int = 0,
 ) -> Split:
     """Split records into training, validation and test by subject.
 
@@ -116,6 +121,10 @@ def split_records(
         fractions: of subjects in training, validation and test; used if the records don't say.
         seed: of the split.
         resumed_dir: folder of the run that is resumed; its split.json must be the same split.
+        stratify: covariates by which the parts are to be alike.
+        n_folds: number of folds of a cross-validation, at least 2: subjects of fold ``fold`` are the test part, the
+            others are divided as the first two ``fractions`` say. What the records say isn't taken then.
+        fold: which of them, from 0.
 
     Raises:
         ValueError: if there are too few subjects, a subject is in two parts, or a resumed run was split otherwise.
@@ -123,7 +132,7 @@ def split_records(
     if len(fractions) != len(PARTS):
         raise ValueError(f"`fractions` must be three numbers, of {', '.join(PARTS)}, got {list(fractions)}.")
     stated = {record.get("split") for record in records}
-    given = stated <= set(PARTS) and "training" in stated
+    given = n_folds is None and stated <= set(PARTS) and "training" in stated
     if given:
         split = {part: [record for record in records if record["split"] == part] for part in PARTS}
         seen: dict[str, str] = {}
@@ -132,13 +141,37 @@ def split_records(
                 other = seen.setdefault(record["subject"], part)
                 if other != part:
                     raise ValueError(f"Subject {record['subject']} must be in one part, got {other} and {part}.")
+    elif n_folds is None:
+        split = split_subjects(records, dict(zip(PARTS, fractions, strict=True)), seed, stratify)
     else:
-        split = split_subjects(records, dict(zip(PARTS, fractions, strict=True)), seed)
+        split = _fold(records, fractions, seed, stratify, check_integer("n_folds", n_folds, minimum=2), fold)
     if resumed_dir is not None:
         _check_same_split(split, Path(resumed_dir) / SPLIT_FILE)
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
     say(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     return split
+
+
+def _fold(
+    records: Sequence[Record],
+    fractions: Sequence[float],
+    seed: int,
+    stratify: str | Sequence[str] | None,
+    n_folds: int,
+    fold: int,
+) -> Split:
+    """Return the split of one fold; the folds' test parts share no subject and are all subjects together."""
+    if check_integer("fold", fold, minimum=0) >= n_folds:
+        raise ValueError(f"`fold` must be an integer from 0 to {n_folds - 1} for {n_folds} folds, got {fold}.")
+    folds = split_subjects(records, [1 / n_folds] * n_folds, seed, stratify)
+    kept = {id(record) for number, members in enumerate(folds) if number != fold for record in members}
+    others = [record for record in records if id(record) in kept]
+    training, validation = fractions[:2]
+    if validation == 0:
+        return {"training": others, "validation": [], "test": list(folds[fold])}
+    share = training / (training + validation)
+    parts = split_subjects(others, {"training": share, "validation": 1 - share}, seed, stratify)
+    return {**parts, "test": list(folds[fold])}
 
 
 def _check_same_split(split: Split, path: Path) -> None:

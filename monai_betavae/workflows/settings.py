@@ -103,8 +103,9 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
 
 
 def unwrapped(error: BaseException) -> BaseException:
-    """Return the error that MONAI's "Failed to evaluate" and "Failed to instantiate" stand around."""
-    while isinstance(error, RuntimeError) and str(error).startswith("Failed to ") and error.__cause__ is not None:
+    """Return the error that MONAI's "Failed to evaluate", "Failed to instantiate" and "applying" stand around."""
+    wrapping = ("Failed to ", "applying transform ")
+    while isinstance(error, RuntimeError) and str(error).startswith(wrapping) and error.__cause__ is not None:
         error = error.__cause__
     return error
 

@@ -15,6 +15,7 @@ import lightning.pytorch as pl
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ..batches import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
@@ -79,16 +80,17 @@ def train(
         resume: whether to continue from ``<ckpt_dir>/last.ckpt``.
     """
     output_dir, ckpt_dir = Path(output_dir), Path(ckpt_dir)
+    plain_dataloader = _without_augmentation(train_dataloader)
     _say_scale(estimator, preprocessing["spatial_shape"], trainer)
     if resume:
         _say_resumed(ckpt_dir / RESUME_FILE, trainer.max_epochs)
     else:
-        _start_warm(estimator, train_dataloader, seed)
+        _start_warm(estimator, plain_dataloader, seed)
     if trainer.is_global_zero:
         if not (resume and (output_dir / SPLIT_FILE).is_file()):
             write_split(split, output_dir / SPLIT_FILE)
         if not (resume and (ckpt_dir / SETTINGS_FILE).is_file()):
-            affine = common_affine(_affines(train_dataloader), **preprocessing)
+            affine = common_affine(_affines(plain_dataloader), **preprocessing)
             write_settings(network, preprocessing, affine, ckpt_dir / SETTINGS_FILE)
     with warnings.catch_warnings(), seeded(seed):
         for message in KNOWN_NOISE:
@@ -102,7 +104,13 @@ def train(
         )
     if trainer.is_global_zero:
         network.load_state_dict(load_weights_only(ckpt_dir / MODEL_FILE))
-        _finish(estimator, train_dataloader, test_dataset, split, output_dir, ckpt_dir, preprocessing, seed)
+        _finish(estimator, plain_dataloader, test_dataset, split, output_dir, ckpt_dir, preprocessing, seed)
+
+
+def _without_augmentation(loader: Any) -> Any:
+    """Return a loader of the volumes as they are: what the output starts at, and what PCA sees, isn't augmented."""
+    plain = getattr(getattr(loader, "dataset", None), "plain", None)
+    return loader if plain is None else DataLoader(plain, batch_size=loader.batch_size)
 
 
 def _start_warm(estimator: VAE, loader: Iterable[Any], seed: int | None) -> None:

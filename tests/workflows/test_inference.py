@@ -35,7 +35,7 @@ def test_records_need_data_or_a_training_run(tmp_path):
 
 def test_records_are_the_held_out_or_those_of_the_data(tmp_path, capsys):
     for name in ("a", "b", "c"):
-        (tmp_path / f"{name}.nii.gz").touch()
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
     held_out = [{"image": str(tmp_path / f"{name}.nii.gz"), "subject": name} for name in "ab"]
     (tmp_path / "split.json").write_text(json.dumps({"training": [], "validation": [], "test": held_out}))
     records = InferenceRecords(None, tmp_path)

@@ -118,3 +118,25 @@ def test_a_resumed_run_keeps_its_split(tmp_path):
 def test_fractions_are_three():
     with pytest.raises(ValueError, match=r"`fractions` must be three numbers, .*got \[0\.5, 0\.25\]"):
         split_records(records(10), [0.5, 0.25], 0)
+
+
+def test_folds_share_no_subject_and_are_everyone():
+    everyone = [{**record, "sex": "FM"[i % 2]} for i, record in enumerate(records(20))]
+    splits = [split_records(everyone, (0.8, 0.2, 0.0), 3, stratify="sex", n_folds=5, fold=fold) for fold in range(5)]
+    tested = [record["subject"] for split in splits for record in split["test"]]
+    assert sorted(tested) == sorted(record["subject"] for record in everyone)
+    for split in splits:
+        parts = [{record["subject"] for record in split[part]} for part in ("training", "validation", "test")]
+        assert [len(part) for part in parts] == [13, 3, 4]
+        assert len(set.union(*parts)) == 20
+        assert sum(record["sex"] == "F" for record in split["test"]) == 2
+
+
+def test_folds_without_validation():
+    split = split_records(records(9), (1.0, 0.0, 0.0), 0, n_folds=3, fold=2)
+    assert [len(split[part]) for part in ("training", "validation", "test")] == [6, 0, 3]
+
+
+def test_a_fold_that_is_none():
+    with pytest.raises(ValueError, match="`fold` must be an integer from 0 to 4 for 5 folds, got 5"):
+        split_records(records(20), (0.8, 0.2, 0.0), 0, n_folds=5, fold=5)

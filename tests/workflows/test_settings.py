@@ -93,12 +93,12 @@ def test_unknown_arguments_of_a_part():
 
 
 def test_arguments_of_parts_that_monai_finds_by_itself():
-    assert refused(validate__dataset__cache_rte=0.5) == (
-        "'validate#dataset#cache_rte' isn't an argument of CacheDataset; did you mean 'cache_rate'?"
+    assert refused(train__dataloader__pin_memry=True) == (
+        "'train#dataloader#pin_memry' isn't an argument of DataLoader; did you mean 'pin_memory'?"
     )
     assert "'train#dataloader#batch_siz' isn't an argument of DataLoader" in refused(train__dataloader__batch_siz=2)
     accepted(train__dataloader__drop_last=True, train__dataloader__pin_memory=True)  # torch's, through MONAI's
-    accepted(validate__dataset__cache_rate=0.5)
+    accepted(validate__dataset__cache="none")
 
 
 def test_a_dictionary_that_replaces_too_much():
