@@ -105,6 +105,8 @@ def start_docs_commands(commands, checkout, data):
         "contact_sheet.py": "sheet",
         "--resume": "resume",
         "--beta": "override",
+        "run check": "check",
+        "--n_folds": "fold",
         "torch.distributed.run": "torchrun",
         "--train#trainer#devices": "two",
         "mlflow": "mlflow",
@@ -131,7 +133,7 @@ def start_docs_commands(commands, checkout, data):
     assert set(started) == set(names.values()), "the docs have lost a command"
     first = ["train", "two", "override", "resume"]
     for name in [*first, *(name for name in started if name not in first)]:
-        after = () if name in ("train", "two", "override", "sheet", "verify") else ("train",)
+        after = () if name in ("train", "two", "override", "check", "fold", "sheet", "verify") else ("train",)
         if name not in (*first, "torchrun", "mlflow", "sheet", "verify"):
             after = ("train", "resume")
         environment = {"MLFLOW_ALLOW_FILE_STORE": "true"} if name == "mlflow" else {}
@@ -188,6 +190,9 @@ def commands(place):
     # line 4
     command = ("--config_file", bundle / "inference.json", "--output_dir", data / "held_out")
     runner("run", "run", "run", *command, after=("train", "resume"))
+    other = ("--dataset_dir", data / "bids", "--ckpt_dir", data / "beta4", "--training_output_dir", data / "beta4")
+    command = ("--config_file", bundle / "evaluate.json", *other, "--output_dir", data / "trained")
+    runner("trained subjects", "run", "evaluation", *command, after=("override",))
     # line 5
     training("existing", bundle / "train.json", after=("train", "resume"))
     training("resume another", bundle / "train.json", "--resume", True, "--latent_dim", 6, after=("train", "resume"))
@@ -407,6 +412,30 @@ def test_4_run_gives_latents_of_the_held_out(commands, place):
     assert table["subject"].tolist() == [record["subject"] for record in split["test"]]
 
 
+def test_4_check_writes_a_table(commands, place):
+    assert "can't be used" in commands.done("check")
+    table = pd.read_csv(place / "data" / "checked" / "volumes.tsv", sep="\t")
+    assert len(table) > 0
+    assert table["problem"].isna().all()
+
+
+def test_4_a_fold_with_augmentation_and_a_disk_cache(commands, place):
+    printed = commands.done("fold")
+    split = json.loads((place / "data" / "fold0" / "split.json").read_text())
+    everyone = {record["subject"] for part in split.values() for record in part}
+    assert len(split["test"]) == round(len(everyone) / 5)
+    cached = list((place / "data" / "cache").rglob("*.pt"))
+    assert len(cached) == len(everyone)
+    assert f"Split by subject: {len(split['training'])} training" in printed
+
+
+def test_4_subjects_of_the_training_are_not_scored(commands, place):
+    refused = commands["trained subjects"]
+    assert refused.returncode == 1
+    assert "of subjects that the model was trained or validated on" in refused.stderr
+    assert refused.stderr.strip().splitlines()[-1].startswith("Error: ")
+
+
 def test_4_evaluation(commands, place):
     printed = commands.done("evaluation")
     folder = place / "checkout/bundles/vae/output"
@@ -591,7 +620,7 @@ def test_9_errors_are_one_line(commands, place, name, message):
 
 
 def test_10_every_command_of_the_docs_runs(commands):
-    assert len(docs_commands()) == 15
+    assert len(docs_commands()) == 17
     for name in ("sheet", "train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
                  "mlflow", "verify", "torchscript", "onnx", "program", "zoo"):  # fmt: skip
         commands.done(name)
