@@ -86,10 +86,21 @@ def refuse_bad_headers(records: Sequence[Record], advice: str = "") -> None:
         raise ValueError(f"{_listed(bad)} {advice}".rstrip())
 
 
-def check_data(records: Sequence[Record], output_dir: str | os.PathLike[str]) -> None:
-    """Check every volume, voxels too; print a summary and write ``<output_dir>/volumes.tsv``, a row per volume."""
-    table = check_volumes(records)
+def check_data(records: Sequence[Record], output_dir: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Check every volume, voxels too; print a summary and write ``<output_dir>/volumes.tsv``, a row per volume.
+
+    Args:
+        records: the records of all volumes.
+        output_dir: folder of the table.
+        overwrite: whether an existing table may be replaced.
+
+    Raises:
+        ValueError: if there is a table and it may not be replaced.
+    """
     path = Path(output_dir) / VOLUMES_FILE
+    if path.exists() and not overwrite:
+        raise ValueError(f"{path} exists; give --overwrite True to replace it, or another folder with --output_dir.")
+    table = check_volumes(records)
     _write(table, path)
     print(f"{summary(table)}\nTable: {path}")
 

@@ -72,6 +72,10 @@ def test_check_data_writes_a_table(mixed, tmp_path, capsys):
     assert list(table["subject"]) == [record["subject"] for record in mixed]
     assert table["problem"].notna().sum() == 2
     assert "6 checked, 2 can't be used" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"volumes\.tsv exists; give --overwrite True"):
+        check_data(mixed, tmp_path / "out")
+    check_data(mixed[:1], tmp_path / "out", overwrite=True)
+    assert len(pd.read_csv(tmp_path / "out" / "volumes.tsv", sep="\t")) == 1
 
 
 def test_errors_that_are_no_volumes_stay_what_they_are(records):
