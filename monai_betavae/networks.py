@@ -544,9 +544,10 @@ class _Style:
     def down(self, architecture: str, before: int, after: int, n_blocks: int) -> nn.Module:
         """Return a level that halves the grid, rounding up."""
         if architecture == "residual":
-            return ResidualUnit(  # type: ignore[no-any-return]  # monai isn't followed by mypy
+            unit: nn.Module = ResidualUnit(
                 in_channels=before, out_channels=after, strides=2, subunits=2 * n_blocks, **self.shared(after)
             )
+            return unit
         blocks = [Convolution(in_channels=before, out_channels=after, strides=2, **self.shared(after))]
         blocks += [
             Convolution(in_channels=after, out_channels=after, **self.shared(after)) for _ in range(n_blocks - 1)
@@ -583,7 +584,7 @@ def _resnet(
     name, arguments = _required("norm", style.norm_of(*channels))
     if name == "instance":
         arguments = {"affine": True, **arguments}  # MONAI's ResNet initialises the weights of its normalisations
-    network = ResNet(
+    network: nn.Module = ResNet(
         "basic",
         [n_blocks] * 4,
         list(channels),
@@ -597,7 +598,7 @@ def _resnet(
         norm=(name, arguments),
     )
     network.avgpool = nn.Identity()
-    return network  # type: ignore[no-any-return]  # monai isn't followed by mypy
+    return network
 
 
 def _densenet(
@@ -614,7 +615,7 @@ def _densenet(
         if level < levels - 1:
             width //= 2
             widths.append(width)
-    return DenseNet(  # type: ignore[no-any-return]  # monai isn't followed by mypy
+    body: nn.Module = DenseNet(
         len(shape),
         in_channels,
         1,
@@ -625,6 +626,7 @@ def _densenet(
         norm=_required("norm", style.norm_of(*widths)),
         dropout_prob=style.dropout,
     ).features
+    return body
 
 
 def _required(name: str, value: NamedLayer | None) -> NamedLayer:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
+from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from .files import atomic_path
@@ -54,6 +54,7 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
             # over less than a decade powers of ten are hard to read
             for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
                 each(LogFormatter(minor_thresholds=(1, 0.4)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(title=label, xlabel="epoch")
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)

@@ -10,7 +10,7 @@ import monai_betavae.principal_components as components_module
 import monai_betavae.warm_start as warm_start_module
 from monai_betavae import VAE, build_vae
 from monai_betavae.networks import build_network
-from monai_betavae.principal_components import principal_components, varying_voxels
+from monai_betavae.principal_components import TrainingVolumes, principal_components, varying_voxels
 from monai_betavae.warm_start import check_started, displaced, likelihood_variance, warm_start
 
 SHAPE = (12, 14, 10)
@@ -49,17 +49,6 @@ def started(kind, volumes, latent_dim=4, **arguments):
 
 def sse(vae, volumes):
     return float((vae.reconstruct(volumes).detach() - volumes).square().sum())
-
-
-class Volumes(list):
-    """Volumes as what principal_components reads: batches of a known shape."""
-
-    @property
-    def shape(self):
-        return list(self[0].shape[1:])
-
-    def batches(self):
-        yield from self
 
 
 @pytest.mark.parametrize("kind", ["mean", "linear", "deformable"])
@@ -186,7 +175,8 @@ def test_volumes_that_do_not_differ_are_reconstructed():
 
 def test_a_large_beta_leaves_weak_dimensions_inactive():
     volumes = blobs()
-    variances = principal_components(Volumes([volumes]), 4).eigenvalues
+    read = TrainingVolumes(DataLoader(volumes, batch_size=8), len(volumes), list(volumes.shape[1:]), "image")
+    variances = principal_components(read, 4).eigenvalues
     beta = 2 * float(variances[1] + variances[2]) / 2
     vae = started("linear", volumes, beta=beta)
     scale = vae.encode(volumes).scale[0].detach()

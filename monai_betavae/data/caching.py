@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from pathlib import Path
-from types import CodeType
+from types import CellType, CodeType
 from typing import Any
 
 import monai
@@ -32,6 +34,9 @@ MEMORY_SHARE = 0.5
 
 LEFT_BY_USE = {"filenames", "_tracing"}
 """Attributes that MONAI's readers and transforms get when they are used: no settings."""
+
+VERSIONED = {"builtins", "abc", "collections", "functools", "monai", "nibabel", "numpy", "torch", "typing"}
+"""Packages whose classes are known by name; of others the methods' code is part of a fingerprint."""
 
 FORMAT = 1
 """Number of the files' format: another one makes a cache of its own."""
@@ -102,10 +107,11 @@ class DiskCacheDataset(PersistentDataset):
     """MONAI's ``PersistentDataset``, made so that what it gives is never stale and never half written.
 
     A sample lies in ``<cache_dir>/<transforms>/<record>.pt``. The first name is a digest of the deterministic
-    transforms with all their settings and the versions of monai and this package, the second of the record and of size
-    and times of the files that it names: a change of preprocessing, or of a file, makes a new sample. Files are written
-    to a temporary name and renamed, so a run that is killed costs the volume it was at, and several processes may share
-    a folder. One that can't be read is made again. Loading executes nothing (``weights_only``).
+    transforms with all their settings, the methods of those that aren't MONAI's (what these call is known by name
+    only), and the versions of monai and this package; the second of the record, and of size and times of the files
+    that it names. So a change of preprocessing, or of a file, makes a new sample. Files are written to a temporary name
+    and renamed: a run that is killed costs the volume it was at, and several processes may share a folder. A file that
+    can't be read is made again. Loading executes nothing (``weights_only``).
 
     Args:
         data: records.
@@ -250,7 +256,8 @@ def fingerprint(content: Any) -> str:
         >>> one == other, one == fingerprint(ScaleIntensity(maxv=1.0))
         (False, True)
     """
-    described = [FORMAT, monai.__version__, _described(content, ())]
+    own_version = sys.modules["monai_betavae"].__version__  # imported, it would turn the layers upside down
+    described = [FORMAT, monai.__version__, own_version, _described(content, ())]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
@@ -275,39 +282,66 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
         return ["array", str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, np.random.RandomState | np.random.Generator | torch.Generator):
         return type(value).__name__  # where it stands changes with every draw
-    if isinstance(value, type | CodeType) or (callable(value) and hasattr(value, "__qualname__")):
+    if isinstance(value, type):
+        return _described_class(value, inside)
+    if isinstance(value, CodeType) or (callable(value) and hasattr(value, "__qualname__")):
         return _described_code(value, inside)
+    if isinstance(value, functools.partial):
+        return ["partial", _described([value.func, value.args, value.keywords], inside)]
     if isinstance(value, os.PathLike):
         return ["path", os.fspath(value)]
     attributes = {name: entry for name, entry in getattr(value, "__dict__", {}).items() if name not in LEFT_BY_USE}
     if not attributes:
         attributes = {"value": str(value)} if "object at 0x" not in str(value) else {}
-    return [f"{type(value).__module__}.{type(value).__qualname__}", _described(attributes, inside)]
+    return [_described_class(type(value), inside), _described(attributes, inside)]
+
+
+def _described_class(kind: type, above: tuple[int, ...]) -> Any:
+    """Return a class by its name, and by its methods' code where no version stands for it: a transform of one's own."""
+    methods = [
+        [name, _described_code(method, above)]
+        for parent in kind.__mro__
+        if parent.__module__.partition(".")[0] not in VERSIONED
+        for name, method in sorted(vars(parent).items())
+        if hasattr(method, "__code__")
+    ]
+    return [f"{kind.__module__}.{kind.__qualname__}", methods]
 
 
 def _described_code(value: Any, above: tuple[int, ...]) -> Any:
-    """Return a function by its code, so that another body is another function; a class or a builtin by its name."""
+    """Return a function by its code, so that another body is another function; a builtin by its name."""
     code = value if isinstance(value, CodeType) else getattr(value, "__code__", None)
     if code is None:
         return [getattr(value, "__module__", ""), getattr(value, "__qualname__", str(value))]
-    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or ()]
+    cells = [cell.cell_contents for cell in getattr(value, "__closure__", None) or () if cell != CellType()]
+    around = [cells, getattr(value, "__defaults__", None), getattr(value, "__kwdefaults__", None)]
+    if getattr(value, "__self__", None) is not None:
+        around.append(value.__self__)
     constants = [_described(constant, above) for constant in code.co_consts]
-    return [code.co_name, code.co_code.hex(), list(code.co_names), constants, _described(cells, above)]
+    return [code.co_name, code.co_code.hex(), list(code.co_names), constants, _described(around, above)]
 
 
-def _stamps(record: Mapping[str, Any]) -> Iterator[list[Any]]:
+def _stamps(value: Any) -> Iterator[list[Any]]:
     """Yield size and times of each file that a record names, and of those in a folder that it names."""
-    for value in record.values():
-        if isinstance(value, str | os.PathLike) and os.path.isabs(value):
-            for path in _files_of(os.fspath(value)):
-                status = os.stat(path)
-                yield [path, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for entry in value:
+            yield from _stamps(entry)
+    elif isinstance(value, str | os.PathLike):
+        for path in _files_of(os.fspath(value)):
+            status = os.stat(path)
+            yield [path, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 
 
-def _files_of(path: str) -> list[str]:
-    if os.path.isdir(path):
-        return sorted(os.path.join(path, name) for name in os.listdir(path))
-    return [path] if os.path.exists(path) else []
+def _files_of(path: Any) -> list[Any]:
+    # a covariate such as "left" may happen to be called like a folder of the working directory: only whole paths count
+    paths = sorted(os.path.join(path, name) for name in os.listdir(path)) if _is_folder(path) else [path]
+    return [each for each in paths if os.path.isfile(each)]
+
+
+def _is_folder(path: Any) -> bool:
+    return os.path.isabs(path) and os.path.isdir(path)
 
 
 def _flat(transform: Any) -> Compose:
@@ -339,6 +373,8 @@ def _fitting(
     where = "memory" if free is None or needed <= MEMORY_SHARE * free else "disk"
     of = "" if free is None else f", {free / 2**30:.1f} GiB are free"
     folder = f" ({cache_dir})" if where == "disk" else ""
+    if os.environ.get("LOCAL_RANK", "0") != "0":
+        return where  # the first process says it
     print(
         f"Cache: {len(data)} volumes of {each / 2**20:.1f} MiB, {needed / 2**30:.2f} GiB in all{of}: "
         f"kept {'in memory' if where == 'memory' else 'on disk'}{folder}"

@@ -160,7 +160,8 @@ def check_held_out(
     for part in ("training", "validation"):
         for record in split[part]:
             used[os.path.realpath(record["image"])] = part
-            used[f"subject {record.get('subject')}"] = part
+            if record.get("subject") is not None:
+                used[f"subject {record['subject']}"] = part
     seen: list[tuple[Mapping[str, Any], str]] = []
     for scored in records:
         where = used.get(os.path.realpath(scored["image"])) or used.get(f"subject {scored.get('subject')}")

@@ -164,8 +164,7 @@ def _fold(
     if check_integer("fold", fold, minimum=0) >= n_folds:
         raise ValueError(f"`fold` must be an integer from 0 to {n_folds - 1} for {n_folds} folds, got {fold}.")
     folds = split_subjects(records, [1 / n_folds] * n_folds, seed, stratify)
-    kept = {id(record) for number, members in enumerate(folds) if number != fold for record in members}
-    others = [record for record in records if id(record) in kept]
+    others = [record for number, members in enumerate(folds) if number != fold for record in members]
     training, validation = fractions[:2]
     if validation == 0:
         return {"training": others, "validation": [], "test": list(folds[fold])}

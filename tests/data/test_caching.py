@@ -1,8 +1,10 @@
 """Caches: what they give is what the transforms give, never stale, never half written."""
 
+import functools
 import multiprocessing
 import os
 import signal
+import sys
 import time
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 import torch
 from awkward_volumes import SHAPE, brain, save
 from monai.data import CacheDataset, Dataset
-from monai.transforms import Compose, Lambda, RandGaussianNoised, ScaleIntensityd
+from monai.transforms import Compose, Lambda, RandGaussianNoised, ScaleIntensityd, Transform
 
 from monai_betavae.data import DiskCacheDataset, brain_transforms, cached_dataset, caching
 from monai_betavae.data.caching import fingerprint
@@ -111,6 +113,42 @@ def test_a_changed_setting_makes_new_samples(records, tmp_path):
         dataset = DiskCacheDataset(records, steps, tmp_path / "cache", progress=False)
         equal(dataset[0], steps(records[0]))
     assert len(list((tmp_path / "cache").iterdir())) == 3
+
+
+def test_the_changed_code_of_ones_own_transform_makes_new_samples(tmp_path):
+    def kind(factor):
+        class Scale(Transform):
+            if factor == 2:
+
+                def __call__(self, data):
+                    return {"image": data["image"] * 2}
+
+            else:
+
+                def __call__(self, data):
+                    return {"image": data["image"] * 3}
+
+        return Scale()
+
+    data = [{"image": torch.ones(1, 2, 2, 2)}]
+    for factor in (2, 3):
+        dataset = DiskCacheDataset(data, Compose([kind(factor)]), tmp_path, progress=False)
+        assert float(dataset[0]["image"].max()) == factor
+
+
+def test_a_relative_path_is_read_again_when_its_file_changes(records, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path / "volumes")
+    record = {"image": "sub-0.nii.gz"}
+    DiskCacheDataset([record], TRANSFORMS, tmp_path / "cache", progress=False)
+    save(tmp_path / "volumes" / "sub-0.nii.gz", brain()[::-1].copy())
+    dataset = DiskCacheDataset([record], TRANSFORMS, tmp_path / "cache", progress=False)
+    equal(dataset[0], TRANSFORMS(record))
+
+
+def test_another_version_of_this_package_makes_new_samples(monkeypatch):
+    before = fingerprint(TRANSFORMS)
+    monkeypatch.setattr(sys.modules["monai_betavae"], "__version__", "0.0.0")
+    assert fingerprint(TRANSFORMS) != before
 
 
 def test_a_changed_record_makes_a_new_sample(records, tmp_path):
@@ -233,7 +271,7 @@ def test_fingerprints():
     distinct = [
         None, True, 1, 1.0, "1", [1], {"a": 1}, {"a": 2}, {1}, np.ones(2), np.ones(3), np.ones(2, np.float32),
         torch.zeros(2), ScaleIntensityd("image"), ScaleIntensityd("label"), ScaleIntensityd("image", maxv=2.0),
-        add, add_more, Compose([]), int, float,
+        add, add_more, functools.partial(add, 1), functools.partial(add, 2), Compose([]), int, float,
     ]  # fmt: skip
     digests = [fingerprint(value) for value in distinct]
     assert len(set(digests)) == len(distinct)
