@@ -3,6 +3,7 @@
 from .augmentation import AugmentedDataset, augmentation
 from .caching import DiskCacheDataset, cached_dataset
 from .checking import check_volumes
+from .cohorts import decathlon, ixi, oasis_vbm
 from .discovery import discover
 from .sampling import GlobalOrder
 from .simulation import simulate_cohort
@@ -18,7 +19,10 @@ __all__ = [
     "brain_transforms",
     "cached_dataset",
     "check_volumes",
+    "decathlon",
     "discover",
+    "ixi",
+    "oasis_vbm",
     "simulate_cohort",
     "split_subjects",
 ]

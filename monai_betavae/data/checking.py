@@ -122,7 +122,7 @@ def _described(record: Mapping[str, Any], image_key: str, voxels: bool) -> dict[
     path = os.fspath(record[image_key])
     row: dict[str, Any] = {"subject": record.get("subject"), "image": path, "problem": "", "warning": ""}
     try:
-        image = read_header(path)
+        image = read_header(path, record.get("channel"))
         spacing = np.linalg.norm(image.affine[:3, :3], axis=0)
         row["shape"] = "x".join(str(side) for side in image.shape[:3])
         row["spacing"] = "x".join(f"{side:.4g}" for side in spacing)

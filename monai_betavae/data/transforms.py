@@ -20,13 +20,15 @@ from monai.transforms import (
     MapTransform,
     Orientationd,
     ResizeWithPadOrCropd,
-    Spacing,
+    SpatialResample,
 )
 from scipy import ndimage
 
 from .._checks import check_real, check_spatial_shape
 from ..batches import plain_tensor
-from .volumes import first_line, read_header, read_voxels, repair_non_finite, voxel_problem
+from .dicom import load_series
+from .lazy_voxels import LazyVoxels
+from .volumes import first_line, open_volume, read_header, read_voxels, repair_non_finite, voxel_problem
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
@@ -98,8 +100,10 @@ def brain_transforms(
 class ReadVolumed(MapTransform):
     """Read a volume with MONAI's ``LoadImage``; refuse, by file name, one that a model can't use.
 
-    Trailing axes of length one are dropped, and integers scaled as the header says. Isolated non-finite voxels, up
-    to 1 %, are replaced by the mean of the finite ones around, with a warning that names the file.
+    A folder of one DICOM series is read by MONAI's ITK reader, and of a file with a fourth axis the volume that the
+    record names under "channel". Trailing axes of length one are dropped, and integers scaled as the header says.
+    Isolated non-finite voxels, up to 1 %, are replaced by the mean of the finite ones around, with a warning that
+    names the file.
 
     Args:
         keys: key of the file's path; the volume takes its place, float32, channel first.
@@ -118,16 +122,16 @@ class ReadVolumed(MapTransform):
         result = dict(data)
         for key in self.keys:
             path = os.fspath(data[key])
-            volume = self._read(path)
+            volume = self._read(path, data.get("channel"))
             if self.mask_key is not None:
                 volume = volume * self._read_mask(data, path, volume)
             result[key] = volume
         return result
 
-    def _read(self, path: str) -> MetaTensor:
-        read_header(path)
+    def _read(self, path: str, channel: int | None) -> MetaTensor:
+        image = read_header(path, channel)
         try:
-            volume: MetaTensor = self.load(path)
+            volume = self._load(path, image)
         except Exception as error:  # truncated or damaged: gzip, zlib and nibabel have an error each
             raise ValueError(f"{path} is truncated or damaged: {first_line(error)}") from error
         values = plain_tensor(volume).numpy()[0]
@@ -138,6 +142,15 @@ class ReadVolumed(MapTransform):
         if n_bad:
             warnings.warn(f"{path} has {n_bad} non-finite voxels; they take the mean of those around.", stacklevel=2)
             volume = MetaTensor(torch.from_numpy(repair_non_finite(values))[None], meta=volume.meta)
+        return volume
+
+    def _load(self, path: str, image: Any) -> MetaTensor:
+        if os.path.isdir(path):
+            series: MetaTensor = load_series(path)
+            return series
+        if isinstance(image.dataobj, LazyVoxels):  # one volume of several, or an array: nothing MONAI has a reader for
+            return MetaTensor(torch.from_numpy(read_voxels(path, image).copy())[None], affine=image.affine)
+        volume: MetaTensor = self.load(path)
         return volume
 
     def _read_mask(self, data: Mapping[Hashable, Any], path: str, volume: MetaTensor) -> torch.Tensor:
@@ -156,10 +169,11 @@ class ReadVolumed(MapTransform):
 
 
 class ResampleAntiAliasedd(MapTransform):
-    """Resample to a voxel size, smoothing first along each axis that becomes coarser.
+    """Resample to a voxel size about the centre of the field of view, smoothing along each axis that becomes coarser.
 
     The Gaussian's full width at half maximum is sqrt(target^2 - source^2), so that a voxel of the result has about
-    the extent of its spacing; MONAI's ``Spacing`` alone picks single voxels when it coarsens.
+    the extent of its spacing; MONAI's ``Spacing`` alone picks single voxels when it coarsens, and puts the grid of an
+    oblique volume by up to a voxel elsewhere if its affine changes by 1e-7, as from NIfTI to DICOM.
 
     Args:
         keys: key of the volume, a channel-first ``MetaTensor``.
@@ -169,7 +183,7 @@ class ResampleAntiAliasedd(MapTransform):
     def __init__(self, keys: str, spacing: Sequence[float]) -> None:
         super().__init__(keys)
         self.spacing = np.asarray(spacing, dtype=float)
-        self.resample = Spacing(pixdim=tuple(spacing), mode="bilinear", padding_mode="border")
+        self.resample = SpatialResample(mode="bilinear", padding_mode="border")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the record with its volume resampled."""
@@ -181,9 +195,23 @@ class ResampleAntiAliasedd(MapTransform):
                 widths = np.sqrt(np.maximum(self.spacing**2 - source**2, 0)) / source
                 if np.any(widths > 0):
                     volume = GaussianSmooth(sigma=tuple(widths / FWHM_PER_SIGMA))(volume)
-                volume = self.resample(volume)
+                affine, shape = _resampled_grid(volume.affine.numpy(), volume.shape[1:], source, self.spacing)
+                volume = self.resample(volume, dst_affine=torch.from_numpy(affine), spatial_size=shape)
             result[key] = volume
         return result
+
+
+def _resampled_grid(
+    affine: np.ndarray[Any, Any], shape: Sequence[int], source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], list[int]]:
+    """Return affine and shape of another voxel size: the same axes, the same centre, about the same extent."""
+    # a little more than half, so that rounding errors don't decide where the extent is n and a half voxels
+    sides = np.maximum(np.floor(np.asarray(shape) * source / target + 0.501), 1)
+    grid = affine.copy()
+    grid[:3, :3] = affine[:3, :3] / source * target
+    centre = affine[:3, :3] @ ((np.asarray(shape) - 1) / 2) + affine[:3, 3]
+    grid[:3, 3] = centre - grid[:3, :3] @ ((sides - 1) / 2)
+    return grid, [int(side) for side in sides]
 
 
 class ScaleBrainIntensityd(MapTransform):
@@ -277,7 +305,7 @@ class RestoreVolume:
             reconstruction: the model's output for one image, shape (1, ...).
             sample: that image's sample, as :func:`brain_transforms` made it.
         """
-        reference = nib.load(sample[f"{self.image_key}_path"])
+        reference = open_volume(sample[f"{self.image_key}_path"])
         values = plain_tensor(reconstruction).detach().cpu().float().numpy()[0]
         low, high = np.asarray(sample[f"{self.image_key}_range"], dtype=float)
         to_model = np.linalg.inv(np.asarray(sample[f"{self.image_key}_affine"], dtype=float)) @ reference.affine
@@ -300,7 +328,7 @@ def _like(reference: Any, values: np.ndarray[Any, np.dtype[np.float32]]) -> Any:
         header = copy.deepcopy(reference.header)
         header.set_data_dtype(np.float32)
         header["cal_min"] = header["cal_max"] = 0
-        image = type(reference)(values, None, header)
+        image = type(reference)(values, reference.affine, header)  # nibabel leaves a header that says so as it is
         image.header.set_slope_inter(1, 0)
         return image
     return nib.Nifti1Image(values, reference.affine)

@@ -12,6 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from .dicom import is_dicom, open_series
+from .lazy_voxels import LazyVoxels
+from .openbhb import open_array
+
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 """Endings of the files that nibabel reads as one volume."""
 
@@ -25,11 +29,27 @@ MOST_VOXELS = 2**31
 """A header that claims more is broken: 8 GiB in float32, a side of 1290."""
 
 
-def read_header(path: str | os.PathLike[str]) -> Any:
+def open_volume(path: str | os.PathLike[str]) -> Any:
+    """Open whatever holds a volume, unchecked: a file of nibabel's, a folder of DICOM, an array of OpenBHB.
+
+    Args:
+        path: the file or folder.
+
+    Returns:
+        a nibabel image, its voxels unread.
+    """
+    name = os.fspath(path)
+    if os.path.isdir(name):
+        return open_series(name)
+    return open_array(name) if name.lower().endswith(".npy") else nib.load(name)
+
+
+def read_header(path: str | os.PathLike[str], channel: int | None = None) -> Any:
     """Open a volume's file and check what can be known without reading a voxel.
 
     Args:
-        path: the file.
+        path: the file, or a folder of one DICOM series.
+        channel: which volume of a file of several along a fourth axis, from 0.
 
     Returns:
         the nibabel image, its voxels unread.
@@ -46,7 +66,9 @@ def read_header(path: str | os.PathLike[str]) -> Any:
         ...     read_header(path)
         ... except ValueError as error:
         ...     print(str(error).replace(path, "sub-1_T1w.nii.gz"))
-        sub-1_T1w.nii.gz must hold one three-dimensional volume, got 2 of them: shape (4, 5, 6, 2).
+        sub-1_T1w.nii.gz must hold one three-dimensional volume, got 2 of them: shape (4, 5, 6, 2); `channel` takes one.
+        >>> read_header(path, channel=1).shape
+        (4, 5, 6)
     """
     name = os.fspath(path)
     try:
@@ -56,17 +78,39 @@ def read_header(path: str | os.PathLike[str]) -> Any:
     if size == 0:
         raise ValueError(f"{name} is an empty file.")
     try:
-        image: Any = nib.load(name)
+        image: Any = open_volume(name)
         shape, dtype, affine = tuple(image.shape), image.get_data_dtype(), image.affine
+    except ValueError as error:
+        if str(error).startswith(name):
+            raise
+        raise _unreadable(name, error) from error
     except Exception as error:  # a broken header fails anywhere in nibabel, gzip, zlib or struct
-        raise ValueError(f"{name} can't be read as a NIfTI or MGH volume: {first_line(error)}") from error
-    problem = _shape_problem(shape) or _type_problem(dtype) or _affine_problem(image, affine)
+        raise _unreadable(name, error) from error
+    problem = _channel_problem(shape, channel)
+    if channel is not None and problem is None:
+        shape = shape[:3]
+    problem = problem or _shape_problem(shape) or _type_problem(dtype) or _affine_problem(image, affine)
     if problem is None and Path(name).suffix.lower() == ".nii":
-        needed = image.dataobj.offset + math.prod(shape) * dtype.itemsize
+        needed = image.dataobj.offset + math.prod(image.shape) * dtype.itemsize
         problem = f"is truncated: {size} of {needed} bytes" if size < needed else None
     if problem is not None:
         raise ValueError(f"{name} {problem}.")
-    return image
+    return image if channel is None or len(image.shape) == 3 else _one_of(image, channel)
+
+
+def _unreadable(name: str, error: Exception) -> ValueError:
+    dicom = is_dicom(name) if os.path.isfile(name) else False
+    hint = ". It is a DICOM file: give the folder of its series" if dicom else f": {first_line(error)}"
+    return ValueError(f"{name} can't be read as a NIfTI or MGH volume{hint}")
+
+
+def _one_of(image: Any, channel: int) -> Any:
+    """Return one volume of a four-dimensional image, its voxels unread."""
+    dtype = np.dtype(np.float32)  # scaled as the header says
+    voxels = LazyVoxels(image.shape[:3], dtype, lambda: np.asarray(image.dataobj[..., channel], dtype=dtype))
+    chosen = nib.Nifti1Image(voxels, image.affine)
+    chosen.set_data_dtype(image.get_data_dtype())
+    return chosen
 
 
 def read_voxels(path: str | os.PathLike[str], image: Any) -> NDArray[np.float32]:
@@ -126,6 +170,15 @@ def repair_non_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.where(finite, values, mean).astype(np.float32)
 
 
+def _channel_problem(shape: tuple[int, ...], channel: int | None) -> str | None:
+    if channel is None:
+        return None
+    n_channels = shape[3] if len(shape) == 4 else 1
+    if isinstance(channel, bool) or not isinstance(channel, int | np.integer) or not 0 <= channel < n_channels:
+        return f"has no channel {channel!r}: its shape is {shape}, channels count from 0"
+    return None
+
+
 def _shape_problem(shape: tuple[int, ...]) -> str | None:
     spatial = shape
     while len(spatial) > 3 and spatial[-1] == 1:
@@ -133,7 +186,8 @@ def _shape_problem(shape: tuple[int, ...]) -> str | None:
     if math.prod(shape) == 0:
         return f"must hold one three-dimensional volume, got none: shape {shape}"
     if len(spatial) > 3:
-        return f"must hold one three-dimensional volume, got {math.prod(spatial[3:])} of them: shape {shape}"
+        count = math.prod(spatial[3:])
+        return f"must hold one three-dimensional volume, got {count} of them: shape {shape}; `channel` takes one"
     if len(spatial) < 3 or 1 in spatial:
         return f"must hold one three-dimensional volume, got one slice: shape {shape}"
     if math.prod(spatial) > MOST_VOXELS:

@@ -14,10 +14,10 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from ..batches import check_images, image_tensor, item_names
-from ..data import discover
+from ..data.naming import stem_of
 from ..files import atomic_path
 from .data_checks import refuse_bad_headers
-from .records import SPLIT_FILE, Record, read_split
+from .records import SPLIT_FILE, Record, given_records, read_split
 from .trained_model import check_outputs
 
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
@@ -32,11 +32,22 @@ class InferenceRecords(Sequence[Record]):
     Args:
         dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
         training_output_dir: folder of the training run's ``split.json``.
+        suffix: as in :func:`~.records.given_records`, as are the next two.
+        image_column: see there.
+        channel: see there.
     """
 
-    def __init__(self, dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str]) -> None:
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike[str] | None,
+        training_output_dir: str | os.PathLike[str],
+        suffix: str = "T1w",
+        image_column: str = "image",
+        channel: int | None = None,
+    ) -> None:
         self.dataset_dir = dataset_dir
         self.training_output_dir = training_output_dir
+        self.how = {"suffix": suffix, "image_column": image_column, "channel": channel}
         self._records: list[Record] | None = None
 
     @property
@@ -47,7 +58,7 @@ class InferenceRecords(Sequence[Record]):
             ValueError: as in ``discover``; or if no data is given and there is no training run.
         """
         if self._records is None:
-            self._records = _find_records(self.dataset_dir, self.training_output_dir)
+            self._records = _find_records(self.dataset_dir, self.training_output_dir, self.how)
         return self._records
 
     def __len__(self) -> int:
@@ -64,12 +75,11 @@ class InferenceRecords(Sequence[Record]):
 
 
 def _find_records(
-    dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str]
+    dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str], how: Mapping[str, Any]
 ) -> list[Record]:
     if dataset_dir is not None:
-        records = discover(dataset_dir)
+        records = given_records(dataset_dir, **how)
         refuse_bad_headers(records)
-        print(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
         return records
     path = Path(training_output_dir) / SPLIT_FILE
     if not path.is_file():
@@ -77,7 +87,7 @@ def _find_records(
             f"`dataset_dir` must be given: there is no {path} of a training run that says who is held out."
         )
     records = read_split(path)["test"]
-    missing = [record["image"] for record in records if not Path(record["image"]).is_file()]
+    missing = [record["image"] for record in records if not Path(record["image"]).exists()]
     if missing or not records:
         what = f"{len(missing)} files are gone, the first is {missing[0]}" if missing else "it holds nobody out"
         raise ValueError(f"{path} can't be used ({what}); give the volumes with `dataset_dir`.")
@@ -170,9 +180,7 @@ class _OutputNames:
         self.taken: set[str] = set()
 
     def unique(self, path: str, subject: str) -> str:
-        stem = Path(path).name
-        for suffix in (".gz", ".nii", ".mgz"):
-            stem = stem.removesuffix(suffix)
+        stem = stem_of(Path(path).name)
         safe_subject = "".join(character if character.isalnum() or character in "-_." else "_" for character in subject)
         candidates = [stem, f"{safe_subject}_{stem}"]
         candidates += [f"{safe_subject}_{stem}_{number}" for number in range(2, len(self.taken) + 3)]

@@ -13,6 +13,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from .._checks import check_integer
 from ..data import discover, simulate_cohort, split_subjects
+from ..data.cohorts import with_channel
 from ..files import atomic_path
 
 Record = dict[str, Any]
@@ -34,7 +35,38 @@ def process_rank() -> int:
     return int(getattr(rank_zero_only, "rank", 0))
 
 
-def training_records(dataset_dir: str | os.PathLike[str] | None, simulated: Mapping[str, Any]) -> list[Record]:
+def given_records(
+    dataset_dir: str | os.PathLike[str],
+    suffix: str = "T1w",
+    image_column: str = "image",
+    channel: int | None = None,
+) -> list[Record]:
+    """Return the records of a cohort that a user names.
+
+    Args:
+        dataset_dir: anything :func:`~monai_betavae.data.discover` takes.
+        suffix: of the volumes to take from a BIDS folder.
+        image_column: the column of a table, or key of a datalist's entries, that holds the path.
+        channel: which volume of each file of several along a fourth axis.
+
+    Raises:
+        ValueError: as in ``discover``, naming ``dataset_dir``.
+    """
+    try:
+        records = discover(dataset_dir, suffix=suffix, image_column=image_column)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`source`", "`dataset_dir`", 1)) from error
+    say(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
+    return with_channel(records, channel)
+
+
+def training_records(
+    dataset_dir: str | os.PathLike[str] | None,
+    simulated: Mapping[str, Any],
+    suffix: str = "T1w",
+    image_column: str = "image",
+    channel: int | None = None,
+) -> list[Record]:
     """Return the records of ``dataset_dir``, or of the simulated cohort if none is given.
 
     The cohort is made once and used again; a ``dataset_dir`` that is given and doesn't exist is an error.
@@ -42,14 +74,15 @@ def training_records(dataset_dir: str | os.PathLike[str] | None, simulated: Mapp
     Args:
         dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
         simulated: arguments of :func:`~monai_betavae.data.simulate_cohort`.
+        suffix: as in :func:`given_records`, as are the next two.
+        image_column: see there.
+        channel: see there.
 
     Raises:
         ValueError: as in ``discover``; or if the cohort's folder holds a cohort made with other arguments.
     """
     if dataset_dir is not None:
-        records = discover(dataset_dir)
-        say(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
-        return records
+        return given_records(dataset_dir, suffix, image_column, channel)
     arguments = dict(simulated)
     folder = Path(arguments.pop("output_dir"))
     if process_rank() != 0:
@@ -110,11 +143,12 @@ def split_records(
     stratify: str | Sequence[str] | None = None,
     n_folds: int | None = None,
     fold: int = 0,
+    split_file: str | os.PathLike[str] | None = None,
 ) -> Split:
     """Split records into training, validation and test by subject.
 
-    If every record says its part under "split" (a MONAI datalist with sections, the simulated cohort), that is
-    taken; a subject must not be in two of them.
+    With ``split_file`` the parts are those of another run. Otherwise, if every record says its part under "split" (a
+    MONAI datalist with sections, the simulated cohort), that is taken; a subject must not be in two of them.
 
     Args:
         records: what :func:`training_records` gives.
@@ -125,15 +159,19 @@ def split_records(
         n_folds: number of folds of a cross-validation, at least 2: subjects of fold ``fold`` are the test part, the
             others are divided as the first two ``fractions`` say. What the records say isn't taken then.
         fold: which of them, from 0.
+        split_file: ``split.json`` of another run, whose parts are taken again.
 
     Raises:
-        ValueError: if there are too few subjects, a subject is in two parts, or a resumed run was split otherwise.
+        ValueError: if there are too few subjects, a subject is in two parts, a resumed run was split otherwise, or
+            ``split_file`` names volumes that aren't there.
     """
     if len(fractions) != len(PARTS):
         raise ValueError(f"`fractions` must be three numbers, of {', '.join(PARTS)}, got {list(fractions)}.")
     stated = {record.get("split") for record in records}
-    given = n_folds is None and stated <= set(PARTS) and "training" in stated
-    if given:
+    given = n_folds is None and split_file is None and stated <= set(PARTS) and "training" in stated
+    if split_file is not None:
+        split = _taken_again(records, Path(split_file))
+    elif given:
         split = {part: [record for record in records if record["split"] == part] for part in PARTS}
         seen: dict[str, str] = {}
         for part, members in split.items():
@@ -150,6 +188,22 @@ def split_records(
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
     say(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     return split
+
+
+def _taken_again(records: Sequence[Record], path: Path) -> Split:
+    """Return the split of another run, with the records that there are now."""
+    now = {record["image"]: record for record in records}
+    before = read_split(path)
+    images = [record["image"] for members in before.values() for record in members]
+    missing = [image for image in images if image not in now]
+    if missing:
+        raise ValueError(
+            f"`split_file` {path} must name volumes of this cohort, got {len(missing)} others, the first is "
+            f"{missing[0]}."
+        )
+    if len(images) < len(now):
+        say(f"Left out: {len(now) - len(images)} volumes that {path} doesn't name")
+    return {part: [now[record["image"]] for record in members] for part, members in before.items()}
 
 
 def _fold(

@@ -173,7 +173,7 @@ def test_all_problems_of_a_bids_folder_come_in_one_error(tmp_path):
     assert "participants.tsv, line 7: no participant_id" in message
     assert "sub-3_T1w.nii.gz' is named 'sub-3' but stands in the folder of 'sub-2'" in message
     assert re.search(r"sub-1_acq-x_T1w.nii.gz' is a link to a file that is not there .*datalad get", message)
-    assert "sub-1_acq-y_T1w.nii.gz' is a folder, not a volume" in message
+    assert "sub-1_acq-y_T1w.nii.gz' is a folder without DICOM files, not a volume" in message
 
 
 def test_bids_without_volumes_says_what_was_looked_for_and_what_is_there(tmp_path):
@@ -242,6 +242,60 @@ def test_discovery_finds_exactly_what_was_written(data):
         want = expected[record.pop("image")]
         assert {**dict.fromkeys(("session", "run")), **record} == want
         assert all(type(record[key]) is type(want[key]) for key in COVARIATES)
+
+
+VISITS = {
+    "age": st.none() | st.floats(18, 90).map(lambda value: round(value, 2)),
+    "scanner": st.none() | st.sampled_from(["Prisma", "Skyra", "007"]),
+    "score": st.none() | st.integers(0, 30),
+}
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.data())
+def test_sessions_tables_give_each_volume_what_was_written_for_its_visit(data):
+    expected = {}
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder)
+        people = {f"sub-{label}": {"sex": data.draw(st.sampled_from("FM"))} for label in data.draw(LABELS)}
+        at_enrolment = {subject: data.draw(st.none() | st.floats(18, 90).map(round)) for subject in people}
+        lines = [
+            f"{s}\t{row['sex']}\t{'n/a' if at_enrolment[s] is None else at_enrolment[s]}\n" for s, row in people.items()
+        ]
+        # a subject without files holds each column to its type: float, text, whole number
+        (root / "participants.tsv").write_text("participant_id\tsex\tage\n" + "".join(lines) + "sub-none\tF\t0.5\n")
+        columns = data.draw(st.lists(st.sampled_from(list(VISITS)), min_size=1, unique=True))
+        for subject, person in people.items():
+            sessions = data.draw(LABELS)
+            has_table = data.draw(st.booleans())
+            rows = [
+                ["session_id", *columns],
+                ["ses-none", *({"age": "0.5", "scanner": "x", "score": "0"}[c] for c in columns)],
+            ]
+            for session in sessions:
+                listed = has_table and data.draw(st.booleans())
+                visit = {column: data.draw(VISITS[column]) for column in columns} if listed else {}
+                prefix = data.draw(st.sampled_from(["ses-", ""]))  # identifiers stand with and without it
+                if listed:
+                    rows.append([prefix + session, *("n/a" if visit[c] is None else str(visit[c]) for c in columns)])
+                image = root / subject / f"ses-{session}" / "anat" / f"{subject}_ses-{session}_T1w.nii.gz"
+                touch(root, image)
+                known = {**person, "age": at_enrolment[subject]}
+                known |= {column: visit.get(column) for column in columns if column != "age"}
+                if visit.get("age") is not None:
+                    known["age"] = visit["age"]
+                expected[str(image)] = {"subject": subject, "session": f"ses-{session}", **known}
+            if has_table:
+                body = rows[1:]
+                data.draw(st.randoms()).shuffle(body)
+                text = "".join("\t".join(row) + "\n" for row in [rows[0], *body])
+                (root / subject / f"{subject}_sessions.tsv").write_text(text)
+        found = discover(root)
+    assert len(found) == len(expected)
+    for record in found:
+        want = expected[record.pop("image")]
+        # a column that no table has is in no record
+        assert {**dict.fromkeys(want), **record} == want
 
 
 # ---- datalists ----
@@ -553,7 +607,9 @@ def test_source_of_the_wrong_type(source):
 
 
 def test_source_that_is_not_there(tmp_path):
-    assert "a BIDS folder, a folder of NIfTI files, a datalist (.json)" in refused(tmp_path / "gone")
+    assert "a BIDS folder, a folder of NIfTI files or of DICOM folders, a datalist (.json)" in refused(
+        tmp_path / "gone"
+    )
     assert "and nothing is there" in refused(tmp_path / "gone.nii.gz")
     touch(tmp_path, "scan.dcm")
     assert "a file of another kind" in refused(tmp_path / "scan.dcm")

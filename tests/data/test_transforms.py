@@ -187,3 +187,41 @@ def test_bad_arguments(arguments, message):
 def test_bad_percentiles():
     with pytest.raises(ValueError, match=r"`percentiles\[1\]` must be .*> 50 and <= 100, got 20"):
         brain_transforms((8, 8, 8), percentiles=(50, 20))
+
+
+def test_rounding_in_an_oblique_affine_changes_nothing(tmp_path):
+    # MONAI's Spacing moves the grid of such a pair by most of a voxel
+    affine = nib.affines.from_matvec(nib.eulerangles.euler2mat(0.2, -0.1, 0.3) @ np.diag([2, 1.5, 3]), [-30, 10, 5])
+    rng = np.random.default_rng(0)
+    record = write(tmp_path / "a.nii.gz", smooth(), affine)
+    transform = brain_transforms((24, 24, 24), spacing=2.5, percentiles=(0, 100))
+    expected = transform(record)
+    for number in range(5):
+        noisy = affine + np.vstack([rng.uniform(-3e-7, 3e-7, (3, 4)), np.zeros(4)])
+        found = transform(write(tmp_path / f"{number}.nii.gz", smooth(), noisy))
+        torch.testing.assert_close(found["image"], expected["image"], atol=1e-4, rtol=0)
+        torch.testing.assert_close(found["image_affine"], expected["image_affine"], atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("name", AFFINES)
+@pytest.mark.parametrize("spacing", [0.7, 1.3])
+def test_resampled_values_stand_where_the_affine_says(tmp_path, name, spacing):
+    # a linear function of the place in the world is itself after linear interpolation
+    shape, slope = (20, 24, 18), np.array([3.0, -2.0, 5.0])
+    world = nib.affines.apply_affine(AFFINES[name], np.moveaxis(np.indices(shape), 0, -1))
+    values = (world @ slope + 1000).astype(np.float32)
+    sample = brain_transforms((12, 12, 12), spacing=spacing, percentiles=(0, 100))(
+        write(tmp_path / "a.nii.gz", values, AFFINES[name])
+    )
+    low, high = sample["image_range"].tolist()
+    grid = np.moveaxis(np.indices((12, 12, 12)), 0, -1)
+    expected = nib.affines.apply_affine(sample["image_affine"].numpy(), grid) @ slope + 1000
+    found = sample["image"][0].numpy() * (high - low) + low
+    inside = np.abs(nib.affines.apply_affine(np.linalg.inv(AFFINES[name]) @ sample["image_affine"].numpy(), grid))
+    kept = (inside < np.array(shape) - 4).all(-1) & (inside > 3).all(-1)
+    assert kept.sum() > 100
+    assert np.abs(found - expected)[kept].max() < 0.5  # of values that span hundreds
+    # and the middle of the field of view stays where it was
+    middle = nib.affines.apply_affine(AFFINES[name], (np.array(shape) - 1) / 2)
+    voxel = nib.affines.apply_affine(np.linalg.inv(sample["image_affine"].numpy()), middle)
+    assert np.abs(voxel - 5.5).max() < 0.51

@@ -6,6 +6,7 @@ import pytest
 
 from monai_betavae.data import simulate_cohort
 from monai_betavae.workflows.records import (
+    given_records,
     is_simulated,
     process_rank,
     read_split,
@@ -140,3 +141,29 @@ def test_folds_without_validation():
 def test_a_fold_that_is_none():
     with pytest.raises(ValueError, match="`fold` must be an integer from 0 to 4 for 5 folds, got 5"):
         split_records(records(20), (0.8, 0.2, 0.0), 0, n_folds=5, fold=5)
+
+
+def test_the_split_of_another_run_is_taken_again(tmp_path, capsys):
+    split = split_records(records(10), (0.6, 0.2, 0.2), seed=0)
+    write_split(split, tmp_path / "split.json")
+    again = split_records([{**r, "age": 5} for r in records(12)], (0.5, 0.5, 0), 7, split_file=tmp_path / "split.json")
+    assert {part: [r["image"] for r in members] for part, members in again.items()} == {
+        part: [r["image"] for r in members] for part, members in split.items()
+    }
+    assert again["test"][0]["age"] == 5  # the records are those of now
+    assert "Left out: 2 volumes that" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"`split_file` .*split.json must name volumes of this cohort, got 4 others"):
+        split_records(records(6), (0.6, 0.2, 0.2), 0, split_file=tmp_path / "split.json")
+    with pytest.raises(ValueError, match=r"nowhere.json must be the split.json of a training run"):
+        split_records(records(6), (0.6, 0.2, 0.2), 0, split_file=tmp_path / "nowhere.json")
+
+
+def test_what_the_user_named_is_what_the_message_names(tmp_path):
+    with pytest.raises(ValueError, match="`dataset_dir` must be a BIDS folder"):
+        given_records(tmp_path / "gone")
+    (tmp_path / "list.csv").write_text("scan\n4d.nii.gz\n")
+    (tmp_path / "4d.nii.gz").touch()
+    found = given_records(tmp_path / "list.csv", image_column="scan", channel=2)
+    assert [(record["subject"], record["channel"]) for record in found] == [("4d", 2)]
+    with pytest.raises(ValueError, match="`channel` must be an integer"):
+        given_records(tmp_path / "list.csv", image_column="scan", channel=-1)

@@ -1,0 +1,156 @@
+"""DICOM folders: one series as a volume, read through MONAI's ITK reader, with the geometry of every slice checked."""
+
+from __future__ import annotations
+
+import os
+import threading
+from importlib.util import find_spec
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from numpy.typing import NDArray
+
+from .lazy_voxels import LazyVoxels
+
+MOST_FILES_TRIED = 20
+"""Files of a folder that are opened to see whether it holds DICOM."""
+
+TOLERANCE = 0.05
+"""Share of the distance between slices by which a position may be off: scanners round, a missing slice is off by 1."""
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+# ITK loads its modules when they are first used, and not safely from two threads
+_ITK = threading.Lock()
+
+
+def is_dicom_folder(path: str | os.PathLike[str]) -> bool:
+    """Whether a folder itself, not one below it, holds DICOM files: known by the letters at byte 128, not by a name."""
+    try:
+        with os.scandir(path) as entries:
+            files = sorted(entry.path for entry in entries if entry.name[0] != "." and entry.is_file())
+    except OSError:
+        return False
+    return any(is_dicom(file) for file in files[:MOST_FILES_TRIED])
+
+
+def open_series(folder: str | os.PathLike[str]) -> Any:
+    """Open the DICOM series of a folder, with the header of every slice read and no voxel.
+
+    Args:
+        folder: of one series.
+
+    Returns:
+        a nibabel image (RAS+), its voxels unread.
+
+    Raises:
+        ValueError: naming the folder: no series, several, slices missing, twice at one place, of different sizes or
+            directions, or shifted against each other; or if ITK isn't installed.
+    """
+    name = os.fspath(folder)
+    if find_spec("itk") is None:
+        raise ValueError(f"{name} is a DICOM folder, which needs ITK: pip install 'monai-betavae[dicom]'.")
+    with _ITK:
+        slices = [_slice(file) for file in _series(name)]
+    shape, affine = _grid(name, slices)
+    dtype = np.dtype("V3") if slices[0]["n_components"] > 1 else np.dtype(np.float32)
+    return nib.Nifti1Image(LazyVoxels(shape, dtype, lambda: _voxels(name)), _LPS_TO_RAS @ affine)
+
+
+def load_series(folder: str | os.PathLike[str]) -> Any:
+    """Load a folder that :func:`open_series` has found right: a MONAI ``MetaTensor`` of shape (1, x, y, z), float32."""
+    from monai.data import ITKReader
+    from monai.transforms import LoadImage
+
+    with _ITK:
+        return LoadImage(ITKReader(), image_only=True, ensure_channel_first=True, dtype=np.float32)(os.fspath(folder))
+
+
+def _voxels(folder: str) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = load_series(folder).numpy()[0]
+    return values
+
+
+def is_dicom(file: str) -> bool:
+    """Whether a file is DICOM, by the letters at byte 128."""
+    if os.path.basename(file).upper() == "DICOMDIR":  # an index of files elsewhere
+        return False
+    try:
+        with open(file, "rb") as stream:
+            return stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return False
+
+
+def _series(folder: str) -> list[str]:
+    """Return the files of the only series, in the order in which MONAI's reader stacks them."""
+    import itk
+
+    names = itk.GDCMSeriesFileNames.New()
+    names.SetUseSeriesDetails(True)
+    names.AddSeriesRestriction("0008|0021")  # as MONAI's reader: by series and date
+    names.SetDirectory(folder)
+    found = list(names.GetSeriesUIDs())
+    if len(found) != 1:
+        sizes = ", ".join(str(len(names.GetFileNames(each))) for each in found)
+        got = f"{len(found)}, of {sizes} files: give each a folder of its own" if found else "none"
+        raise ValueError(f"{folder} must hold one DICOM series, got {got}.")
+    return list(names.GetFileNames(found[0]))
+
+
+def _slice(file: str) -> dict[str, Any]:
+    import itk
+
+    reader = itk.GDCMImageIO.New()
+    reader.SetFileName(file)
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise ValueError(f"{file} can't be read as DICOM: {str(error).strip().splitlines()[-1].strip()}") from error
+    return {
+        "size": [int(reader.GetDimensions(axis)) if axis < reader.GetNumberOfDimensions() else 1 for axis in range(3)],
+        "spacing": np.array([reader.GetSpacing(axis) for axis in range(3)]),
+        "origin": np.array([reader.GetOrigin(axis) for axis in range(3)]),
+        "direction": np.array([list(reader.GetDirection(axis)) for axis in range(3)]).T,
+        "n_components": int(reader.GetNumberOfComponents()),
+    }
+
+
+def _grid(folder: str, slices: list[dict[str, Any]]) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
+    """Return shape and affine (LPS, as DICOM's) of a stack of slices, or refuse it."""
+    first = slices[0]
+    columns, rows, depth = first["size"]
+    spacing = first["spacing"].copy()
+    for other in slices[1:]:
+        alike = other["size"] == first["size"] and other["n_components"] == first["n_components"]
+        alike = alike and np.allclose(other["spacing"][:2], spacing[:2], rtol=1e-3)
+        if not (alike and np.allclose(other["direction"][:, :2], first["direction"][:, :2], atol=1e-3)):
+            raise ValueError(f"{folder} must hold slices of one size, spacing and direction, got different ones.")
+    if len(slices) > 1:
+        origins = np.array([each["origin"] for each in slices])
+        normal = np.cross(first["direction"][:, 0], first["direction"][:, 1])
+        places = (origins - origins[0]) @ normal
+        steps = np.diff(places)
+        step = float(np.median(steps))
+        # ITK's reader sorts by place: a step of zero is two slices at one
+        if step <= 0 or (steps < TOLERANCE * step).any():
+            raise ValueError(
+                f"{folder} must hold one slice at each place, got {len(slices)} slices at "
+                f"{len(set(np.round(places, 3)))} places: more than one volume (echoes, repetitions)?"
+            )
+        if (np.abs(steps - step) > TOLERANCE * step).any():
+            gap = int(np.argmax(np.abs(steps - step)))
+            raise ValueError(
+                f"{folder} must hold slices at equal distances, got {steps[gap]:.3g} mm after slice {gap + 1} of "
+                f"{len(slices)}, otherwise {step:.3g} mm: is one missing?"
+            )
+        shift = np.abs(origins - origins[0] - places[:, None] * normal).max()
+        if shift > TOLERANCE * min(spacing[:2]) * len(slices):
+            raise ValueError(f"{folder} must hold slices above each other, got ones shifted by {shift:.3g} mm.")
+        spacing[2], depth = (places[-1] / (len(slices) - 1)), len(slices)
+    affine = np.eye(4)
+    axes = first["direction"].copy()
+    axes[:, 2] = np.cross(axes[:, 0], axes[:, 1]) if len(slices) > 1 else axes[:, 2]
+    affine[:3, :3] = axes * spacing
+    affine[:3, 3] = first["origin"]
+    return (columns, rows, depth), affine
