@@ -21,7 +21,7 @@ import pytest
 import torch
 
 from monai_betavae import bundle_root
-from monai_betavae.data import simulate_cohort
+from monai_betavae.data import discover, simulate_cohort
 
 pytestmark = pytest.mark.slow
 
@@ -105,6 +105,7 @@ def start_docs_commands(commands, checkout, data):
         "contact_sheet.py": "sheet",
         "--resume": "resume",
         "--beta": "override",
+        "decathlon": "public cohort",
         "run check": "check",
         "--n_folds": "fold",
         "torch.distributed.run": "torchrun",
@@ -133,11 +134,27 @@ def start_docs_commands(commands, checkout, data):
     assert set(started) == set(names.values()), "the docs have lost a command"
     first = ["train", "two", "override", "resume"]
     for name in [*first, *(name for name in started if name not in first)]:
-        after = () if name in ("train", "two", "override", "check", "fold", "sheet", "verify") else ("train",)
+        after = (
+            ()
+            if name in ("train", "two", "override", "check", "public cohort", "fold", "sheet", "verify")
+            else ("train",)
+        )
         if name not in (*first, "torchrun", "mlflow", "sheet", "verify"):
             after = ("train", "resume")
         environment = {"MLFLOW_ALLOW_FILE_STORE": "true"} if name == "mlflow" else {}
         commands.start(name, started[name], checkout, after=after, **environment)
+
+
+def write_task(task, bids):
+    """Write volumes of two channels as the Decathlon's tasks hold them."""
+    (task / "imagesTr").mkdir(parents=True)
+    listed = []
+    for number, record in enumerate(discover(bids)[:3]):
+        image = nib.load(record["image"])
+        values = image.get_fdata(dtype=np.float32)
+        listed.append({"image": f"./imagesTr/BRATS_{number:03d}.nii.gz", "label": "./labelsTr/none.nii.gz"})
+        nib.save(nib.Nifti1Image(np.stack([values, 2 * values], -1), image.affine), task / listed[-1]["image"])
+    (task / "dataset.json").write_text(json.dumps({"training": listed}))
 
 
 @pytest.fixture(scope="module")
@@ -152,6 +169,7 @@ def place(tmp_path_factory):
     simulate_cohort(folder / "checkout/bundles/vae/data/simulated", 16, seed=0, spacing=6.0, progress=False)
     for name in ("root", "bundle", "other"):
         copy_bundle(folder / name)
+    write_task(folder / "data" / "msd" / "Task01_BrainTumour", folder / "data" / "bids")
     return folder
 
 
@@ -419,6 +437,14 @@ def test_4_check_writes_a_table(commands, place):
     assert table["problem"].isna().all()
 
 
+def test_4_check_of_a_public_cohort(commands, place):
+    assert "3 checked, 0 can't be used" in commands.done("public cohort")
+    table = pd.read_csv(place / "data" / "decathlon" / "volumes.tsv", sep="\t")
+    plain = pd.read_csv(place / "data" / "checked" / "volumes.tsv", sep="\t")
+    assert table["subject"].tolist() == ["BRATS_000", "BRATS_001", "BRATS_002"]
+    np.testing.assert_allclose(table["maximum"], 2 * plain["maximum"][:3], rtol=1e-5)
+
+
 def test_4_a_fold_with_augmentation_and_a_disk_cache(commands, place):
     printed = commands.done("fold")
     split = json.loads((place / "data" / "fold0" / "split.json").read_text())
@@ -620,7 +646,7 @@ def test_9_errors_are_one_line(commands, place, name, message):
 
 
 def test_10_every_command_of_the_docs_runs(commands):
-    assert len(docs_commands()) == 17
+    assert len(docs_commands()) == 18
     for name in ("sheet", "train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
                  "mlflow", "verify", "torchscript", "onnx", "program", "zoo"):  # fmt: skip
         commands.done(name)
