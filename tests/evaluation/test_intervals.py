@@ -1,0 +1,75 @@
+"""Bootstrap intervals: the textbook's, paired, and refusals."""
+
+import math
+
+import numpy as np
+import pytest
+
+from monai_betavae.evaluation.intervals import estimate
+
+
+def test_the_interval_of_a_mean_is_the_normal_one_where_that_holds():
+    values = np.random.default_rng(0).normal(3, 2, 400)
+    found = estimate(values, n_resamples=5000)
+    half = 1.96 * values.std(ddof=1) / math.sqrt(400)
+    assert found.value == pytest.approx(values.mean())
+    assert found.low == pytest.approx(values.mean() - half, abs=0.03)
+    assert found.high == pytest.approx(values.mean() + half, abs=0.03)
+
+
+def test_it_covers_what_it_says():
+    rng = np.random.default_rng(1)
+    hits = 0
+    for number in range(200):
+        found = estimate(rng.exponential(1.0, 60), level=0.8, n_resamples=300, seed=number)
+        hits += found.low <= 1.0 <= found.high
+    assert 140 <= hits <= 175  # binomial(200, 0.8): mean 160, sd 5.7; of a skewed mean a little fewer
+
+
+def test_rows_stay_together():
+    x = np.arange(30.0)
+    found = estimate(x, x, statistic=lambda a, b: float(np.abs(a - b).max()))
+    assert found == (0.0, 0.0, 0.0)
+    assert estimate(x, -x, statistic=lambda a, b: float(np.corrcoef(a, b)[0, 1])).high == pytest.approx(-1)
+
+
+def test_a_seed_draws_the_same_subjects():
+    values = np.random.default_rng(2).normal(size=50)
+    assert estimate(values, seed=3) == estimate(values, seed=3)
+    assert estimate(values, seed=3) != estimate(values, seed=4)
+    difference = estimate(values + 5, seed=3).low - estimate(values, seed=3).low
+    assert difference == pytest.approx(5)
+
+
+def test_a_wider_level_is_a_wider_interval():
+    values = np.random.default_rng(2).normal(size=50)
+    narrow, wide = estimate(values, level=0.5), estimate(values, level=0.99)
+    assert wide.low < narrow.low < narrow.value < narrow.high < wide.high
+
+
+def test_one_subject_has_no_interval():
+    found = estimate(np.array([4.0]))
+    assert found.value == 4
+    assert math.isnan(found.low)
+    assert math.isnan(found.high)
+
+
+def test_resamples_without_a_value_are_left_out():
+    labels = np.array([1.0, 0, 0, 0])
+    found = estimate(labels, statistic=lambda a: a.mean() / (a.max() > 0) if a.max() > 0 else math.nan)
+    assert found.low >= 0.25
+
+
+@pytest.mark.parametrize(
+    ("arrays", "options", "message"),
+    [
+        ((), {}, "`arrays` must have the same number of rows"),
+        ((np.zeros(0),), {}, "`arrays` must have the same number of rows, at least one, got \\[0\\]"),
+        ((np.zeros(3), np.zeros(4)), {}, "got \\[3, 4\\]"),
+        ((np.zeros(3),), {"level": 1.5}, "`level` must be a finite number > 0 and <= 1, got 1.5"),
+        ((np.zeros(3),), {"n_resamples": 0}, "`n_resamples` must be an integer >= 1"),
+    ],
+)
+def test_refusals(arrays, options, message):
+    with pytest.raises(ValueError, match=message):
+        estimate(*arrays, **options)
