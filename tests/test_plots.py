@@ -1,8 +1,23 @@
 """Figures show the arrays they are given, where a reader expects them."""
 
-import numpy as np
+import io
 
-from monai_betavae.plots import plot_losses, plot_reconstructions, plot_traversals, plot_volumes, save_figure
+import numpy as np
+from PIL import Image
+
+from monai_betavae.plots import (
+    plot_kl,
+    plot_latents,
+    plot_losses,
+    plot_maps,
+    plot_precision_recall,
+    plot_predictions,
+    plot_reconstructions,
+    plot_traversals,
+    plot_volumes,
+    save_figure,
+    traversal_gif,
+)
 
 VOLUMES = np.random.default_rng(0).uniform(size=(3, 10, 12, 8))
 
@@ -56,3 +71,74 @@ def test_save(tmp_path):
     save_figure(plot_volumes(VOLUMES, ["a", "b", "c"]), tmp_path / "sheet.png")
     assert (tmp_path / "sheet.png").read_bytes().startswith(b"\x89PNG")
     assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_kl_from_the_largest_down_with_inactive_ones_in_grey():
+    axes = plot_kl(np.array([0.5, 3.0, 0.0]), np.array([True, True, False])).axes[0]
+    assert [bar.get_height() for bar in axes.patches] == [3.0, 0.5, 0.0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "0", "2"]
+    colours = [bar.get_facecolor() for bar in axes.patches]
+    assert colours[0] == colours[1] != colours[2]
+    assert axes.get_title() == "2 of 3 active, 3.5 nats in all"
+
+
+def test_latents_lie_on_their_main_axes():
+    rng = np.random.default_rng(0)
+    codes = np.outer(rng.normal(size=20), [0, 3.0, 0, 4.0]) + np.outer(rng.normal(size=20), [0.1, 0, 0, 0])
+    covariates = {"age": [float(i) if i else None for i in range(20)], "sex": ["F", "M"] * 10}
+    figure = plot_latents(codes, covariates)
+    age, sex = figure.axes[0], figure.axes[1]
+    unknown, known = (np.asarray(each.get_offsets()) for each in age.collections)
+    assert (len(unknown), len(known)) == (1, 19)
+    np.testing.assert_allclose(known[:, 0].std() / known[:, 1].std(), 50, rtol=0.6)
+    np.testing.assert_allclose(np.asarray(age.collections[1].get_array()), np.arange(1, 20))
+    assert [text.get_text() for text in sex.get_legend().get_texts()] == ["F", "M"]
+    together = np.concatenate([np.asarray(each.get_offsets()) for each in sex.collections])
+    assert len(together) == 20
+    assert len(plot_latents(codes[:, :1], covariates).axes) >= 2  # one dimension has one axis
+    chosen = plot_latents(codes, {"sex": ["F"] * 20}, dimensions=(3, 1)).axes[0]
+    np.testing.assert_allclose(np.asarray(chosen.collections[-1].get_offsets()), codes[:, [3, 1]])
+    assert (chosen.get_xlabel(), chosen.get_ylabel()) == ("z3", "z1")
+
+
+def test_predictions_against_truth():
+    true = np.array([20.0, 40.0, 60.0])
+    figure = plot_predictions(true, {"model": true + 1, "PCA": true - 1}, "age", {"model": "R² 0.9"})
+    for axes, shift in zip(figure.axes, (1, -1), strict=True):
+        offsets = np.asarray(axes.collections[0].get_offsets())
+        np.testing.assert_allclose(offsets, np.column_stack([true, true + shift]))
+        assert axes.lines[0].get_xdata().tolist() == axes.lines[0].get_ydata().tolist() == [20.0, 60.0]
+    assert [axes.get_title() for axes in figure.axes] == ["model\nR² 0.9", "PCA"]
+
+
+def test_precision_recall_and_chance():
+    curve = (np.array([1.0, 0.5]), np.array([0.5, 1.0]))
+    axes = plot_precision_recall({"model": curve}, 0.1, {"model": "model: 0.75"}).axes[0]
+    assert axes.lines[0].get_xdata().tolist() == [0.5, 1.0]  # recall across, precision up
+    assert axes.lines[0].get_ydata().tolist() == [1.0, 0.5]
+    assert set(axes.lines[1].get_ydata()) == {0.1}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["model: 0.75", "chance 0.100"]
+
+
+def test_maps_over_the_anatomy(tmp_path):
+    maps = np.zeros((2, 10, 12, 8))
+    maps[0, 4:6, 5:7, 3:5] = 1.0
+    figure = plot_maps(maps, VOLUMES[:2], np.diag([4.0, 4.0, 4.0, 1.0]), ["a", "b"], masks=maps > 0)
+    save_figure(figure, tmp_path / "maps.png")  # the second map is empty
+    with Image.open(tmp_path / "maps.png") as picture:
+        assert picture.size[0] > 300
+
+
+def test_a_traversal_moves_there_and_back():
+    volumes = np.linspace(0, 1, 5)[None, :, None, None, None] * np.ones((1, 5, 8, 9, 7))
+    picture = Image.open(io.BytesIO(traversal_gif(volumes, [-2, -1, 0, 1, 2], ["z0"])))
+    assert (picture.format, picture.n_frames, picture.info["loop"]) == ("GIF", 8, 0)
+    # the darkest pixel of the middle of each frame: there and back
+    shades = []
+    for frame in range(picture.n_frames):
+        picture.seek(frame)
+        grey = np.asarray(picture.convert("L"))
+        shades.append(int(grey[grey.shape[0] // 2 + 20, grey.shape[1] // 2]))
+    assert shades[:5] == sorted(shades[:5])
+    assert shades[0] < shades[2] < shades[4]
+    assert shades[5:] == shades[3:0:-1]

@@ -1,1 +1,63 @@
-"""Arrays in, numbers out: how good reconstructions and latents are."""
+"""Arrays in, numbers out: what a model learned, how sure that is, and whether a simpler method does it better.
+
+=========================  ==========================================================================================
+``intervals``              bootstrap intervals over subjects
+``reconstruction``         errors, PSNR, SSIM, in the brain and whole; PCA and the mean image
+``likelihood``             ELBO, importance-weighted log-likelihood, the closed form of probabilistic PCA
+``latents``                KL per dimension, active units
+``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
+``disentanglement``        MIG, SAP, DCI, FactorVAE score
+``probes``                 covariates from latents, cross-validated by subject, beside PCA
+``anomaly``                residual maps, thresholds from healthy subjects, AUPRC, Dice, pseudo-healthy pairs
+``normative``              deviation of latents and voxels from a reference, with multiple-comparison control
+``generation``             MS-SSIM, MMD, codes from the prior or a mixture
+=========================  ==========================================================================================
+"""
+
+from .aggregate_posterior import aggregate_posterior
+from .anomaly import dice, healthy_pair_error, healthy_threshold, residual_map, voxel_auprc
+from .disentanglement import dci, factor_vae_score, mig, sap
+from .generation import fit_latent_mixture, mmd, mmd_test, ms_ssim_pairs, prior_codes, sample_codes
+from .intervals import Estimate, estimate
+from .latents import active_units, kl_per_dimension
+from .likelihood import elbo, log_likelihood, probabilistic_pca_log_density
+from .normative import corrected, latent_deviation, voxel_deviation
+from .probes import compare_probes, pca_codes, probe, probe_held_out
+from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error
+
+__all__ = [
+    "Estimate",
+    "active_units",
+    "aggregate_posterior",
+    "brain_mask",
+    "compare_probes",
+    "corrected",
+    "dci",
+    "dice",
+    "elbo",
+    "estimate",
+    "factor_vae_score",
+    "fit_latent_mixture",
+    "healthy_pair_error",
+    "healthy_threshold",
+    "kl_per_dimension",
+    "latent_deviation",
+    "log_likelihood",
+    "mig",
+    "mmd",
+    "mmd_test",
+    "ms_ssim_pairs",
+    "pca_codes",
+    "pca_reconstruction",
+    "prior_codes",
+    "probabilistic_pca_log_density",
+    "probe",
+    "probe_held_out",
+    "reconstruction_scores",
+    "residual_map",
+    "sample_codes",
+    "sap",
+    "squared_error",
+    "voxel_auprc",
+    "voxel_deviation",
+]

@@ -39,28 +39,60 @@ def squared_error(images: Array, reconstructions: Array) -> NDArray[np.float64]:
     return summed
 
 
+def brain_mask(images: Array, threshold: float = 0.02) -> NDArray[np.bool_]:
+    """Return the brain of brain-extracted images: voxels above a threshold, and the holes inside.
+
+    Args:
+        images: shape (n, ...) of two or three spatial axes, intensities in [0, 1], 0 outside the brain.
+        threshold: above which a voxel is brain; resampling leaves a faint rim outside.
+
+    Returns:
+        the same shape; an image without a voxel above the threshold has an empty mask.
+
+    Raises:
+        ValueError: if the images don't have two or three spatial axes.
+
+    Example:
+        >>> image = np.zeros((1, 5, 5, 5))
+        >>> image[0, 1:4, 1:4, 1:4] = 1
+        >>> image[0, 2, 2, 2] = 0  # a dark ventricle
+        >>> int(brain_mask(image).sum())
+        27
+    """
+    from scipy import ndimage
+
+    images = np.asarray(images)
+    if images.ndim not in (3, 4):
+        raise ValueError(f"`images` must have shape (n, x, y) or (n, x, y, z), got {images.shape}.")
+    above = images > check_real("threshold", threshold)
+    return np.stack([ndimage.binary_fill_holes(image) for image in above])
+
+
 def reconstruction_scores(
-    images: Array, reconstructions: Array, data_range: float = 1.0
+    images: Array, reconstructions: Array, data_range: float = 1.0, mask: Array | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Return scores of each reconstruction over its whole field of view.
+    """Return scores of each reconstruction over its whole field of view, and inside a mask.
 
     With N voxels and errors e_i: SSE = sum e_i^2, MSE = SSE / N, MAE = sum |e_i| / N, PSNR = 10 log10(R^2 / MSE) in
     decibels for a data range R, infinite where the error is zero; SSIM with a Gaussian window of 11 voxels
-    (sigma 1.5), or the largest odd window that a smaller grid holds.
+    (sigma 1.5), or the largest odd window that a smaller grid holds, averaged over the windows inside the field of
+    view. Inside a mask the sums go over its voxels, and SSIM over the windows whose centres are in it.
 
     Args:
         images: shape (n, channel, ...), 2D or 3D.
         reconstructions: the same shape.
         data_range: R, the distance between the lowest and the highest intensity an image can have.
+        mask: of the brain, shape (n, ...) without channels; none if ``None``.
 
     Returns:
-        "sse", "mse", "mae", "psnr" and "ssim", each of shape (n,).
+        "sse", "mse", "mae", "psnr" and "ssim", each of shape (n,); with a mask also "mse_brain", "mae_brain",
+        "psnr_brain" and "ssim_brain", NaN where it is empty.
 
     Raises:
         ValueError: if the shapes differ, or ``data_range`` isn't positive.
 
     Source:
-        Wang et al. 2004, IEEE Transactions on Image Processing 13, 600-612 (SSIM); ``monai.metrics.SSIMMetric``.
+        Wang et al. 2004, IEEE Transactions on Image Processing 13, 600-612 (SSIM), by ``monai.metrics``.
 
     Example:
         >>> images = np.zeros((1, 1, 12, 12, 12))
@@ -68,21 +100,73 @@ def reconstruction_scores(
         >>> round(float(scores["mse"][0]), 6), round(float(scores["psnr"][0]), 6)
         (0.01, 20.0)
     """
-    import torch
-    from monai.metrics import SSIMMetric
-
     data_range = check_real("data_range", data_range, minimum=0, exclusive=True)
     sse = squared_error(images, reconstructions)
     n_voxels = int(np.prod(np.shape(images)[1:]))
-    absolute = np.abs(np.asarray(images, dtype=np.float64) - reconstructions).reshape(len(sse), -1).mean(axis=1)
+    error = np.asarray(images, dtype=np.float64) - reconstructions
+    similarity = _ssim_maps(np.asarray(images), np.asarray(reconstructions), data_range)
+    scores = {
+        "sse": sse,
+        "mse": sse / n_voxels,
+        "mae": np.abs(error).reshape(len(sse), -1).mean(axis=1),
+        "psnr": _psnr(sse / n_voxels, data_range),
+        "ssim": similarity.reshape(len(sse), -1).mean(axis=1, dtype=np.float64),
+    }
+    if mask is None:
+        return scores
+    mask = np.asarray(mask, dtype=bool)
+    if mask.shape != (len(error), *error.shape[2:]):
+        raise ValueError(f"`mask` must have shape {(len(error), *error.shape[2:])}, got {mask.shape}.")
+    inside = np.broadcast_to(mask[:, None], error.shape)
+    # a window's centre lies this far from the edge
+    margins = [(side - part) // 2 for side, part in zip(error.shape[2:], similarity.shape[2:], strict=True)]
+    window: Any = (..., *(slice(m, side - m) for m, side in zip(margins, error.shape[2:], strict=True)))
+    centres = inside[window]
+    mse = _masked_mean(error**2, inside)
+    return {
+        **scores,
+        "mse_brain": mse,
+        "mae_brain": _masked_mean(np.abs(error), inside),
+        "psnr_brain": _psnr(mse, data_range),
+        "ssim_brain": _masked_mean(similarity, centres),
+    }
+
+
+def _psnr(mse: NDArray[np.float64], data_range: float) -> NDArray[np.float64]:
     with np.errstate(divide="ignore"):
-        psnr = 10 * np.log10(data_range**2 * n_voxels / sse)
-    sides = np.shape(images)[2:]
+        decibels: NDArray[np.float64] = 10 * np.log10(data_range**2 / mse)
+    return decibels
+
+
+def _masked_mean(values: Array, inside: Array) -> NDArray[np.float64]:
+    """Return the mean of each image's values inside its mask; NaN where that is empty."""
+    n = len(values)
+    count = inside.reshape(n, -1).sum(axis=1)
+    total = np.where(inside, values, 0).reshape(n, -1).sum(axis=1, dtype=np.float64)
+    mean: NDArray[np.float64] = np.divide(total, count, out=np.full(n, np.nan), where=count > 0)
+    return mean
+
+
+def _ssim_maps(images: Array, reconstructions: Array, data_range: float) -> NDArray[np.float32]:
+    """Return the SSIM of every window inside the field of view, shape (n, channel, ...), one image at a time."""
+    import torch
+    from monai.metrics.regression import compute_ssim_and_cs
+
+    sides = images.shape[2:]
     window = min(11, min(sides) - 1 + min(sides) % 2)
-    metric = SSIMMetric(spatial_dims=len(sides), data_range=data_range, win_size=window, reduction="none")
-    pair = [torch.as_tensor(np.array(values, dtype=np.float32)) for values in (reconstructions, images)]
-    ssim = metric(*pair).mean(dim=1).double().numpy()
-    return {"sse": sse, "mse": sse / n_voxels, "mae": absolute, "psnr": psnr, "ssim": ssim}
+    maps = []
+    for image, reconstruction in zip(images, reconstructions, strict=True):
+        pair = [torch.as_tensor(np.array(each[None], dtype=np.float32)) for each in (reconstruction, image)]
+        similarity, _ = compute_ssim_and_cs(
+            *pair,
+            spatial_dims=len(sides),
+            data_range=torch.tensor(data_range),
+            kernel_size=(window,) * len(sides),
+            kernel_sigma=(1.5,) * len(sides),
+            kernel_type="gaussian",
+        )
+        maps.append(similarity.numpy())
+    return np.concatenate(maps)
 
 
 def mean_image_reconstruction(train: Array, images: Array) -> Array:
@@ -120,15 +204,37 @@ def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int
         >>> bool(np.allclose(pca_reconstruction(train, train + 10, 1), train + 10))
         True
     """
+    train, images = np.asarray(train), np.asarray(images)
+    if train.shape[1:] != images.shape[1:]:
+        raise ValueError(f"`train` must hold images of the shape {images.shape[1:]}, got shape {train.shape}.")
+    pca = fit_pca(train, n_components, seed)
+    restored: Array = pca.inverse_transform(pca.transform(images.reshape(len(images), -1)))
+    return restored.reshape(images.shape)
+
+
+def fit_pca(train: Array, n_components: int, seed: int = 0) -> Any:
+    """Fit principal components to flattened training images; no more than n_train - 1, since there are no more.
+
+    Args:
+        train: training images, shape (n_train, ...), at least two.
+        n_components: number of components.
+        seed: of the randomised solver.
+
+    Returns:
+        fitted ``sklearn.decomposition.PCA``.
+
+    Raises:
+        ValueError: if ``n_components`` isn't a positive integer, or there are fewer than two images.
+
+    Example:
+        >>> fit_pca(np.random.default_rng(0).normal(size=(5, 3, 3)), 8).n_components_
+        4
+    """
     from sklearn.decomposition import PCA
 
     n_components = check_integer("n_components", n_components, minimum=1)
-    train, images = np.asarray(train), np.asarray(images)
-    if train.shape[1:] != images.shape[1:] or len(train) < 2:
-        raise ValueError(
-            f"`train` must hold at least two images of the shape {images.shape[1:]}, got shape {train.shape}."
-        )
+    train = np.asarray(train)
+    if len(train) < 2:
+        raise ValueError(f"`train` must hold at least two images, got shape {train.shape}.")
     flat = train.reshape(len(train), -1)
-    pca = PCA(min(n_components, len(train) - 1, flat.shape[1]), svd_solver="auto", random_state=seed).fit(flat)
-    restored: Array = pca.inverse_transform(pca.transform(images.reshape(len(images), -1)))
-    return restored.reshape(images.shape)
+    return PCA(min(n_components, len(train) - 1, flat.shape[1]), svd_solver="auto", random_state=seed).fit(flat)

@@ -1,7 +1,7 @@
 """Where the parts meet: what the bundle's configs, and scripts beside them, call."""
 
 from .data_checks import check_data, check_held_out, checked_records, volume_dataset
-from .evaluation import ReconstructionEvaluation, check_evaluation
+from .evaluation import ModelEvaluation, check_evaluation
 from .generation import PriorSampling, check_generation
 from .inference import InferenceRecords, VolumeInference, check_inference
 from .records import split_records, training_records
@@ -12,8 +12,8 @@ from .training import train
 
 __all__ = [
     "InferenceRecords",
+    "ModelEvaluation",
     "PriorSampling",
-    "ReconstructionEvaluation",
     "VolumeInference",
     "check_data",
     "check_evaluation",

@@ -1,4 +1,4 @@
-"""Evaluation on files: how well each subject is reconstructed, and what that comes to."""
+"""Evaluation on files: scores beside the baselines, tables per subject, pictures, and one report."""
 
 from __future__ import annotations
 
@@ -10,15 +10,63 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
-from ..batches import check_images, image_tensor, item_names
-from ..evaluation.reconstruction import reconstruction_scores, squared_error
+from .._checks import check_choice, check_integer, check_seed
+from ..estimator import VAE
+from ..evaluation.reconstruction import brain_mask, fit_pca, reconstruction_scores, squared_error
 from ..files import atomic_path
-from .records import is_simulated
+from ..plots import plot_losses, save_figure
+from ..report import Report
+from .data_checks import check_held_out
+from .evaluation_cohort import (
+    FEWEST_TO_FIT,
+    LESION_KINDS,
+    MEAN_NAME,
+    anomaly_part,
+    disentanglement_part,
+    normative_part,
+    probes_part,
+)
+from .evaluation_data import (
+    LESION_KEY,
+    Subjects,
+    embed,
+    output_mean,
+    reconstruct,
+    run_records,
+    training_summary,
+    with_truth,
+)
+from .evaluation_model import (
+    PCA_NAME,
+    VAE_NAME,
+    generation_part,
+    latents_part,
+    likelihood_part,
+    reconstruction_part,
+)
+from .evaluation_part import Part, finite
+from .records import Record, is_simulated
 from .trained_model import check_outputs
 
-EVALUATION_FOLDER, SUBJECTS_FILE, SUMMARY_FILE = "evaluation", "reconstruction.csv", "scores.json"
+Array = NDArray[Any]
+
+EVALUATION_FOLDER, SUBJECTS_FILE, SUMMARY_FILE, REPORT_FILE = (
+    "evaluation",
+    "reconstruction.csv",
+    "scores.json",
+    "report.html",
+)
+PARTS = ("reconstruction", "likelihood", "latents", "probes", "disentanglement", "anomaly", "normative", "generation")
+
+SIMULATED = (
+    "These brains are simulated: they were computed from the MNI152 template with known factors, and no person was "
+    "scanned. Scores on them say that the method works, and how well against the known truth; they say nothing about "
+    "how well it works on scans, which vary in more ways."
+)
 
 
 def check_evaluation(
@@ -28,121 +76,330 @@ def check_evaluation(
     check_outputs(Path(output_dir) / EVALUATION_FOLDER / SUMMARY_FILE, checkpoint, overwrite)
 
 
-class ReconstructionEvaluation:
-    """Score the reconstruction of every volume of a loader.
+class ModelEvaluation:
+    """Evaluate a trained model on volumes, beside PCA and the mean training image.
 
-    Writes ``<output_dir>/evaluation/reconstruction.csv``, one row per volume in input order (subject, image, sse, mse,
-    mae, psnr, ssim, and sse_mean_image where the network's output started at the mean training image), and
-    ``scores.json`` beside it with count, mean, standard deviation, median and extremes of each. Intensities are those
-    of the preprocessing, [0, 1], over the whole field of view.
+    Writes into ``<output_dir>/evaluation``: ``report.html``, one page with everything in it; ``scores.json``; a table
+    per subject for each part (``reconstruction.csv``, ``likelihood.csv``, ``predictions.csv``, ``deviation.csv``); and
+    the pictures. A part without its data is left out, and said so: lesions without masks, disentanglement without known
+    factors. The training run's ``split.json`` says who the training subjects are.
 
     Args:
-        network: module; calling it reconstructs.
-        dataloader: loader of samples from :func:`~monai_betavae.data.brain_transforms`.
+        network: module with ``encode``, ``decode``, ``decoder`` and ``fc_mu``; calling it reconstructs.
+        records: the volumes to evaluate.
+        dataloader: loader of their samples from :func:`~monai_betavae.data.brain_transforms`, in their order.
         inferer: MONAI inferer that calls the network.
-        output_dir: folder of the run.
+        preprocessing: ``spatial_shape`` and ``spacing``.
+        transform: from a record to a sample.
+        output_dir: folder of the results.
+        training_output_dir: folder of the training run.
         device: where to compute.
-        image_key: key of the images in a batch.
+        seed: of everything random.
+        parts: which parts, of :data:`PARTS`; ``None`` for all.
+        n_samples: draws per subject of the importance-weighted likelihood.
+        n_reference: at most so many training subjects are looked at.
+        covariates: names to probe; ``None`` for all that there are.
+        lesions: "dark", "bright" or "both".
+        batch_size: volumes at once.
+        num_workers: processes that load training volumes.
+
+    Raises:
+        ValueError: naming the argument.
     """
 
     def __init__(
         self,
         network: nn.Module,
+        records: Sequence[Record],
         dataloader: Iterable[Mapping[str, Any]],
         inferer: Callable[..., Tensor],
+        preprocessing: Mapping[str, Any],
+        transform: Callable[..., Any],
         output_dir: str | os.PathLike[str],
+        training_output_dir: str | os.PathLike[str],
         device: torch.device | str = "cpu",
-        image_key: str = "image",
+        seed: int = 0,
+        parts: Sequence[str] | None = None,
+        n_samples: int = 50,
+        n_reference: int = 500,
+        covariates: Sequence[str] | None = None,
+        lesions: str = "dark",
+        batch_size: int = 4,
+        num_workers: int = 0,
     ) -> None:
-        self.network = network
+        self.network: Any = network
+        self.records = records
         self.dataloader = dataloader
         self.inferer = inferer
+        self.preprocessing = dict(preprocessing)
+        self.transform = transform
         self.output_dir = Path(output_dir) / EVALUATION_FOLDER
+        self.training_output_dir = Path(training_output_dir)
         self.device = torch.device(device)
-        self.image_key = image_key
+        self.seed = check_seed("seed", seed) or 0
+        self.parts = [check_choice("parts", name, PARTS) for name in (PARTS if parts is None else parts)]
+        self.n_samples = check_integer("n_samples", n_samples, minimum=1)
+        self.n_reference = check_integer("n_reference", n_reference, minimum=0)
+        self.covariates = covariates
+        self.lesions = check_choice("lesions", lesions, LESION_KINDS)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self._pca: Any = None
 
     def run(self) -> None:
-        """Score all volumes, write table and summary, and say what came out."""
-        import pandas as pd
-        from tqdm.auto import tqdm
-
+        """Evaluate, write everything, and say what came out."""
+        records = [with_truth(record) for record in self.records]
+        simulated = is_simulated(records)
+        groups = {
+            part: self._embedded(members, f"{part} subjects")
+            for part, members in run_records(self.training_output_dir, self.n_reference).items()
+        }
+        training, validation = groups["training"], groups["validation"]
+        if len(training.images) > 1:
+            self._pca = fit_pca(training.images, self.network.fc_mu.out_features, self.seed)
         rows: list[dict[str, Any]] = []
-        self.network.to(self.device).eval()
-        with torch.inference_mode():
-            for batch in tqdm(self.dataloader, desc="evaluating", unit="batch"):
-                images = image_tensor(batch, self.image_key)
-                check_images(images, f"the batch after {len(rows)} volumes", item_names(batch))
-                reconstructions = self.inferer(images.to(self.device), self.network).float().cpu()
-                rows += self._rows(batch, images, reconstructions)
+        mean_image = self._mean_image(training)
+        held_out = embed(
+            self.network,
+            self.dataloader,
+            records,
+            self.device,
+            description="evaluated subjects",
+            on_batch=lambda batch, images: rows.extend(self._rows(batch, images, mean_image)),
+        )
         if not rows:
             raise ValueError("`dataloader` must give at least one volume, got none.")
-        table = pd.DataFrame(rows)
-        summary = self._summary(table)
-        with atomic_path(self.output_dir / SUBJECTS_FILE) as temporary:
-            table.to_csv(temporary, index=False)
-        with atomic_path(self.output_dir / SUMMARY_FILE) as temporary:
-            temporary.write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-        self._say(summary)
+        found = list(self._evaluated(held_out, training, validation, rows, mean_image, simulated))
+        self._write(found, held_out, training, simulated)
 
-    def _rows(self, batch: Mapping[str, Any], images: Tensor, reconstructions: Tensor) -> list[dict[str, Any]]:
-        scores = reconstruction_scores(images.numpy(), reconstructions.numpy())
-        mean_image = _output_mean(self.network, images.shape[1:])
+    def _embedded(self, records: Sequence[Record], description: str) -> Subjects:
+        from monai.data import Dataset
+
+        loader: DataLoader[Any] = DataLoader(
+            Dataset(list(records), self.transform), batch_size=self.batch_size, num_workers=self.num_workers
+        )
+        return embed(self.network, loader if records else [], records, self.device, description=description)
+
+    def _mean_image(self, training: Subjects) -> Array | None:
+        if len(training.images):
+            mean: Array = training.images.mean(axis=0)
+            return mean
+        return output_mean(self.network, (1, *self.preprocessing["spatial_shape"]))
+
+    def _rows(self, batch: Mapping[str, Any], images: Tensor, mean_image: Array | None) -> list[dict[str, Any]]:
+        volumes = images.float().numpy()
+        mask = brain_mask(volumes[:, 0])
+        restored = self.inferer(images.to(self.device), self.network).float().cpu().numpy()
+        scores = reconstruction_scores(volumes, restored, mask=mask)
+        if self._pca is not None:
+            pca = reconstruction_scores(volumes, self._pca_reconstruction(volumes), mask=mask)
+            scores |= {f"{name}_pca": values for name, values in pca.items()}
         if mean_image is not None:
-            scores["sse_mean_image"] = squared_error(images.numpy(), np.broadcast_to(mean_image, images.shape))
-        subjects, paths = batch.get("subject"), batch[f"{self.image_key}_path"]
+            scores["sse_mean_image"] = squared_error(volumes, np.broadcast_to(mean_image, volumes.shape))
+        subjects, paths = batch.get("subject"), batch["image_path"]
         return [
             {
                 "subject": None if subjects is None else subjects[index],
                 "image": paths[index],
                 **{name: float(values[index]) for name, values in scores.items()},
             }
-            for index in range(len(images))
+            for index in range(len(volumes))
         ]
 
-    def _summary(self, table: Any) -> dict[str, Any]:
-        scores = table.drop(columns=["subject", "image"])
-        statistics = {name: _statistics(scores[name].to_numpy(dtype=float)) for name in scores.columns}
-        summary: dict[str, Any] = {
-            "n_volumes": len(table),
-            "simulated": is_simulated(table.to_dict("records")),
-            "latent_dim": getattr(getattr(self.network, "fc_mu", None), "out_features", None),
-            **statistics,
+    def _pca_codes(self, images: Array) -> Array:
+        scores: Array = self._pca.transform(images.reshape(len(images), -1))
+        return scores
+
+    def _pca_reconstruction(self, images: Array) -> Array:
+        flat = self._pca.inverse_transform(self._pca.transform(images.reshape(len(images), -1)))
+        restored: Array = flat.reshape(images.shape).astype(np.float32)
+        return restored
+
+    def _evaluated(
+        self,
+        held_out: Subjects,
+        training: Subjects,
+        validation: Subjects,
+        rows: list[dict[str, Any]],
+        mean_image: Array | None,
+        simulated: bool,
+    ) -> Iterable[Part]:
+        """Yield the parts that there are data for."""
+        import pandas as pd
+        from tqdm.auto import tqdm
+
+        restored = reconstruct(self.network, held_out.images, self.device, self.batch_size)
+        healthy = [i for i, record in enumerate(validation.records) if not record.get(LESION_KEY)]
+        codes = {VAE_NAME: (training.mu, held_out.mu)}
+        if self._pca is not None and len(training.images) == len(training) and len(held_out.images) == len(held_out):
+            codes[PCA_NAME] = self._pca_codes(training.images), self._pca_codes(held_out.images)
+
+        def anomaly() -> Part | None:
+            of = {VAE_NAME: (restored, reconstruct(self.network, validation.images, self.device, self.batch_size))}
+            if self._pca is not None and len(validation.images):
+                of[PCA_NAME] = self._pca_reconstruction(held_out.images), self._pca_reconstruction(validation.images)
+            if mean_image is not None:
+                of[MEAN_NAME] = (
+                    np.broadcast_to(mean_image, held_out.images.shape),
+                    np.broadcast_to(mean_image, validation.images.shape),
+                )
+            ours, theirs = ({name: pair[i] for name, pair in of.items()} for i in range(2))
+            return anomaly_part(held_out, ours, validation, theirs, self.preprocessing, self.lesions, self.seed)
+
+        def normative() -> Part | None:
+            # codes of training subjects spread wider than new ones' where the encoder knows them by heart
+            enough = len(healthy) >= FEWEST_TO_FIT
+            reference, whose = (validation, "validation") if enough else (training, "training")
+            kept = [row for row, index in enumerate(validation.shown) if index in healthy]
+            residuals = None
+            if kept:
+                volumes = validation.images[kept]
+                residuals = (volumes - reconstruct(self.network, volumes, self.device, self.batch_size))[:, 0]
+            ours = (held_out.images - restored)[:, 0]
+            return normative_part(held_out, _without_lesions(reference), ours, residuals, whose)
+
+        def disentanglement() -> Part | None:
+            groups = [training, held_out]
+            return disentanglement_part(groups, {name: list(each) for name, each in codes.items()}, self.seed)
+
+        makers: dict[str, Callable[[], Part | None]] = {
+            "reconstruction": lambda: reconstruction_part(
+                held_out, pd.DataFrame(rows), restored, mean_image, simulated, self.seed
+            ),
+            "likelihood": lambda: likelihood_part(VAE.from_network(self.network), held_out, self.n_samples, self.seed),
+            "latents": lambda: latents_part(self.network, held_out, training, simulated, self.seed, self.device),
+            "probes": lambda: probes_part(
+                held_out, training, codes, self.covariates, "control" if simulated else None, self.seed
+            ),
+            "disentanglement": disentanglement,
+            "anomaly": anomaly,
+            "normative": normative,
+            "generation": lambda: generation_part(self.network, held_out, training, simulated, self.seed, self.device),
         }
-        if "sse_mean_image" in statistics:
-            summary["sse_ratio"] = statistics["sse"]["mean"] / statistics["sse_mean_image"]["mean"]
-        return summary
+        for name in tqdm(self.parts, desc="evaluating", unit="part"):
+            part = makers[name]()
+            if part is not None:
+                yield part
+
+    def _write(self, found: Sequence[Part], held_out: Subjects, training: Subjects, simulated: bool) -> None:
+        about = training_summary(self.training_output_dir)
+        summary: dict[str, Any] = {
+            "n_volumes": len(held_out),
+            "simulated": simulated,
+            "latent_dim": self.network.fc_mu.out_features,
+            **{part.name: part.scores for part in found},
+        }
+        warnings = [f"{part.title}: {message}" for part in found for message in part.warnings]
+        try:
+            check_held_out(self.records, self.training_output_dir)
+        except ValueError as error:
+            warnings.insert(0, str(error))
+        summary["warnings"] = warnings
+        for part in found:
+            for name, table in part.files.items():
+                with atomic_path(self.output_dir / name) as temporary:
+                    table.to_csv(temporary, index=False)
+            for name, picture in part.pictures.items():
+                if isinstance(picture, bytes):
+                    with atomic_path(self.output_dir / name) as temporary:
+                        temporary.write_bytes(picture)
+                else:
+                    save_figure(picture, self.output_dir / name)
+        self._report(found, warnings, about, held_out, training, simulated).write(self.output_dir / REPORT_FILE)
+        # the last: with it the evaluation counts as done
+        with atomic_path(self.output_dir / SUMMARY_FILE) as temporary:
+            temporary.write_text(json.dumps(finite(summary), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        self._say(summary)
+
+    def _report(
+        self,
+        found: Sequence[Part],
+        warnings: Sequence[str],
+        about: Mapping[str, Any],
+        held_out: Subjects,
+        training: Subjects,
+        simulated: bool,
+    ) -> Report:
+        n_voxels = int(np.prod(self.preprocessing["spatial_shape"]))
+        of = "simulated brains" if simulated else "brain volumes"
+        report = Report(f"beta-VAE of {of}", f"{len(held_out)} volumes evaluated with seed {self.seed}")
+        report.section("What this is")
+        if simulated:
+            report.note(SIMULATED, "plain")
+        for message in warnings:
+            report.note(message)
+        if not warnings:
+            report.note("No warning: no collapse, no subject of the training, no baseline that is better.", "good")
+        report.facts(self._facts(about, held_out, training, n_voxels))
+        if "losses" in about:
+            figure = plot_losses(about["losses"], "simulated" if simulated else "")
+            report.figure(figure, "Losses per epoch of the training run.")
+        for part in found:
+            part.write_to(report)
+        left_out = [name for name in self.parts if name not in {part.name for part in found}]
+        report.section("Limits")
+        report.text(
+            "Intervals are bootstrap intervals over the evaluated subjects: how much another sample of subjects would "
+            "change a score, not another training run. "
+            + (f"Left out for want of data: {', '.join(left_out)}. " if left_out else "")
+            + "The numbers are in scores.json, the tables per subject beside this page."
+        )
+        return report
+
+    def _facts(self, about: Mapping[str, Any], held_out: Subjects, training: Subjects, n_voxels: int) -> dict[str, Any]:
+        import lightning
+        import monai
+
+        from .. import __version__
+
+        split, beta = about.get("split"), about["scores"].get("beta")
+        shape = "×".join(str(side) for side in self.preprocessing["spatial_shape"])
+        n_weights = sum(weights.numel() for weights in self.network.parameters())
+        facts: dict[str, Any] = {
+            "model": f"{self.network.fc_mu.out_features} latent dimensions, {n_weights / 1e6:.2f} million weights",
+            "grid": f"{shape} voxels, {self.preprocessing.get('spacing') or 'their own'} mm; N = {n_voxels}",
+        }
+        if beta is not None:
+            facts["beta"] = f"{beta:g}; beta / N = {beta / n_voxels:.3g}"
+        if split is not None:
+            facts["trained on"] = ", ".join(f"{count} {part}" for part, count in split.items()) + " volumes"
+        if "losses" in about:
+            facts["epochs"] = len(about["losses"].get("epoch", []))
+        facts["evaluated"] = f"{len(held_out)} volumes of {len(set(map(str, held_out.column('subject'))))} subjects"
+        if len(training):
+            facts["looked at"] = f"{len(training)} training volumes, for PCA, probes and the norm"
+        facts["versions"] = (
+            f"monai_betavae {__version__}, torch {torch.__version__}, monai {monai.__version__}, "
+            f"lightning {lightning.__version__}"
+        )
+        return facts
 
     def _say(self, summary: Mapping[str, Any]) -> None:
         label = ", simulated" if summary["simulated"] else ""
-        ratio = f", {summary['sse_ratio']:.2f} of the mean training image's" if "sse_ratio" in summary else ""
-        print(
-            f"Reconstruction ({summary['n_volumes']} volumes{label}), mean ± standard deviation over subjects:\n"
-            f"  summed squared error {_spread(summary['sse'], '.0f')}{ratio}\n"
-            f"  MSE {_spread(summary['mse'], '.5f')}, MAE {_spread(summary['mae'], '.4f')}, "
-            f"PSNR {_spread(summary['psnr'], '.2f')} dB, SSIM {_spread(summary['ssim'], '.3f')}\n"
-            f"Tables:  {self.output_dir / SUBJECTS_FILE}, {self.output_dir / SUMMARY_FILE}"
-        )
+        lines = [f"Evaluated: {summary['n_volumes']} volumes{label}"]
+        scores = summary.get("reconstruction", {})
+        if scores:
+            ratios = "".join(
+                f", {scores[key]['value']:.2f} of {whose}"
+                for key, whose in (("sse_ratio", "the mean training image's"), ("sse_ratio_to_pca", "PCA's"))
+                if key in scores
+            )
+            lines.append(f"  summed squared error {scores['sse']['value']:.0f}{ratios}")
+            if scores.get("ssim_brain"):
+                lines.append(
+                    f"  in the brain: PSNR {scores['psnr_brain']['value'] or float('inf'):.2f} dB, "
+                    f"SSIM {scores['ssim_brain']['value']:.3f}"
+                )
+        lines += [f"  Warning: {message}" for message in summary["warnings"]]
+        lines.append(f"Report:  {self.output_dir / REPORT_FILE}")
+        lines.append(f"Tables:  {self.output_dir}/*.csv, {self.output_dir / SUMMARY_FILE}")
+        print("\n".join(lines))
 
 
-def _output_mean(network: nn.Module, shape: Sequence[int]) -> np.ndarray[Any, Any] | None:
-    """Return the mean training image that the decoder's output started at, if it has one."""
-    decoder = getattr(network, "decoder", None)
-    mean = getattr(decoder, "output_mean", None)
-    if not isinstance(mean, Tensor) or tuple(mean.shape) != tuple(shape):
-        return None
-    mean = torch.sigmoid(mean) if getattr(decoder, "sigmoid", False) else mean
-    return mean.float().cpu().numpy()
-
-
-def _statistics(values: np.ndarray[Any, Any]) -> dict[str, float]:
-    return {
-        "mean": float(values.mean()),
-        "sd": float(values.std(ddof=1)) if len(values) > 1 else 0.0,
-        "median": float(np.median(values)),
-        "min": float(values.min()),
-        "max": float(values.max()),
-    }
-
-
-def _spread(statistics: Mapping[str, float], form: str) -> str:
-    return f"{statistics['mean']:{form}} ± {statistics['sd']:{form}}"
+def _without_lesions(subjects: Subjects) -> Subjects:
+    """Return the codes of the subjects that have no lesion's mask; images aren't needed."""
+    rows = [row for row, record in enumerate(subjects.records) if not record.get(LESION_KEY)]
+    records = [subjects.records[row] for row in rows]
+    return Subjects(
+        records, subjects.mu[rows], subjects.logvar[rows], subjects.images[:0], subjects.shown[:0], subjects.affines[:0]
+    )

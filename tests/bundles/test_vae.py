@@ -471,11 +471,14 @@ def test_4_evaluation(commands, place):
     assert table["image"].tolist() == [record["image"] for record in held_out]
     assert summary["n_volumes"] == len(held_out) == 2
     assert summary["simulated"] is True
-    assert summary["sse"]["mean"] == pytest.approx(table["sse"].mean())
+    scores = summary["reconstruction"]
+    assert scores["sse"]["value"] == pytest.approx(table["sse"].mean())
     training = json.loads((folder / "scores.json").read_text())
-    assert summary["sse"]["mean"] == pytest.approx(training["sse"], rel=1e-3)  # one definition
-    assert summary["sse_ratio"] == pytest.approx(training["sse_ratio"], rel=1e-3)
-    assert "Reconstruction (2 volumes, simulated)" in printed
+    assert scores["sse"]["value"] == pytest.approx(training["sse"], rel=1e-3)  # one definition
+    assert scores["sse_ratio"]["value"] == pytest.approx(training["sse_ratio"], rel=1e-3)
+    assert scores["sse_ratio_to_pca"]["value"] == pytest.approx(training["sse"] / training["sse_pca"], rel=1e-3)
+    assert "Evaluated: 2 volumes, simulated" in printed
+    assert "These brains are simulated" in (folder / "evaluation" / "report.html").read_text(encoding="utf-8")
 
 
 def test_4_generation(commands, place):

@@ -5,6 +5,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from monai_betavae.evaluation.reconstruction import (
+    brain_mask,
     mean_image_reconstruction,
     pca_reconstruction,
     reconstruction_scores,
@@ -88,3 +89,51 @@ def test_scores_of_small_grids_and_2d():
         np.testing.assert_allclose(reconstruction_scores(images, images)["ssim"], 1, atol=1e-4)
     with pytest.raises(ValueError, match="`data_range` must be a finite number > 0, got 0"):
         reconstruction_scores(VOLUMES, VOLUMES, data_range=0)
+
+
+def test_scores_inside_a_mask_by_hand():
+    images = np.zeros((2, 1, 16, 16, 16))
+    reconstructions = images.copy()
+    reconstructions[0, 0, 5:9, 5:9, 5:9] = 0.2
+    reconstructions[0, 0, 0, 0, 0] = 1.0
+    mask = np.zeros((2, 16, 16, 16), bool)
+    mask[0, 5:9, 5:9, 5:7] = True
+    mask[0, 4, 5:9, 5:7] = True  # 8 voxels without error beside 32 with 0.2
+    scores = reconstruction_scores(images, reconstructions, mask=mask)
+    assert scores["mse_brain"][0] == pytest.approx(0.04 * 32 / 40)
+    assert scores["mae_brain"][0] == pytest.approx(0.2 * 32 / 40)
+    assert scores["psnr_brain"][0] == pytest.approx(10 * np.log10(40 / (0.04 * 32)))
+    assert scores["mse"][0] == pytest.approx((0.04 * 64 + 1) / 16**3)
+    assert all(np.isnan(scores[f"{name}_brain"][1]) for name in ("mse", "mae", "psnr", "ssim"))  # an empty mask
+    assert scores["ssim"][1] == pytest.approx(1)
+
+
+def test_ssim_inside_a_mask_is_that_of_the_windows_centred_there():
+    rng = np.random.default_rng(0)
+    images = rng.uniform(size=(1, 1, 20, 18, 14))
+    reconstructions = images.copy()
+    reconstructions[..., :9, :, :] = rng.uniform(size=(1, 1, 9, 18, 14))
+    # windows reach 5 voxels: centres from 14 on see no error
+    clean, whole = np.zeros((1, 20, 18, 14), bool), np.ones((1, 20, 18, 14), bool)
+    clean[:, 14:] = True
+    assert reconstruction_scores(images, reconstructions, mask=clean)["ssim_brain"][0] == pytest.approx(1, abs=1e-6)
+    scores = reconstruction_scores(images, reconstructions, mask=whole)
+    assert scores["ssim_brain"][0] == pytest.approx(scores["ssim"][0])
+    assert scores["ssim"][0] < 0.9
+
+
+def test_brain_mask_has_no_holes_and_no_background():
+    image = np.zeros((2, 9, 9, 9))
+    image[0, 2:7, 2:7, 2:7] = 0.8
+    image[0, 4, 4, 4] = 0.0  # a ventricle
+    image[0, 2, 2, 4] = 0.01  # the rim that resampling leaves
+    mask = brain_mask(image)
+    assert mask[0].sum() == 124
+    assert not mask[1].any()
+    with pytest.raises(ValueError, match="`images` must have shape"):
+        brain_mask(np.zeros((2, 1, 4, 4, 4)))
+
+
+def test_a_mask_of_another_shape():
+    with pytest.raises(ValueError, match=r"`mask` must have shape \(1, 8, 8, 8\), got \(1, 1, 8, 8, 8\)"):
+        reconstruction_scores(np.zeros((1, 1, 8, 8, 8)), np.zeros((1, 1, 8, 8, 8)), mask=np.ones((1, 1, 8, 8, 8)))

@@ -1,4 +1,4 @@
-"""Scores per subject and their summary, for ideal and useless networks."""
+"""An evaluation from files to report: every part with its data, and what is said where there is none."""
 
 import json
 
@@ -6,64 +6,159 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from monai.data import DataLoader, Dataset
 from monai.inferers import SimpleInferer
-from torch import nn
-from torch.utils.data import DataLoader
 
+from monai_betavae.data import brain_transforms, discover, simulate_cohort
 from monai_betavae.networks import build_network
-from monai_betavae.workflows import ReconstructionEvaluation, check_evaluation
+from monai_betavae.workflows import ModelEvaluation, check_evaluation, split_records
+from monai_betavae.workflows.evaluation import PARTS
+from monai_betavae.workflows.evaluation_data import covariates_of, on_grid, with_truth
+from monai_betavae.workflows.records import write_split
 
-IMAGES = torch.rand(5, 1, 8, 10, 8, generator=torch.Generator().manual_seed(0))
-
-
-def evaluate(network, folder, batch_size=2):
-    records = [
-        {"image": image, "image_path": f"/data/{index}.nii.gz", "subject": f"sub-{index}"}
-        for index, image in enumerate(IMAGES)
-    ]
-    ReconstructionEvaluation(network, DataLoader(records, batch_size=batch_size), SimpleInferer(), folder).run()
-    table = pd.read_csv(folder / "evaluation" / "reconstruction.csv")
-    return table, json.loads((folder / "evaluation" / "scores.json").read_text())
+SHAPE, SPACING = (20, 24, 20), 9.0
+pytestmark = pytest.mark.filterwarnings("ignore:.*(divide by zero|invalid value).*:RuntimeWarning")
 
 
-def test_a_network_that_gives_the_mean_image(tmp_path, capsys):
-    network = build_network((8, 10, 8), 3, channels=(4, 8), random_state=0)
-    mean = IMAGES.mean(dim=0)
-    network.decoder.set_output_mean(mean)
-    table, summary = evaluate(network, tmp_path)
-    assert table["subject"].tolist() == [f"sub-{index}" for index in range(5)]
-    assert table["image"].tolist() == [f"/data/{index}.nii.gz" for index in range(5)]
-    expected = ((IMAGES - mean) ** 2).sum(dim=(1, 2, 3, 4)).numpy()
-    np.testing.assert_allclose(table["sse"], expected, rtol=1e-5)
-    np.testing.assert_allclose(table["sse_mean_image"], expected, rtol=1e-5)
-    np.testing.assert_allclose(table["mse"], expected / 640, rtol=1e-5)
-    assert summary["sse_ratio"] == pytest.approx(1)
-    assert (summary["n_volumes"], summary["simulated"], summary["latent_dim"]) == (5, False, 3)
-    for name in ("sse", "mse", "mae", "psnr", "ssim"):
-        column = table[name]
-        assert summary[name]["mean"] == pytest.approx(column.mean())
-        assert summary[name]["sd"] == pytest.approx(column.std(ddof=1))
-        assert summary[name]["median"] == pytest.approx(column.median())
-        assert (summary[name]["min"], summary[name]["max"]) == pytest.approx((column.min(), column.max()))
-    assert "1.00 of the mean training image's" in capsys.readouterr().out
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A cohort, its split as a training run leaves it, and a network that gives the mean training image."""
+    folder = tmp_path_factory.mktemp("run")
+    simulate_cohort(folder / "cohort", 60, seed=3, spacing=9.0, lesion_fraction=0.25, progress=False)
+    records = [{key: value for key, value in r.items() if key != "split"} for r in discover(folder / "cohort")]
+    split = split_records(records, (0.5, 0.2, 0.3), 0, stratify="group")
+    write_split(split, folder / "split.json")
+    transform = brain_transforms(SHAPE, SPACING)
+    images = torch.stack([transform(record)["image"] for record in split["training"]])
+    network = build_network(SHAPE, 4, channels=(4, 8), warm_start="mean", architecture="plain", random_state=0)
+    network.decoder.set_output_mean(images.mean(dim=0))
+    return folder, split, network, images
 
 
-def test_any_module_and_any_batch_size(tmp_path):
-    half = nn.Sequential(nn.Identity())
-    half.register_forward_hook(lambda module, inputs, output: 0.5 * output)
-    one, _ = evaluate(half, tmp_path / "1", batch_size=1)
-    table, summary = evaluate(half, tmp_path / "5", batch_size=5)
-    pd.testing.assert_frame_equal(one, table)
-    np.testing.assert_allclose(table["sse"], (IMAGES**2).sum(dim=(1, 2, 3, 4)).numpy() / 4, rtol=1e-5)
-    assert "sse_ratio" not in summary
+def evaluation(folder, split_part, network, output_dir, **options):
+    transform = brain_transforms(SHAPE, SPACING)
+    loader = DataLoader(Dataset(list(split_part), transform), batch_size=4)
+    settings = {"spatial_shape": SHAPE, "spacing": SPACING}
+    return ModelEvaluation(
+        network, split_part, loader, SimpleInferer(), settings, transform, output_dir, folder, n_samples=3, **options
+    )
 
 
-def test_refusals(tmp_path):
+@pytest.fixture(scope="module")
+def evaluated(run, tmp_path_factory):
+    folder, split, network, _ = run
+    output = tmp_path_factory.mktemp("evaluated")
+    evaluation(folder, split["test"], network, output).run()
+    return output / "evaluation"
+
+
+@pytest.mark.slow
+def test_every_part_is_there(run, evaluated):
+    scores = json.loads((evaluated / "scores.json").read_text())
+    assert set(PARTS) <= set(scores)
+    assert (scores["n_volumes"], scores["simulated"], scores["latent_dim"]) == (18, True, 4)
+    page = (evaluated / "report.html").read_text(encoding="utf-8")
+    for text in ("These brains are simulated", "18 test", "Lesions", "control (control: no effect)", "PCA"):
+        assert text in page
+    for name in ("reconstructions.png", "traversals.gif", "precision_recall.png", "predictions.png", "latents.png"):
+        assert (evaluated / name).stat().st_size > 1000
+
+
+@pytest.mark.slow
+def test_a_network_that_gives_the_mean_image_is_called_what_it_is(run, evaluated):
+    _folder, split, _network, images = run
+    scores = json.loads((evaluated / "scores.json").read_text())
+    table = pd.read_csv(evaluated / "reconstruction.csv")
+    assert table["subject"].tolist() == [record["subject"] for record in split["test"]]
+    transform = brain_transforms(SHAPE, SPACING)
+    held_out = torch.stack([transform(record)["image"] for record in split["test"]])
+    expected = ((held_out - images.mean(dim=0)) ** 2).sum(dim=(1, 2, 3, 4)).numpy()
+    np.testing.assert_allclose(table["sse"], expected, rtol=1e-4)
+    np.testing.assert_allclose(table["sse_mean_image"], expected, rtol=1e-4)
+    assert scores["reconstruction"]["sse_ratio"]["value"] == pytest.approx(1, abs=1e-4)
+    assert scores["reconstruction"]["sse_ratio_to_pca"]["value"] > 1.1
+    assert any("PCA reconstructs better" in warning for warning in scores["warnings"])
+    assert any("Lesions are found no better" in warning for warning in scores["warnings"])
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_scores(run, evaluated, tmp_path):
+    folder, split, network, _ = run
+    parts = ["reconstruction", "likelihood", "probes", "normative"]
+    evaluation(folder, split["test"], network, tmp_path, parts=parts).run()
+    again = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    first = json.loads((evaluated / "scores.json").read_text())
+    assert {name: again[name] for name in parts} == {name: first[name] for name in parts}
+    assert not (tmp_path / "evaluation" / "traversals.gif").exists()
+
+
+def test_volumes_without_run_truth_or_covariates(run, tmp_path):
+    _folder, split, network, _ = run
+    bare = [{"image": record["image"], "subject": f"new-{i}"} for i, record in enumerate(split["test"][:3])]
+    evaluation(tmp_path / "nowhere", bare, network, tmp_path, parts=["reconstruction", "probes", "normative"]).run()
+    scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    assert "sse_pca" not in scores["reconstruction"]
+    assert "normative" not in scores
+    assert scores["probes"] == {}
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "The records have no covariate" in page
+    assert "Left out for want of data: normative" in page
+
+
+@pytest.mark.slow
+def test_two_volumes_are_enough_for_a_report(run, tmp_path):
+    folder, split, network, _ = run
+    evaluation(folder, split["test"][:2], network, tmp_path, n_reference=12).run()
+    scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    assert scores["n_volumes"] == 2
+    assert {"reconstruction", "likelihood", "latents", "generation"} <= set(scores)
+
+
+def test_subjects_of_the_training_are_warned_of(run, tmp_path):
+    folder, split, network, _ = run
+    members = [*split["training"][:1], *split["test"][:2]]
+    evaluation(folder, members, network, tmp_path, parts=["reconstruction"]).run()
+    scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    assert "1 of the volumes are of subjects that the model was trained" in scores["warnings"][0]
+
+
+def test_refusals(run, tmp_path):
     (tmp_path / "model.pt").touch()
     check_evaluation(tmp_path, tmp_path / "model.pt")
     (tmp_path / "evaluation").mkdir()
     (tmp_path / "evaluation" / "scores.json").touch()
     with pytest.raises(ValueError, match=r"scores\.json exists"):
         check_evaluation(tmp_path, tmp_path / "model.pt")
+    folder, split, network, _ = run
     with pytest.raises(ValueError, match="`dataloader` must give at least one volume"):
-        ReconstructionEvaluation(nn.Identity(), [], SimpleInferer(), tmp_path).run()
+        evaluation(folder, [], network, tmp_path, n_reference=2).run()
+    for options, message in (
+        ({"parts": ["everything"]}, "`parts` must be one of"),
+        ({"lesions": "grey"}, "`lesions` must be one of 'dark', 'bright', 'both'"),
+        ({"n_reference": -1}, "`n_reference` must be an integer >= 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluation(folder, split["test"], network, tmp_path, **options)
+
+
+def test_truth_of_the_simulated_cohort_is_found_and_brought_to_the_grid(run):
+    _, split, _, _ = run
+    sick = next(record for record in split["training"] if record["group"] == "lesion")
+    well = next(record for record in split["training"] if record["group"] == "control")
+    assert with_truth(well) == well
+    found = with_truth(sick)
+    sample = brain_transforms(SHAPE, SPACING)(sick)
+    mask = on_grid(found["lesion_mask"], sample["image_affine"].numpy(), SHAPE)
+    healthy = brain_transforms(SHAPE, SPACING)({"image": found["healthy_image"]})["image"]
+    changed = (healthy - sample["image"]).abs()[0].numpy() > 0.02
+    assert mask.sum() > 0
+    assert changed[mask].mean() > 0.5
+    assert changed[~mask].mean() < 0.01
+
+
+def test_covariates_are_numbers_and_categories():
+    records = [
+        {"image": f"{i}.nii", "subject": f"s{i}", "age": float(i), "sex": "FM"[i % 2], "note": f"text {i}", "same": 1}
+        for i in range(20)
+    ]
+    assert list(covariates_of(records)) == ["age", "sex"]

@@ -1,0 +1,434 @@
+"""How probable volumes are under a model, in nats with all constants: the ELBO, importance-weighted bounds, and PCA's.
+
+What a model must have
+----------------------
+The functions here take the estimator :class:`~monai_betavae.VAE`, or any object with
+
+- ``encode(x)``: from images, a plain tensor (batch, channel, ...) on the model's device, to q(z|x), a
+  ``torch.distributions.Normal`` with parameters of shape (batch, latent_dim);
+- ``decoder(z)``: from codes (batch, latent_dim) to a tensor of the images' shape, or to a ``torch.distributions``
+  Normal, Laplace or Bernoulli of that shape;
+- ``default_dist`` (or ``criterion.default_dist``, where the estimator has it): what a tensor from the decoder stands
+  for, the mean of a unit-scale "normal" or "laplace", or the probability of a "bernoulli".
+
+Its modules are put in eval mode and get their own modes back; nothing has a gradient; autocast is off.
+
+What the numbers are
+--------------------
+The decoder's exact distribution counts, not the loss: a unit-scale normal has SSE/2 + (N/2) log 2 pi for N voxels where
+the loss has SSE. A decoder that gives a Normal or Laplace counts with its own scale. The unit scale of a tensor is a
+convention, not an estimate of the noise: it is far too wide for intensities in [0, 1], so that the constant
+(N/2) log 2 pi hides how subjects differ; ``scale`` puts a calibrated noise in its place, such as the root mean squared
+residual of validation data. Compare models only with the same likelihood and scale. For a Bernoulli and grey
+values the term is the cross entropy, as in the loss, which isn't a normalised density.
+
+The networks run in their own precision; densities and their sums over voxels are float64. A volume has 10^6 voxels and
+a log-density of -10^6 nats, where float32 numbers are 0.06 apart, and the weights of importance sampling are
+differences of such sums.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Iterable, Iterator, Sized
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.distributions import Bernoulli, Distribution, Laplace, Normal
+
+from .._checks import check_choice, check_integer, check_real, check_seed
+from ..batches import check_images, image_tensor, item_names
+from ..losses import LIKELIHOODS, likelihood
+from ..ordering import OrderedRows, check_not_empty
+
+Array = NDArray[Any]
+
+CHUNK_SIZE = 16
+"""Codes decoded at once, unless said otherwise: at 10^6 voxels about 0.5 GiB beside what the decoder itself takes."""
+
+LOG_2PI = math.log(2 * math.pi)
+
+
+class Model(Protocol):
+    """What the module's docstring asks of a model; its ``default_dist`` may be an attribute of ``criterion``."""
+
+    @property
+    def decoder(self) -> Any:
+        """Map from codes to a tensor or a distribution."""
+
+    def encode(self, x: Any) -> Normal:
+        """Return q(z|x)."""
+
+
+class Elbo(NamedTuple):
+    """The evidence lower bound of each volume and its two terms, each of shape (n,), in nats.
+
+    Attributes:
+        log_density: E_q(z|x) log p(x|z), the mean over the codes drawn.
+        kl: KL divergence of q(z|x) from the prior N(0, I), in closed form.
+        elbo: ``log_density - kl``.
+    """
+
+    log_density: NDArray[np.float64]
+    kl: NDArray[np.float64]
+    elbo: NDArray[np.float64]
+
+
+def elbo(
+    model: Model,
+    dataloader: Iterable[Any],
+    *,
+    n_samples: int = 1,
+    image_key: str = "image",
+    seed: int | None = 0,
+    scale: float | None = None,
+    chunk_size: int = CHUNK_SIZE,
+    progress: bool = True,
+) -> Elbo:
+    """Return the evidence lower bound of each volume, with the KL divergence unweighted whatever the model's beta.
+
+    ELBO(x) = E_q(z|x) log p(x|z) - KL(q(z|x) || N(0, I)) <= log p(x)
+
+    Row i is item i of the loader's dataset, whatever its sampler; a loader without a dataset of known length is read
+    as it comes. The codes of a volume are the first ones that :func:`log_likelihood` draws for it, so that the two
+    compare without the noise of different draws.
+
+    Args:
+        model: the estimator, or what the module's docstring describes.
+        dataloader: loader of the volumes, in any of the forms a batch can have.
+        n_samples: codes drawn for each volume.
+        image_key: key of the images in dictionary batches.
+        seed: of the codes; with ``None`` they differ from call to call.
+        scale: replaces the unit scale of a decoder that gives a tensor, in units of the images: the standard deviation
+            of a "normal", the b of a "laplace".
+        chunk_size: codes decoded at once.
+        progress: whether to show a progress bar.
+
+    Returns:
+        log_density, kl and elbo, each of shape (n,), nats.
+
+    Raises:
+        ValueError: for an empty loader, images that aren't finite, a model that isn't as described, or a ``scale`` for
+            a decoder that has its own or none.
+
+    Source:
+        Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
+
+    Example:
+        >>> class Nothing(nn.Module):  # ignores its input: q is the prior
+        ...     default_dist = "normal"
+        ...     def encode(self, x):
+        ...         return Normal(torch.zeros(len(x), 1), torch.ones(len(x), 1))
+        ...     def decoder(self, z):
+        ...         return torch.zeros(len(z), 1, 2, 2)
+        >>> found = elbo(Nothing(), [torch.zeros(3, 1, 2, 2)])
+        >>> found.kl.tolist(), bool(np.allclose(found.elbo, -2 * np.log(2 * np.pi)))
+        ([0.0, 0.0, 0.0], True)
+    """
+    n_samples = check_integer("n_samples", n_samples, minimum=1)
+    draws = _Draws(model, dataloader, n_samples, image_key, seed, scale, chunk_size, progress)
+    parts = [torch.stack([drawn.log_density.mean(dim=1), drawn.kl]) for drawn in draws.batches("ELBO")]
+    log_density, kl = draws.gather([part.T for part in parts]).T
+    return Elbo(log_density, kl, log_density - kl)
+
+
+def log_likelihood(
+    model: Model,
+    dataloader: Iterable[Any],
+    n_samples: int = 100,
+    *,
+    chunk_size: int = CHUNK_SIZE,
+    image_key: str = "image",
+    seed: int | None = 0,
+    scale: float | None = None,
+    progress: bool = True,
+) -> NDArray[np.float64]:
+    """Return the importance-weighted bound on the log-likelihood of each volume.
+
+    L_K(x) = log (1/K) sum_k p(x|z_k) p(z_k) / q(z_k|x), with K draws z_k from q(z|x).
+
+    In expectation ELBO = L_1 <= L_K <= L_(K+1) <= log p(x), with equality where q(z|x) is the true posterior. The gap
+    closes slowly: where the posterior is poor, one draw has nearly all the weight, and a larger K still raises the
+    bound. Compare models at the same K.
+
+    The noise of draw k of row i depends on ``seed``, i and k alone. So the batch size and ``chunk_size`` change
+    nothing but rounding, and the first draws of a larger K are those of a smaller one. Rows are as in :func:`elbo`.
+
+    Args:
+        model: the estimator, or what the module's docstring describes.
+        dataloader: loader of the volumes, in any of the forms a batch can have.
+        n_samples: K, exactly as many codes for each volume.
+        chunk_size: codes decoded at once, whether of one volume or several; bounds the memory.
+        image_key: key of the images in dictionary batches.
+        seed: of the codes; with ``None`` they differ from call to call.
+        scale: as in :func:`elbo`.
+        progress: whether to show a progress bar.
+
+    Returns:
+        shape (n,), nats.
+
+    Raises:
+        ValueError: as in :func:`elbo`.
+
+    Source:
+        Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016.
+
+    Example:
+        >>> class Nothing(nn.Module):
+        ...     default_dist = "laplace"
+        ...     def encode(self, x):
+        ...         return Normal(torch.zeros(len(x), 1), torch.ones(len(x), 1))
+        ...     def decoder(self, z):
+        ...         return torch.zeros(len(z), 1, 2, 2)
+        >>> log_likelihood(Nothing(), [torch.zeros(2, 1, 2, 2)], n_samples=3).round(4).tolist()  # -4 log 2
+        [-2.7726, -2.7726]
+    """
+    n_samples = check_integer("n_samples", n_samples, minimum=1)
+    draws = _Draws(model, dataloader, n_samples, image_key, seed, scale, chunk_size, progress)
+    rows = [
+        torch.logsumexp(drawn.log_density + drawn.log_ratio, dim=1) - math.log(n_samples)
+        for drawn in draws.batches("log-likelihood")
+    ]
+    return draws.gather(rows)
+
+
+def probabilistic_pca_log_density(
+    images: Array, pca_mean: Array, loadings: Array, noise_variance: float
+) -> NDArray[np.float64]:
+    """Return the log-density of images under probabilistic PCA, the closed form of a VAE with a linear decoder.
+
+    x ~ N(m, C), C = W W^T + s^2 I. With D voxels, k components, d = x - m and M = W^T W + s^2 I (k x k):
+
+    - log |C| = (D - k) log s^2 + log |M|;
+    - d^T C^-1 d = |d - W h|^2 / s^2 + |h|^2, where h = M^-1 W^T d is the posterior mean of the code;
+
+    which never forms C, and has no difference of large numbers in it, as the Woodbury identity written out has.
+
+    Args:
+        images: shape (n, ...), of D values each.
+        pca_mean: m, of D values.
+        loadings: W, shape (D, k). Those of scikit-learn's ``PCA`` are
+            ``components_.T * sqrt(explained_variance_ - noise_variance_)``.
+        noise_variance: s^2 > 0, in squared units of the images.
+
+    Returns:
+        shape (n,), nats.
+
+    Raises:
+        ValueError: if shapes don't go together or ``noise_variance`` isn't positive.
+
+    Source:
+        Tipping & Bishop 1999, Journal of the Royal Statistical Society B 61, 611-622; that the best linear VAE is it:
+        Lucas et al., "Don't Blame the ELBO!", NeurIPS 2019.
+
+    Example:
+        >>> found = probabilistic_pca_log_density(np.zeros((1, 2)), np.zeros(2), np.zeros((2, 1)), 1.0)
+        >>> bool(np.isclose(found[0], -np.log(2 * np.pi)))
+        True
+    """
+    s2 = check_real("noise_variance", noise_variance, minimum=0, exclusive=True)
+    images = np.asarray(images, dtype=np.float64)
+    if images.ndim < 2 or len(images) == 0:
+        raise ValueError(f"`images` must have shape (n, ...) with at least one row, got {images.shape}.")
+    flat, mean = images.reshape(len(images), -1), np.asarray(pca_mean, dtype=np.float64).reshape(-1)
+    w, n_values = np.asarray(loadings, dtype=np.float64), flat.shape[1]
+    if len(mean) != n_values:
+        raise ValueError(f"`pca_mean` must have the {n_values} values of an image, got {len(mean)}.")
+    if w.ndim != 2 or len(w) != n_values:
+        raise ValueError(f"`loadings` must have shape ({n_values}, k), as an image has values, got {w.shape}.")
+    k = w.shape[1]
+    d = flat - mean
+    m = w.T @ w + s2 * np.eye(k)
+    h = np.linalg.solve(m, w.T @ d.T).T
+    residual = d - h @ w.T
+    squared = np.einsum("ij,ij->i", residual, residual) / s2 + np.einsum("ij,ij->i", h, h)
+    log_determinant = (n_values - k) * math.log(s2) + np.linalg.slogdet(m)[1]
+    density: NDArray[np.float64] = -0.5 * (n_values * LOG_2PI + log_determinant + squared)
+    return density
+
+
+class _Drawn(NamedTuple):
+    """One batch: log p(x|z_k) and log p(z_k) - log q(z_k|x), of shape (batch, K); the KL divergence, (batch,)."""
+
+    log_density: Tensor
+    log_ratio: Tensor
+    kl: Tensor
+
+
+class _Draws:
+    """Codes drawn for every volume of a loader, and how probable they make it."""
+
+    def __init__(
+        self,
+        model: Model,
+        dataloader: Iterable[Any],
+        n_samples: int,
+        image_key: str,
+        seed: int | None,
+        scale: float | None,
+        chunk_size: int,
+        progress: bool,
+    ) -> None:
+        self.chunk_size = check_integer("chunk_size", chunk_size, minimum=1)
+        seed = check_seed("seed", seed)
+        self.entropy: Any = np.random.SeedSequence().entropy if seed is None else seed
+        self.scale = None if scale is None else check_real("scale", scale, minimum=0, exclusive=True)
+        for name in ("encode", "decoder"):
+            if not callable(getattr(model, name, None)):
+                raise ValueError(f"`model` must have a callable `{name}`, got a {type(model).__name__} without.")
+        self.model = model
+        self.default_dist = _default_dist(model)
+        check_not_empty("dataloader", dataloader)
+        self.rows = OrderedRows(dataloader)
+        dataset = getattr(dataloader, "dataset", None)
+        known = isinstance(dataset, Sized) and not self.rows.shared
+        self.n_codes = len(dataset) * n_samples if known and isinstance(dataset, Sized) else None
+        self.n_samples = n_samples
+        self.image_key = image_key
+        self.progress = progress
+
+    def batches(self, doing: str) -> list[_Drawn]:
+        """Return this process's batches, with numbers in float64 on the CPU."""
+        from tqdm.auto import tqdm
+
+        drawn: list[_Drawn] = []
+        device = _device_of(self.model)
+        row = self.rows.start
+        bar = tqdm(desc=doing, total=self.n_codes, unit="code", delay=2, disable=not self.progress)
+        with bar, _evaluating(self.model), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for number, batch in enumerate(self.rows.batches()):
+                images, where = image_tensor(batch, self.image_key), f"batch {number}"
+                check_images(images, where, item_names(batch))
+                images = images.to(device)
+                q = self._posterior(images)
+                loc, scale = _float64(q.loc), _float64(q.scale)
+                noise = self._noise(row, loc)
+                z = loc[:, None] + scale[:, None] * noise
+                # with the noise, not (z - loc) / scale: the same number, but for its digits where scale is tiny
+                log_q = -0.5 * (noise.square() + LOG_2PI).sum(dim=2) - scale.log().sum(dim=1, keepdim=True)
+                log_prior = -0.5 * (z.square() + LOG_2PI).sum(dim=2)
+                kl = (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum(dim=1)
+                log_density = self._log_density(images, z.to(q.loc.dtype), where, bar)
+                drawn.append(_Drawn(log_density.cpu(), (log_prior - log_q).cpu(), kl.cpu()))
+                row += len(images)
+        return drawn
+
+    def gather(self, parts: list[Tensor]) -> NDArray[np.float64]:
+        """Concatenate the rows of all batches, and of all processes if they share the work."""
+        if not parts and not self.rows.shared:
+            raise ValueError("`dataloader` must give at least one batch, got none.")
+        gathered: NDArray[np.float64] = self.rows.gather(parts).numpy()
+        return gathered
+
+    def _posterior(self, images: Tensor) -> Normal:
+        q = self.model.encode(images)
+        if not isinstance(q, Normal) or q.loc.ndim != 2 or len(q.loc) != len(images):
+            came = f"one of shape {tuple(q.batch_shape)}" if isinstance(q, Normal) else type(q).__name__
+            raise ValueError(
+                f"`model.encode` must give a Normal of shape (batch={len(images)}, latent_dim), got {came}."
+            )
+        return q
+
+    def _noise(self, row: int, loc: Tensor) -> Tensor:
+        """Return standard normal noise of shape (batch, K, latent_dim), each row from a generator of its own.
+
+        From numpy, whose generator fills an array in order; the first rows of a larger ``torch.randn`` differ from a
+        smaller one.
+        """
+        shape = (self.n_samples, loc.shape[1])
+        noise = np.empty((len(loc), *shape))
+        for index in range(len(loc)):
+            source = np.random.SeedSequence(self.entropy, spawn_key=(row + index,))
+            noise[index] = np.random.default_rng(source).standard_normal(shape)
+        return torch.from_numpy(noise).to(loc.device)
+
+    def _log_density(self, images: Tensor, z: Tensor, where: str, bar: Any) -> Tensor:
+        """Return log p(x|z_k) of shape (batch, K), at most ``chunk_size`` codes decoded at a time."""
+        codes = z.flatten(0, 1).to(images.device)
+        found: list[Tensor] = []
+        for start in range(0, len(codes), self.chunk_size):
+            chunk = codes[start : start + self.chunk_size]
+            owners = torch.arange(start, start + len(chunk), device=images.device) // self.n_samples
+            x = images[owners]
+            p = self._decoded(chunk)
+            if p.batch_shape != x.shape:
+                raise ValueError(
+                    f"`model.decoder` must give the shape of the images, {tuple(x.shape)}, got {tuple(p.batch_shape)}."
+                )
+            if isinstance(p, Bernoulli):
+                check_images(x, where, probabilities=True)
+            found.append(_log_density(p, x))
+            bar.update(len(chunk))
+        return torch.cat(found).reshape(z.shape[:2])
+
+    def _decoded(self, codes: Tensor) -> Distribution:
+        output = self.model.decoder(codes)
+        p = likelihood(output, self.default_dist)
+        if self.scale is None:
+            return p
+        if not isinstance(output, Tensor) or isinstance(p, Bernoulli):
+            reason = "a bernoulli has none" if isinstance(p, Bernoulli) else "its distribution has its own"
+            raise ValueError(f"`scale` must be None for this decoder ({reason}), got {self.scale!r}.")
+        return (Normal if isinstance(p, Normal) else Laplace)(p.mean, self.scale, validate_args=False)
+
+
+def _log_density(p: Distribution, x: Tensor) -> Tensor:
+    """Return the log-density of each image, shape (batch,): in float64 from the parameters on."""
+    x = _float64(x)
+    if isinstance(p, Bernoulli):
+        # as in the loss: log p is at least -100, where the formula with probabilities has -inf for p = 0
+        if "probs" in p.__dict__:
+            cross_entropy = F.binary_cross_entropy(_float64(p.probs), x, reduction="none")
+        else:
+            cross_entropy = F.binary_cross_entropy_with_logits(_float64(p.logits), x, reduction="none")
+        return -cross_entropy.flatten(1).sum(dim=1)
+    assert isinstance(p, Normal | Laplace)
+    exact = type(p)(_float64(p.loc), _float64(p.scale), validate_args=False)
+    total: Tensor = exact.log_prob(x).flatten(1).sum(dim=1)
+    return total
+
+
+def _float64(value: Tensor) -> Tensor:
+    # Apple's GPUs have no float64
+    return (value.cpu() if value.device.type == "mps" else value).double()
+
+
+def _default_dist(model: Any) -> str:
+    holder: Any = model if hasattr(model, "default_dist") else getattr(model, "criterion", None)
+    if not hasattr(holder, "default_dist"):
+        raise ValueError(
+            "`model` must have `default_dist` or `criterion.default_dist`, one of "
+            f"{', '.join(map(repr, LIKELIHOODS))}, got a {type(model).__name__} without."
+        )
+    return check_choice("model.default_dist", holder.default_dist, LIKELIHOODS)
+
+
+def _modules(model: Any) -> list[nn.Module]:
+    """Return the model, or what of its parts is a module."""
+    parts = [model] if isinstance(model, nn.Module) else list(getattr(model, "__dict__", {}).values())
+    return [part for part in parts if isinstance(part, nn.Module)]
+
+
+def _device_of(model: Any) -> torch.device:
+    for module in _modules(model):
+        for tensor in (*module.parameters(), *module.buffers()):
+            return tensor.device
+    return torch.device("cpu")
+
+
+@contextlib.contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    """Run in eval mode and give every module its own mode back: a frozen part may have been in eval mode before."""
+    modes = {module: module.training for part in _modules(model) for module in part.modules()}
+    for part in _modules(model):
+        part.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

@@ -1,0 +1,711 @@
+"""What latents say about covariates: linear probes, scored on subjects they haven't seen."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .._checks import check_choice, check_integer, check_seed
+from .intervals import estimate
+
+Array = NDArray[Any]
+Floats = NDArray[np.float64]
+Rows = NDArray[np.intp]
+
+KINDS = ("regression", "classification")
+"""Kinds of probes."""
+
+ALPHAS = np.logspace(-3, 6, 19)
+"""Penalties a ridge regression chooses from, for standardised codes."""
+
+LOGIT_VARIANCE = 4.0
+"""What a logistic regression's penalty expects of its logits: a standard deviation of 2, however many codes it has."""
+
+MOST_CLASSES = 10
+"""Whole numbers with more different values than this are a quantity, as ages are."""
+
+FEWEST_SUBJECTS = 4
+"""With fewer, a half of them is too little to fit anything."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ProbeScore:
+    """How well a covariate is predicted from codes, and the predictions.
+
+    Attributes:
+        kind: "regression" or "classification".
+        score: what ``value`` is, "r2" or "balanced_accuracy".
+        value: the score of ``predicted``.
+        low: lower end of its 95 % bootstrap interval over subjects, for these predictions: that other training subjects
+            would have given another probe isn't in it.
+        high: its upper end.
+        p_value: of the permutation test; NaN without permutations.
+        chance: the score of codes that say nothing: 0, or 1 / number of classes.
+        mae: mean absolute error in units of the target; NaN for a classification.
+        auroc: area under the ROC curve of two classes, the second against the first; NaN otherwise.
+        n_used: rows with a target.
+        n_missing: rows without one, left out.
+        n_subjects: subjects among the rows used.
+        rows: numbers of the rows used, shape (n_used,).
+        target: their targets, shape (n_used,).
+        predicted: predictions by probes that saw no row of the same subject, shape (n_used,).
+        probabilities: of the classes, shape (n_used, n_classes); ``None`` for a regression.
+        classes: the classes, sorted; ``None`` for a regression.
+        folds: the fold in which each row was predicted, shape (n_used, n_repeats); one fold for a held-out design.
+    """
+
+    kind: str
+    score: str
+    value: float
+    low: float
+    high: float
+    p_value: float
+    chance: float
+    mae: float
+    auroc: float
+    n_used: int
+    n_missing: int
+    n_subjects: int
+    rows: Rows
+    target: Array
+    predicted: Array
+    probabilities: Floats | None
+    classes: Array | None
+    folds: Rows
+
+
+def r_squared(target: Array, predicted: Array) -> float:
+    """Return the share of the target's variance that predictions explain.
+
+    R^2 = 1 - sum_i (y_i - p_i)^2 / sum_i (y_i - mean y)^2
+
+    Args:
+        target: y, shape (n,), not constant.
+        predicted: p, the same shape.
+
+    Returns:
+        at most 1; 0 for the mean of these targets, below 0 for worse than that.
+
+    Raises:
+        ValueError: if the shapes differ or aren't one-dimensional, or the target is constant.
+
+    Example:
+        >>> r_squared(np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.0, 2.0]))
+        0.5
+    """
+    target, predicted = np.asarray(target, dtype=np.float64), np.asarray(predicted, dtype=np.float64)
+    _check_pair(target, predicted)
+    if np.ptp(target) == 0:
+        raise ValueError(f"`target` must have more than one value, got {target[0]:g} in all {len(target)} rows.")
+    return _r_squared(_regression_sums(target, predicted))
+
+
+def balanced_accuracy(target: Array, predicted: Array) -> float:
+    """Return the mean over the target's k classes of the share of each class that is predicted right.
+
+    Args:
+        target: classes, shape (n,), n >= 1.
+        predicted: predicted classes, the same shape.
+
+    Returns:
+        from 0 to 1; 1/k for one and the same prediction for all, whatever the sizes of the classes.
+
+    Raises:
+        ValueError: if the shapes differ or aren't one-dimensional.
+
+    Example:
+        >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 1, 1]))  # (2/3 + 1) / 2
+        0.8333333333333333
+    """
+    target, predicted = np.asarray(target), np.asarray(predicted)
+    _check_pair(target, predicted)
+    classes, numbers = np.unique(target, return_inverse=True)
+    return _balanced_accuracy(_class_sums(numbers, target == predicted, len(classes)))
+
+
+def probe(
+    codes: Array,
+    target: Array,
+    *,
+    groups: Array | None = None,
+    kind: str | None = None,
+    n_folds: int = 5,
+    n_repeats: int = 1,
+    n_permutations: int = 200,
+    seed: int | None = 0,
+) -> ProbeScore:
+    """Say how well a covariate is predicted from codes by a linear probe, cross-validated by subject.
+
+    The codes are standardised on the training subjects of a fold. A regression is a ridge regression, its penalty
+    chosen by leave-one-out on the training rows; its score is R^2 (:func:`r_squared`) of all subjects' predictions
+    together. A classification is a logistic regression with balanced classes and a fixed penalty
+    (``C`` = :data:`LOGIT_VARIANCE` / number of codes); its score is the balanced accuracy (:func:`balanced_accuracy`).
+    Folds are by subject; those of a classification have the same share of every class as far as that can be.
+
+    The permutation test compares the score with that of targets permuted across subjects, with everything fitted
+    anew, choice of the penalty included: p = (1 + number of permutations that score as much) / (1 + n_permutations).
+    Where a target differs within a subject, subjects swap all their targets, with subjects of as many rows.
+
+    Args:
+        codes: shape (n, n_codes): posterior means, principal component scores, ...
+        target: covariate, shape (n,). ``None`` and NaN are missing: such rows are left out.
+        groups: the subject of each row, shape (n,); ``None`` if each row is a subject of its own. Scans of one subject
+            in training and test would inflate the score.
+        kind: "regression" or "classification". ``None``: strings, booleans and whole numbers with at most 10
+            different values are classes, other numbers a regression.
+        n_folds: number of folds, 2 or more.
+        n_repeats: number of cross-validations with other folds; their predictions (probabilities) are averaged.
+        n_permutations: number of permutations; 0 for no test.
+        seed: of folds, permutations and resamples.
+
+    Returns:
+        score, interval, p-value and the out-of-fold predictions.
+
+    Raises:
+        ValueError: if codes or target don't fit or aren't finite, the target has one value only, there are fewer
+            subjects than folds or fewer than 4, or a class is missing from some training subjects.
+
+    Source:
+        Ojala & Garriga, "Permutation Tests for Studying Classifier Performance", JMLR 11, 2010; Winkler et al.,
+        "Multi-level block permutation", NeuroImage 123, 2015; ``sklearn.linear_model.RidgeCV`` and
+        ``LogisticRegression``.
+
+    Example:
+        >>> codes = np.random.default_rng(0).normal(size=(60, 4))
+        >>> found = probe(codes, 70 + 5 * codes[:, 1], n_permutations=19)
+        >>> found.score, round(found.value, 3), found.p_value, found.predicted.shape
+        ('r2', 1.0, 0.05, (60,))
+    """
+    n_folds = check_integer("n_folds", n_folds, minimum=2)
+    n_repeats = check_integer("n_repeats", n_repeats, minimum=1)
+    n_permutations = check_integer("n_permutations", n_permutations, minimum=0)
+    fixed = _fixed_seed(seed)
+    data = _read("codes", codes, "target", target, "groups", groups, kind)
+    _check_subjects(data, n_folds)
+    folds = _folds(data, n_folds, n_repeats, np.random.default_rng([fixed, 0]))
+    raw = _out_of_fold(data, data.values[:, None], folds)
+    permuted = _permutations(data, n_permutations, np.random.default_rng([fixed, 1]))
+    if data.kind == "regression":
+        # folds don't depend on the target, so all permuted targets share one decomposition of the codes
+        targets = data.values[permuted].T
+        null = _column_r_squared(targets, _out_of_fold(data, targets, folds))
+    else:
+        # the folds were made for the classes, so they go with them
+        null = np.array([_class_score(data, data.values[rows], folds[rows]) for rows in permuted])
+    return _scored(data, raw, folds, null, fixed)
+
+
+def probe_held_out(
+    train_codes: Array,
+    train_target: Array,
+    test_codes: Array,
+    test_target: Array,
+    *,
+    train_groups: Array | None = None,
+    test_groups: Array | None = None,
+    kind: str | None = None,
+    n_permutations: int = 200,
+    seed: int | None = 0,
+) -> ProbeScore:
+    """Say how well a covariate of held-out subjects is predicted by the linear probe of the training subjects.
+
+    The probe is that of :func:`probe`, fitted once. R^2 is relative to the held-out subjects' mean. The permutation
+    test permutes the held-out targets across subjects; the predictions stay.
+
+    Args:
+        train_codes: shape (n_train, n_codes).
+        train_target: shape (n_train,); rows without one are left out.
+        test_codes: shape (n, n_codes).
+        test_target: shape (n,); rows without one are left out.
+        train_groups: the subject of each training row.
+        test_groups: the subject of each held-out row. ``None`` if each row is a subject of its own.
+        kind: "regression" or "classification", or ``None`` to tell from both targets, as in :func:`probe`.
+        n_permutations: number of permutations; 0 for no test.
+        seed: of permutations and resamples.
+
+    Returns:
+        score, interval, p-value and predictions of the held-out rows; counts and rows are theirs.
+
+    Raises:
+        ValueError: if codes or targets don't fit or aren't finite, a target has one value only, the two have different
+            classes, there are fewer than 4 subjects in either, or one subject is in both.
+
+    Example:
+        >>> codes = np.random.default_rng(0).normal(size=(60, 4))
+        >>> found = probe_held_out(codes[:40], codes[:40, 1] > 0, codes[40:], codes[40:, 1] > 0, n_permutations=19)
+        >>> found.score, found.value > 0.8, found.chance, found.p_value
+        ('balanced_accuracy', True, 0.5, 0.05)
+    """
+    n_permutations = check_integer("n_permutations", n_permutations, minimum=0)
+    fixed = _fixed_seed(seed)
+    if train_groups is not None and test_groups is not None:
+        both = np.intersect1d(np.asarray(train_groups), np.asarray(test_groups))
+        if len(both):
+            raise ValueError(f"`test_groups` must have no subject of `train_groups`, got {both[0]!r} in both.")
+    if kind is None:
+        kind = _kind_of(np.concatenate([_present(train_target)[1], _present(test_target)[1]]))
+    train = _read("train_codes", train_codes, "train_target", train_target, "train_groups", train_groups, kind)
+    test = _read("test_codes", test_codes, "test_target", test_target, "test_groups", test_groups, kind)
+    for name, data in (("train_target", train), ("test_target", test)):
+        _check_subjects(data, FEWEST_SUBJECTS, name)
+    if train.codes.shape[1] != test.codes.shape[1]:
+        raise ValueError(
+            f"`test_codes` must have {train.codes.shape[1]} columns as `train_codes` has, got {test.codes.shape[1]}."
+        )
+    if list(train.classes) != list(test.classes):
+        raise ValueError(
+            f"`test_target` must have the classes of `train_target`, {_listed(train.classes)}, "
+            f"got {_listed(test.classes)}."
+        )
+    raw = _fit_predict(train, train.codes, train.values[:, None], test.codes)
+    permuted = _permutations(test, n_permutations, np.random.default_rng([fixed, 1]))
+    if train.kind == "regression":
+        targets = test.values[permuted].T
+        null = _column_r_squared(targets, np.broadcast_to(raw, targets.shape))
+    else:
+        null = np.array([balanced_accuracy(test.values[rows], raw.argmax(axis=1)) for rows in permuted])
+    return _scored(test, raw, np.zeros((len(test.values), 1), dtype=np.intp), null, fixed)
+
+
+def compare_probes(
+    codes_by_method: Mapping[str, Array],
+    targets: Mapping[str, Array],
+    *,
+    groups: Array | None = None,
+    kinds: Mapping[str, str] | None = None,
+    control: str | None = None,
+    n_folds: int = 5,
+    n_repeats: int = 1,
+    n_permutations: int = 200,
+    seed: int | None = 0,
+) -> list[dict[str, Any]]:
+    """Probe several methods' codes of the same volumes for several covariates.
+
+    For one covariate all methods have the same folds, permutations and resamples, since none of those depend on the
+    codes; see :func:`probe`.
+
+    Args:
+        codes_by_method: codes by the methods' names, each of shape (n, ...), the numbers of codes may differ:
+            ``{"VAE": mu, "PCA": pca_codes(...)}``.
+        targets: covariates by name, each of shape (n,).
+        groups: the subject of each row.
+        kinds: "regression" or "classification" by covariate, for those whose kind isn't to be told from the values.
+        control: name of a covariate that has no effect in truth: a score above chance there is a warning.
+        n_folds: number of folds.
+        n_repeats: number of cross-validations.
+        n_permutations: number of permutations; 0 for no test.
+        seed: of everything random.
+
+    Returns:
+        a row for each covariate and method, in the order given, covariate by covariate: "method", "covariate",
+        "control" (whether this is it), "kind", "score", "value", "low", "high", "p_value", "chance", "mae", "auroc",
+        "n_used", "n_missing".
+
+    Raises:
+        ValueError: if a mapping is empty, ``control`` or a name of ``kinds`` isn't in ``targets``, or as in
+            :func:`probe`, naming method and covariate.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> codes = rng.normal(size=(60, 3))
+        >>> targets = {"age": codes[:, 0], "coin": rng.normal(size=60)}
+        >>> methods = {"VAE": codes, "noise": rng.normal(size=(60, 3))}
+        >>> for row in compare_probes(methods, targets, control="coin", n_permutations=19):
+        ...     print(row["covariate"], row["method"], row["control"], row["value"] > 0.9)
+        age VAE False True
+        age noise False False
+        coin VAE True False
+        coin noise True False
+    """
+    for name, mapping in (("codes_by_method", codes_by_method), ("targets", targets)):
+        if not isinstance(mapping, Mapping) or not mapping:
+            raise ValueError(f"`{name}` must be a mapping with at least one entry, got {mapping!r:.80}.")
+    kinds = dict(kinds or {})
+    if control is not None:
+        check_choice("control", control, targets)
+    for covariate in kinds:
+        check_choice("kinds", covariate, targets)
+    fixed = _fixed_seed(seed)
+    table = []
+    for covariate, target in targets.items():
+        for method, codes in codes_by_method.items():
+            try:
+                found = probe(
+                    codes,
+                    target,
+                    groups=groups,
+                    kind=kinds.get(covariate),
+                    n_folds=n_folds,
+                    n_repeats=n_repeats,
+                    n_permutations=n_permutations,
+                    seed=fixed,
+                )
+            except ValueError as error:
+                raise ValueError(f"{method!r} probed for {covariate!r}: {error}") from error
+            row = {"method": method, "covariate": covariate, "control": covariate == control}
+            for name in ("kind", "score", "value", "low", "high", "p_value", "chance", "mae", "auroc"):
+                row[name] = getattr(found, name)
+            table.append({**row, "n_used": found.n_used, "n_missing": found.n_missing})
+    return table
+
+
+def pca_codes(train_images: Array, images: Array, n_components: int, seed: int | None = 0) -> Floats:
+    """Return principal component scores of images, the codes that a probe of a VAE's is compared with.
+
+    Args:
+        train_images: images that mean and components come from, shape (n_train, ...): those that the VAE was trained
+            on, for a fair comparison.
+        images: images to embed, shape (n, ...).
+        n_components: number of components; no more than n_train - 1 are used, since there are no more.
+        seed: of the randomised solver.
+
+    Returns:
+        shape (n, n_components), or fewer columns.
+
+    Raises:
+        ValueError: if ``n_components`` isn't a positive integer, or the shapes don't go together.
+
+    Source:
+        ``sklearn.decomposition.PCA``.
+
+    Example:
+        >>> train = np.outer(np.arange(6.0), np.ones(4)).reshape(6, 2, 2)
+        >>> np.abs(pca_codes(train, train, 1)[:, 0]).round(6).tolist()
+        [5.0, 3.0, 1.0, 1.0, 3.0, 5.0]
+    """
+    from sklearn.decomposition import PCA
+
+    n_components = check_integer("n_components", n_components, minimum=1)
+    seed = check_seed("seed", seed)
+    train_images, images = np.asarray(train_images), np.asarray(images)
+    if train_images.shape[1:] != images.shape[1:] or len(train_images) < 2:
+        raise ValueError(
+            f"`train_images` must hold at least two images of the shape {images.shape[1:]}, "
+            f"got shape {train_images.shape}."
+        )
+    flat = train_images.reshape(len(train_images), -1)
+    n_components = min(n_components, len(flat) - 1, flat.shape[1])
+    pca = PCA(n_components, svd_solver="auto", random_state=seed).fit(flat)
+    scores: Floats = pca.transform(images.reshape(len(images), -1)).astype(np.float64)
+    return scores
+
+
+# ---- reading codes and targets --------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Data:
+    """The rows that have a target: codes, targets as numbers (classes counted from 0), subjects counted from 0."""
+
+    kind: str
+    codes: Floats
+    values: Array
+    classes: Array  # empty for a regression
+    subjects: Rows
+    used: Rows
+    n_rows: int
+
+
+def _read(
+    codes_name: str, codes: Any, target_name: str, target: Any, groups_name: str, groups: Any, kind: str | None
+) -> _Data:
+    codes = _check_codes(codes_name, codes)
+    used, values = _present(target, target_name)
+    n_rows = len(codes)
+    if len(target) != n_rows:
+        raise ValueError(f"`{target_name}` must have {n_rows} rows as `{codes_name}` has, got {len(target)}.")
+    kind = _kind_of(values) if kind is None else check_choice("kind", kind, KINDS)
+    classes = np.empty(0)
+    if kind == "classification":
+        classes, values = np.unique(values, return_inverse=True)
+    elif values.dtype.kind == "U":
+        raise ValueError(f"`{target_name}` must be numbers for a regression, got {values[0]!r}.")
+    else:
+        values = values.astype(np.float64)
+    if len(np.unique(values)) < 2:
+        raise ValueError(
+            f"`{target_name}` must have more than one value, got {len(used)} rows with a value out of {n_rows}, "
+            f"all the same."
+        )
+    return _Data(kind, codes[used], values, classes, _subjects(groups_name, groups, n_rows)[used], used, n_rows)
+
+
+def _check_codes(name: str, codes: Any) -> Floats:
+    try:
+        numbers = np.asarray(codes, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be numbers of shape (n, n_codes), got {codes!r:.80}.") from error
+    if numbers.ndim != 2 or numbers.shape[1] == 0:
+        raise ValueError(f"`{name}` must have shape (n, n_codes), n_codes >= 1, got {numbers.shape}.")
+    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
+    if len(bad):
+        raise ValueError(f"`{name}` must be finite, got non-finite values in {len(bad)} rows, the first {bad[0]}.")
+    return numbers
+
+
+def _present(target: Any, name: str = "target") -> tuple[Rows, Array]:
+    """Return which rows have a target, and those targets, as strings, booleans or numbers."""
+    raw = np.asarray(target)
+    if raw.ndim != 1:
+        raise ValueError(f"`{name}` must have shape (n,), got {raw.shape}.")
+    if raw.dtype.kind in "OMm":
+        raw = np.asarray(target, dtype=object)
+    rows: Rows = np.flatnonzero([not _is_missing(value) for value in raw])
+    values = raw[rows]
+    if values.dtype.kind == "O":
+        listed = values.tolist()
+        # numpy would turn True and "a" into strings alike
+        strings, booleans = (sum(isinstance(value, kind) for value in listed) for kind in (str, bool | np.bool_))
+        if {strings, booleans} <= {0, len(listed)}:
+            values = np.array(listed)
+    if values.dtype.kind not in "Ubiuf":
+        raise ValueError(f"`{name}` must be numbers, booleans or strings, all of one kind, got {raw.tolist()!r:.80}.")
+    if values.dtype.kind == "f" and not np.isfinite(values).all():
+        raise ValueError(f"`{name}` must be finite or missing (None, NaN), got an infinite value.")
+    return rows, values
+
+
+def _is_missing(value: Any) -> bool:
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas' NA compares as neither true nor false
+        return True
+
+
+def _kind_of(values: Array) -> str:
+    if values.dtype.kind in "Ub":
+        return "classification"
+    # whole numbers with one missing come from a table as floats
+    whole = values.dtype.kind in "iu" or bool((values == np.round(values)).all())
+    return "classification" if whole and len(np.unique(values)) <= MOST_CLASSES else "regression"
+
+
+def _subjects(name: str, groups: Any, n_rows: int) -> Rows:
+    if groups is None:
+        return np.arange(n_rows)
+    names = np.asarray(groups)
+    if names.shape != (n_rows,):
+        raise ValueError(f"`{name}` must have shape ({n_rows},), a subject for each row, got {names.shape}.")
+    missing = [row for row, value in enumerate(names) if _is_missing(value)]
+    if missing:
+        raise ValueError(f"`{name}` must say every row's subject, got none for {len(missing)}, the first {missing[0]}.")
+    numbers: Rows = np.unique(names.astype(str) if names.dtype.kind == "O" else names, return_inverse=True)[1]
+    return numbers
+
+
+def _check_subjects(data: _Data, at_least: int, name: str = "target") -> None:
+    at_least = max(at_least, FEWEST_SUBJECTS)
+    n_subjects = len(np.unique(data.subjects))
+    if n_subjects < at_least:
+        raise ValueError(f"`{name}` must be known for at least {at_least} subjects (`n_folds`), got {n_subjects}.")
+
+
+def _check_pair(target: Array, predicted: Array) -> None:
+    if target.ndim != 1 or target.shape != predicted.shape or len(target) == 0:
+        raise ValueError(
+            f"`target` and `predicted` must have one shape (n,), n >= 1, got {target.shape} and {predicted.shape}."
+        )
+
+
+def _listed(classes: Array) -> str:
+    return ", ".join(map(repr, classes.tolist()))
+
+
+def _fixed_seed(seed: Any) -> int:
+    """Return a seed, drawn where there is none: everything that goes together must follow from one number."""
+    seed = check_seed("seed", seed)
+    return int(np.random.default_rng().integers(2**32)) if seed is None else seed
+
+
+# ---- folds and permutations -----------------------------------------------------------------------------------------
+
+
+def _folds(data: _Data, n_folds: int, n_repeats: int, rng: np.random.Generator) -> Rows:
+    """Return the fold of each row in each repeat: subjects are dealt one by one, class after class."""
+    names, numbers = np.unique(data.subjects, return_inverse=True)
+    strata = np.zeros(len(names), dtype=np.intp)
+    if data.kind == "classification":
+        counts = np.zeros((len(names), len(data.classes)))
+        np.add.at(counts, (numbers, data.values), 1)
+        strata = counts.argmax(axis=1)
+    folds = np.empty((len(numbers), n_repeats), dtype=np.intp)
+    for repeat in range(n_repeats):
+        shuffled = rng.permutation(len(names))
+        dealt = np.empty(len(names), dtype=np.intp)
+        dealt[shuffled[np.argsort(strata[shuffled], kind="stable")]] = np.arange(len(names)) % n_folds
+        folds[:, repeat] = dealt[numbers]
+    if data.kind == "classification":
+        for repeat, fold in np.ndindex(n_repeats, n_folds):
+            absent = np.setdiff1d(np.arange(len(data.classes)), data.values[folds[:, repeat] != fold])
+            if len(absent):
+                raise ValueError(
+                    "`target` must have every class among the training subjects of every fold, in two subjects at "
+                    f"least, got a fold without class {data.classes.tolist()[absent[0]]!r}; the classes are "
+                    f"{_listed(data.classes)}. If it is a quantity, give `kind` 'regression'."
+                )
+    return folds
+
+
+def _permutations(data: _Data, n_permutations: int, rng: np.random.Generator) -> Rows:
+    """Return, for each permutation, the row whose target each row gets, shape (n_permutations, n)."""
+    _, first, numbers, counts = np.unique(data.subjects, return_index=True, return_inverse=True, return_counts=True)
+    permuted = np.empty((n_permutations, len(numbers)), dtype=np.intp)
+    if (data.values == data.values[first][numbers]).all():
+        for row in permuted:
+            row[:] = first[rng.permutation(len(first))][numbers]
+        return permuted
+    by_subject = np.split(np.argsort(numbers, kind="stable"), np.cumsum(counts)[:-1])
+    for row in permuted:
+        for count in np.unique(counts):
+            alike = np.flatnonzero(counts == count)
+            for subject, other in zip(alike, rng.permutation(alike), strict=True):
+                row[by_subject[subject]] = by_subject[other]
+    return permuted
+
+
+# ---- fitting and scoring --------------------------------------------------------------------------------------------
+
+
+def _fit_predict(data: _Data, train_codes: Floats, train_values: Array, test_codes: Floats) -> Floats:
+    """Fit a probe and apply it; return a prediction for each column of targets, or the classes' probabilities."""
+    from sklearn.linear_model import RidgeCV
+
+    mean, sd = train_codes.mean(axis=0), train_codes.std(axis=0)
+    # a constant code's sd can be a rounding error
+    scale = np.where(sd > 1e-12 * np.abs(mean), sd, 1.0)
+    train_codes, test_codes = (train_codes - mean) / scale, (test_codes - mean) / scale
+    if data.kind == "classification":
+        return _class_probabilities(train_codes, train_values[:, 0], len(data.classes), test_codes)
+    # a penalty of its own for every column of targets, as if each were fitted alone
+    ridge = RidgeCV(ALPHAS, alpha_per_target=True).fit(train_codes, train_values)
+    predicted: Floats = ridge.predict(test_codes).reshape(len(test_codes), -1)
+    return predicted
+
+
+def _class_probabilities(train: Floats, numbers: Rows, n_classes: int, test: Floats) -> Floats:
+    """Fit a logistic regression and return the classes' probabilities.
+
+    It is scikit-learn's ``LogisticRegression(C=LOGIT_VARIANCE / n_codes, class_weight="balanced")``, the same minimum
+    by the same solver. A permutation test needs a thousand fits, and what scikit-learn does around the solver takes
+    longer than the solver.
+    """
+    from scipy.optimize import minimize
+    from scipy.special import softmax
+
+    n, n_codes = train.shape
+    members = np.eye(n_classes)[numbers]
+    weights = (n / n_classes / members.sum(axis=0))[numbers]
+    # two classes have opposite coefficients here, where scikit-learn has one vector: each is half of that, and twice
+    # the penalty on both comes to its penalty
+    penalty = n_codes / LOGIT_VARIANCE * 1
+
+    def loss(flat: Floats) -> tuple[float, Floats]:
+        coefficients = flat.reshape(n_codes + 1, n_classes)
+        logits = train @ coefficients[:-1] + coefficients[-1]
+        highest = logits.max(axis=1, keepdims=True)
+        exponentials = np.exp(logits - highest)
+        total = exponentials.sum(axis=1, keepdims=True)
+        negative_log = np.log(total[:, 0]) + highest[:, 0] - (logits * members).sum(axis=1)
+        residual = weights[:, None] * (exponentials / total - members)
+        gradient = np.concatenate([train.T @ residual + penalty * coefficients[:-1], residual.sum(axis=0)[None]])
+        return float(weights @ negative_log + penalty / 2 * (coefficients[:-1] ** 2).sum()), gradient.ravel()
+
+    options = {"maxiter": 1000, "gtol": 1e-6 * n, "ftol": 1e-12}
+    start = np.zeros((n_codes + 1) * n_classes)
+    fitted = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(n_codes + 1, n_classes)
+    probabilities: Floats = softmax(test @ fitted[:-1] + fitted[-1], axis=1)
+    return probabilities
+
+
+def _out_of_fold(data: _Data, values: Array, folds: Rows) -> Floats:
+    """Return predictions of every row by probes of the other folds' rows, averaged over the repeats."""
+    width = values.shape[1] if data.kind == "regression" else len(data.classes)
+    predicted = np.zeros((len(values), width))
+    if width == 0:
+        return predicted
+    for fold_of in folds.T:
+        for fold in np.unique(fold_of):
+            test = fold_of == fold
+            predicted[test] += _fit_predict(data, data.codes[~test], values[~test], data.codes[test])
+    predicted /= folds.shape[1]
+    return predicted
+
+
+def _class_score(data: _Data, values: Array, folds: Rows) -> float:
+    return balanced_accuracy(values, _out_of_fold(data, values[:, None], folds).argmax(axis=1))
+
+
+def _scored(data: _Data, raw: Floats, folds: Rows, null: Floats, seed: int) -> ProbeScore:
+    """Return the score of predictions (a column), or of the classes' probabilities."""
+    _, numbers = np.unique(data.subjects, return_inverse=True)
+    mae = auroc = float("nan")
+    regression = data.kind == "regression"
+    if regression:
+        target, predicted = data.values, raw[:, 0]
+        sums, statistic = _regression_sums(target, predicted), _r_squared
+        mae = float(np.abs(target - predicted).mean())
+    else:
+        chosen = raw.argmax(axis=1)
+        target, predicted = data.classes[data.values], data.classes[chosen]
+        sums, statistic = _class_sums(data.values, chosen == data.values, len(data.classes)), _balanced_accuracy
+        if len(data.classes) == 2:
+            from sklearn.metrics import roc_auc_score
+
+            auroc = float(roc_auc_score(data.values, raw[:, 1]))
+    by_subject = np.zeros((numbers.max() + 1, sums.shape[1]))
+    np.add.at(by_subject, numbers, sums)
+    found = estimate(by_subject, statistic=statistic, seed=seed)
+    # equal scores can differ in their last digits
+    as_good = int((null >= found.value - 1e-12).sum())
+    return ProbeScore(
+        kind=data.kind,
+        score="r2" if regression else "balanced_accuracy",
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        p_value=(1 + as_good) / (1 + len(null)) if len(null) else float("nan"),
+        chance=0.0 if regression else 1 / len(data.classes),
+        mae=mae,
+        auroc=auroc,
+        n_used=len(data.used),
+        n_missing=data.n_rows - len(data.used),
+        n_subjects=len(by_subject),
+        rows=data.used,
+        target=target,
+        predicted=predicted,
+        probabilities=None if regression else raw,
+        classes=None if regression else data.classes,
+        folds=folds,
+    )
+
+
+# The scores are functions of sums over rows, so that a resample of subjects needs no look at their rows.
+
+
+def _regression_sums(target: Floats, predicted: Floats) -> Floats:
+    centred = target - target.mean()
+    return np.stack([(target - predicted) ** 2, centred**2, centred, np.ones_like(centred)], axis=1)
+
+
+def _r_squared(sums: Floats) -> float:
+    error, square, first, n = sums.sum(axis=0)
+    return float(1 - error / (square - first**2 / n))
+
+
+def _class_sums(numbers: Rows, right: Array, n_classes: int) -> Floats:
+    members = np.eye(n_classes)[numbers]
+    return np.concatenate([members * right[:, None], members], axis=1)
+
+
+def _balanced_accuracy(sums: Floats) -> float:
+    right, members = np.split(sums.sum(axis=0), 2)
+    return float((right / members).mean())
+
+
+def _column_r_squared(targets: Floats, predicted: Floats) -> Floats:
+    pairs = zip(targets.T, predicted.T, strict=True)
+    return np.array([_r_squared(_regression_sums(target, prediction)) for target, prediction in pairs])

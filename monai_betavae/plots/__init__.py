@@ -1,0 +1,21 @@
+"""Arrays in, Figure out. Volumes are in RAS order; slices are drawn with the subject's left on the left."""
+
+from .anatomy import plot_maps
+from .animation import traversal_gif
+from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
+from .files import save_figure
+from .volumes import plot_reconstructions, plot_traversals, plot_volumes
+
+__all__ = [
+    "plot_kl",
+    "plot_latents",
+    "plot_losses",
+    "plot_maps",
+    "plot_precision_recall",
+    "plot_predictions",
+    "plot_reconstructions",
+    "plot_traversals",
+    "plot_volumes",
+    "save_figure",
+    "traversal_gif",
+]

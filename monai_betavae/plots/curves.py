@@ -1,0 +1,174 @@
+"""Pictures of numbers: losses, latents, predictions, precision and recall."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+TRAINING, VALIDATION = "#1f77b4", "#d95f02"
+COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#7f7f7f", "#9467bd")
+
+
+def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure:
+    """Draw objective, reconstruction loss and KL divergence per epoch, training and validation.
+
+    Args:
+        table: columns "epoch", "train/loss", "train/rec_loss", "train/kl_loss" and, if there was validation, "val/...".
+        title: of the figure.
+    """
+    figure = Figure(figsize=(12, 3.4), layout="constrained")
+    figure.suptitle(title)
+    names = {"loss": "objective", "rec_loss": "reconstruction loss", "kl_loss": "KL divergence [nats]"}
+    epochs = np.asarray(table["epoch"]) + 1
+    for axes, (key, label) in zip(figure.subplots(1, 3), names.items(), strict=True):
+        for stage, colour in (("train", TRAINING), ("val", VALIDATION)):
+            if f"{stage}/{key}" in table:
+                values = np.asarray(table[f"{stage}/{key}"], dtype=float)
+                stage_name = "training" if stage == "train" else "validation"
+                axes.plot(epochs, values, color=colour, label=stage_name, marker="." if len(epochs) < 40 else None)
+        positive = all(np.all(np.asarray(line.get_ydata()) > 0) for line in axes.lines)
+        if key != "kl_loss" and positive:
+            axes.set_yscale("log")
+            # over less than a decade powers of ten are hard to read
+            for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+                each(LogFormatter(minor_thresholds=(1, 0.4)))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(title=label, xlabel="epoch")
+        axes.grid(alpha=0.3, which="both")
+        axes.legend(frameon=False)
+    return figure
+
+
+def plot_kl(kl: Array, active: Array, title: str = "") -> Figure:
+    """Draw the KL divergence of each latent dimension, the largest first; inactive ones are grey.
+
+    Args:
+        kl: nats, shape (latent_dim,).
+        active: whether each is active, shape (latent_dim,).
+        title: of the figure.
+    """
+    kl, active = np.asarray(kl, dtype=float), np.asarray(active, dtype=bool)
+    order = np.argsort(kl)[::-1]
+    figure = Figure(figsize=(max(5.0, 0.24 * len(kl) + 1.5), 3.0), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    colours = [COLOURS[0] if active[index] else "#bbbbbb" for index in order]
+    axes.bar(np.arange(len(kl)), kl[order], color=colours)
+    axes.set_xticks(np.arange(len(kl)), [str(index) for index in order], fontsize=7)
+    axes.set(xlabel="latent dimension", ylabel="KL divergence [nats]")
+    axes.grid(alpha=0.3, axis="y")
+    axes.set_title(f"{int(active.sum())} of {len(kl)} active, {kl.sum():.1f} nats in all", fontsize=9)
+    return figure
+
+
+def plot_latents(
+    codes: Array,
+    covariates: Mapping[str, Sequence[Any]],
+    title: str = "",
+    columns: int = 3,
+    dimensions: tuple[int, int] | None = None,
+) -> Figure:
+    """Draw the codes on two of their dimensions, or their first two principal axes, once per covariate.
+
+    Args:
+        codes: posterior means, shape (n, latent_dim).
+        covariates: by name, n numbers or categories each; ``None`` where missing.
+        title: of the figure.
+        columns: panels per row.
+        dimensions: across and up; ``None`` for the principal axes.
+    """
+    codes = np.asarray(codes, dtype=float)
+    names = ["first axis of the codes", "second axis"] if dimensions is None else [f"z{each}" for each in dimensions]
+    centred = codes - codes.mean(axis=0)
+    _, _, axes_of_codes = np.linalg.svd(centred, full_matrices=False)
+    # a one-dimensional latent space has one axis
+    places = (
+        centred @ axes_of_codes[:2].T if codes.shape[1] > 1 else np.column_stack([centred[:, 0], np.zeros(len(codes))])
+    )
+    if dimensions is not None:
+        places = codes[:, list(dimensions)]
+    columns = min(columns, max(len(covariates), 1))
+    rows = -(-len(covariates) // columns)
+    figure = Figure(figsize=(3.9 * columns, 3.3 * rows + 0.3), layout="constrained")
+    figure.suptitle(title)
+    grid = figure.subplots(rows, columns, squeeze=False)
+    for axes in grid.flat[len(covariates) :]:
+        axes.set_axis_off()
+    for axes, (name, values) in zip(grid.flat, covariates.items(), strict=False):
+        known = np.array([value is not None and value == value for value in values])
+        axes.scatter(*places[~known].T, s=10, color="#dddddd")
+        present = [value for value, there in zip(values, known, strict=True) if there]
+        if all(isinstance(value, int | float | np.number) and not isinstance(value, bool) for value in present):
+            drawn = axes.scatter(*places[known].T, s=14, c=np.asarray(present, dtype=float), cmap="viridis")
+            figure.colorbar(drawn, ax=axes)
+        else:
+            for number, category in enumerate(sorted({str(value) for value in present})):
+                chosen = known & np.array([str(value) == category for value in values])
+                axes.scatter(*places[chosen].T, s=14, color=COLOURS[number % len(COLOURS)], label=category)
+            axes.legend(frameon=False, fontsize=8)
+        axes.set_title(name, fontsize=10)
+        axes.set(xticks=[], yticks=[], xlabel=names[0], ylabel=names[1])
+    return figure
+
+
+def plot_predictions(
+    true: Array,
+    predicted: Mapping[str, Array],
+    covariate: str,
+    labels: Mapping[str, str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw what each method predicts of a covariate against its true value, one panel per method.
+
+    Args:
+        true: shape (n,).
+        predicted: by method, shape (n,).
+        covariate: its name, with its unit.
+        labels: by method, a line such as the score; none if ``None``.
+        title: of the figure.
+    """
+    true = np.asarray(true, dtype=float)
+    figure = Figure(figsize=(3.6 * len(predicted), 3.5), layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, len(predicted), squeeze=False, sharex=True, sharey=True)[0]
+    low, high = float(true.min()), float(true.max())
+    for axes, (method, values) in zip(panels, predicted.items(), strict=True):
+        axes.plot([low, high], [low, high], color="#999999", linewidth=1)
+        axes.scatter(true, np.asarray(values, dtype=float), s=16, color=COLOURS[0], alpha=0.8)
+        axes.set(xlabel=f"true {covariate}", ylabel=f"predicted {covariate}")
+        axes.set_title(f"{method}\n{(labels or {}).get(method, '')}".strip(), fontsize=9)
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def plot_precision_recall(
+    curves: Mapping[str, tuple[Array, Array]],
+    prevalence: float,
+    labels: Mapping[str, str] | None = None,
+    title: str = "",
+) -> Figure:
+    """Draw precision against recall of several methods, and the chance level.
+
+    Args:
+        curves: by method, precision and recall, of one shape each.
+        prevalence: share of voxels that are positive: what chance gives.
+        labels: by method, its entry in the legend; the name if ``None``.
+        title: of the figure.
+    """
+    figure = Figure(figsize=(5.2, 4.2), layout="constrained")
+    figure.suptitle(title)
+    axes = figure.subplots()
+    for number, (method, (precision, recall)) in enumerate(curves.items()):
+        axes.plot(recall, precision, color=COLOURS[number % len(COLOURS)], label=(labels or {}).get(method, method))
+    axes.axhline(prevalence, color="#999999", linestyle=":", label=f"chance {prevalence:.3f}")
+    axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, fontsize=8)
+    return figure
