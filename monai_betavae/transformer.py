@@ -145,7 +145,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
                 self.spatial_shape,
                 self.latent_dim,
                 architecture=self.architecture,
-                warm_start='mean',
+                warm_start=self.warm_start,
                 **shaping,
                 **options,
             )

@@ -601,7 +601,7 @@ def _class_probabilities(train: Floats, numbers: Rows, n_classes: int, test: Flo
     weights = (n / n_classes / members.sum(axis=0))[numbers]
     # two classes have opposite coefficients here, where scikit-learn has one vector: each is half of that, and twice
     # the penalty on both comes to its penalty
-    penalty = n_codes / LOGIT_VARIANCE * 1
+    penalty = n_codes / LOGIT_VARIANCE * (2 if n_classes == 2 else 1)
 
     def loss(flat: Floats) -> tuple[float, Floats]:
         coefficients = flat.reshape(n_codes + 1, n_classes)
