@@ -8,14 +8,15 @@
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
 ``disentanglement``        MIG, SAP, DCI, FactorVAE score
 ``probes``                 covariates from latents, cross-validated by subject, beside PCA
-``anomaly``                residual maps, thresholds from healthy subjects, AUPRC, Dice, pseudo-healthy pairs
+``residuals``              lesion maps, thresholds from healthy subjects
+``anomaly``                how well they find lesions: AUPRC, Dice, pseudo-healthy pairs
 ``normative``              deviation of latents and voxels from a reference, with multiple-comparison control
 ``generation``             MS-SSIM, MMD, codes from the prior or a mixture
 =========================  ==========================================================================================
 """
 
 from .aggregate_posterior import aggregate_posterior
-from .anomaly import dice, healthy_pair_error, healthy_threshold, residual_map, voxel_auprc
+from .anomaly import dice, healthy_pair_error, voxel_auprc
 from .disentanglement import dci, factor_vae_score, mig, sap
 from .generation import fit_latent_mixture, mmd, mmd_test, ms_ssim_pairs, prior_codes, sample_codes
 from .intervals import Estimate, estimate
@@ -24,6 +25,7 @@ from .likelihood import elbo, log_likelihood, probabilistic_pca_log_density
 from .normative import corrected, latent_deviation, voxel_deviation
 from .probes import compare_probes, pca_codes, probe, probe_held_out
 from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error
+from .residuals import healthy_threshold, residual_map
 
 __all__ = [
     "Estimate",

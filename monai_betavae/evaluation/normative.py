@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_choice, check_real
-from .anomaly import mask_batch, volume_batch
+from .volume_batches import mask_batch, volume_batch
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

@@ -572,53 +572,21 @@ def _permutations(data: _Data, n_permutations: int, rng: np.random.Generator) ->
 
 def _fit_predict(data: _Data, train_codes: Floats, train_values: Array, test_codes: Floats) -> Floats:
     """Fit a probe and apply it; return a prediction for each column of targets, or the classes' probabilities."""
-    from sklearn.linear_model import RidgeCV
+    from sklearn.linear_model import LogisticRegression, RidgeCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
-    mean, sd = train_codes.mean(axis=0), train_codes.std(axis=0)
-    # a constant code's sd can be a rounding error
-    scale = np.where(sd > 1e-12 * np.abs(mean), sd, 1.0)
-    train_codes, test_codes = (train_codes - mean) / scale, (test_codes - mean) / scale
     if data.kind == "classification":
-        return _class_probabilities(train_codes, train_values[:, 0], len(data.classes), test_codes)
+        strength = LOGIT_VARIANCE / train_codes.shape[1]
+        # the default tolerance leaves the fourth digit of a probability to the solver
+        logistic = LogisticRegression(C=strength, class_weight="balanced", tol=1e-6, max_iter=10000)
+        probe = make_pipeline(StandardScaler(), logistic).fit(train_codes, train_values[:, 0])
+        probabilities: Floats = probe.predict_proba(test_codes)
+        return probabilities
     # a penalty of its own for every column of targets, as if each were fitted alone
-    ridge = RidgeCV(ALPHAS, alpha_per_target=True).fit(train_codes, train_values)
-    predicted: Floats = ridge.predict(test_codes).reshape(len(test_codes), -1)
-    return predicted
-
-
-def _class_probabilities(train: Floats, numbers: Rows, n_classes: int, test: Floats) -> Floats:
-    """Fit a logistic regression and return the classes' probabilities.
-
-    It is scikit-learn's ``LogisticRegression(C=LOGIT_VARIANCE / n_codes, class_weight="balanced")``, the same minimum
-    by the same solver. A permutation test needs a thousand fits, and what scikit-learn does around the solver takes
-    longer than the solver.
-    """
-    from scipy.optimize import minimize
-    from scipy.special import softmax
-
-    n, n_codes = train.shape
-    members = np.eye(n_classes)[numbers]
-    weights = (n / n_classes / members.sum(axis=0))[numbers]
-    # two classes have opposite coefficients here, where scikit-learn has one vector: each is half of that, and twice
-    # the penalty on both comes to its penalty
-    penalty = n_codes / LOGIT_VARIANCE * (2 if n_classes == 2 else 1)
-
-    def loss(flat: Floats) -> tuple[float, Floats]:
-        coefficients = flat.reshape(n_codes + 1, n_classes)
-        logits = train @ coefficients[:-1] + coefficients[-1]
-        highest = logits.max(axis=1, keepdims=True)
-        exponentials = np.exp(logits - highest)
-        total = exponentials.sum(axis=1, keepdims=True)
-        negative_log = np.log(total[:, 0]) + highest[:, 0] - (logits * members).sum(axis=1)
-        residual = weights[:, None] * (exponentials / total - members)
-        gradient = np.concatenate([train.T @ residual + penalty * coefficients[:-1], residual.sum(axis=0)[None]])
-        return float(weights @ negative_log + penalty / 2 * (coefficients[:-1] ** 2).sum()), gradient.ravel()
-
-    options = {"maxiter": 1000, "gtol": 1e-6 * n, "ftol": 1e-12}
-    start = np.zeros((n_codes + 1) * n_classes)
-    fitted = minimize(loss, start, jac=True, method="L-BFGS-B", options=options).x.reshape(n_codes + 1, n_classes)
-    probabilities: Floats = softmax(test @ fitted[:-1] + fitted[-1], axis=1)
-    return probabilities
+    ridge = RidgeCV(ALPHAS, alpha_per_target=True)
+    predicted: Floats = make_pipeline(StandardScaler(), ridge).fit(train_codes, train_values).predict(test_codes)
+    return predicted.reshape(len(test_codes), -1)
 
 
 def _out_of_fold(data: _Data, values: Array, folds: Rows) -> Floats:

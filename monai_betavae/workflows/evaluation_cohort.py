@@ -12,14 +12,9 @@ from ..data.transforms import brain_transforms
 from ..evaluation.anomaly import (
     detection_auroc,
     dice,
-    eroded_mask,
     healthy_pair_error,
-    healthy_threshold,
-    intensity_scores,
     lesion_table,
     precision_recall,
-    residual_map,
-    segment,
     subject_scores,
     voxel_auprc,
 )
@@ -28,6 +23,7 @@ from ..evaluation.intervals import estimate
 from ..evaluation.normative import corrected, latent_deviation, significant_count, voxel_deviation
 from ..evaluation.probes import ProbeScore, probe, probe_held_out
 from ..evaluation.reconstruction import brain_mask
+from ..evaluation.residuals import eroded_mask, healthy_threshold, intensity_scores, residual_map, segment
 from ..plots import plot_maps, plot_precision_recall, plot_predictions
 from .evaluation_data import HEALTHY_KEY, LESION_KEY, Subjects, covariates_of, on_grid
 from .evaluation_model import PCA_NAME, VAE_NAME
