@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_betavae.data.dicom import itk_alone
+
 UID = "1.2.826.0.1.3680043.10.1"
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -23,9 +25,23 @@ def write_series(
     prefix: str = "IM",
 ) -> Path:
     """Write int16 values (x, y, z) with a RAS affine; ``shift`` moves each slice by its number times that, in mm."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with itk_alone():
+        _write(folder, values, affine, series, slices, shift, prefix)
+    return folder
+
+
+def _write(
+    folder: Path,
+    values: np.ndarray[Any, Any],
+    affine: np.ndarray[Any, Any],
+    series: int,
+    slices: Sequence[int] | None,
+    shift: Sequence[float],
+    prefix: str,
+) -> None:
     import itk
 
-    folder.mkdir(parents=True, exist_ok=True)
     lps = LPS @ affine
     spacing = np.linalg.norm(lps[:3, :3], axis=0)
     direction = lps[:3, :3] / spacing
@@ -55,4 +71,3 @@ def write_series(
         writer.SetFileName(str(folder / f"{prefix}{number:04d}"))
         writer.UseInputMetaDataDictionaryOn()
         writer.Update()
-    return folder

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import locale
 import os
 import threading
+from collections.abc import Iterator
 from importlib.util import find_spec
 from typing import Any
 
@@ -20,8 +23,7 @@ TOLERANCE = 0.05
 """Share of the distance between slices by which a position may be off: scanners round, a missing slice is off by 1."""
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-# ITK loads its modules when they are first used, and not safely from two threads
-_ITK = threading.Lock()
+_ITK_LOCK = threading.Lock()
 
 
 def is_dicom_folder(path: str | os.PathLike[str]) -> bool:
@@ -50,7 +52,7 @@ def open_series(folder: str | os.PathLike[str]) -> Any:
     name = os.fspath(folder)
     if find_spec("itk") is None:
         raise ValueError(f"{name} is a DICOM folder, which needs ITK: pip install 'monai-betavae[dicom]'.")
-    with _ITK:
+    with itk_alone():
         slices = [_slice(file) for file in _series(name)]
     shape, affine = _grid(name, slices)
     dtype = np.dtype("V3") if slices[0]["n_components"] > 1 else np.dtype(np.float32)
@@ -62,8 +64,23 @@ def load_series(folder: str | os.PathLike[str]) -> Any:
     from monai.data import ITKReader
     from monai.transforms import LoadImage
 
-    with _ITK:
+    with itk_alone():
         return LoadImage(ITKReader(), image_only=True, ensure_channel_first=True, dtype=np.float32)(os.fspath(folder))
+
+
+@contextlib.contextmanager
+def itk_alone() -> Iterator[None]:
+    """Let one thread use ITK, and put the process's locale back afterwards.
+
+    ITK loads its modules when they are first used, and not safely from two threads. Its GDCM leaves the process in the
+    locale "C": from then on Python would decode files and what other programs print as ASCII.
+    """
+    with _ITK_LOCK:
+        before = locale.setlocale(locale.LC_ALL)
+        try:
+            yield
+        finally:
+            locale.setlocale(locale.LC_ALL, before)
 
 
 def _voxels(folder: str) -> NDArray[np.float32]:

@@ -1,5 +1,7 @@
 """DICOM folders: the same sample as from NIfTI, and every way in which a folder isn't one volume refused by name."""
 
+import locale
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from awkward_volumes import SHAPE, brain, save
 from dicom_series import write_series
 
 from monai_betavae.data import RestoreVolume, brain_transforms, cached_dataset, check_volumes, discover
-from monai_betavae.data.dicom import is_dicom_folder, open_series
+from monai_betavae.data.dicom import is_dicom_folder, itk_alone, open_series
 from monai_betavae.data.volumes import read_header, read_voxels
 
 # ITK's wrappers warn about themselves on some versions of Python
@@ -151,6 +153,19 @@ def test_a_folder_is_dicom_by_its_content(tmp_path):
     assert is_dicom_folder(tmp_path)
     assert not is_dicom_folder(tmp_path / "gone")
     assert not is_dicom_folder(tmp_path / "scan")
+
+
+def test_the_locale_of_the_process_stays(tmp_path):
+    before = locale.setlocale(locale.LC_ALL)
+    folder = write_series(tmp_path / "series", integers(), AFFINES["RAS"])
+    read_voxels(folder, read_header(folder))
+    (folder / "IM0004").unlink()
+    with pytest.raises(ValueError, match="is one missing"):
+        read_header(folder)
+    assert locale.setlocale(locale.LC_ALL) == before
+    with itk_alone():
+        locale.setlocale(locale.LC_ALL, "C")  # what GDCM does, on some paths
+    assert locale.setlocale(locale.LC_ALL) == before
 
 
 def test_without_itk_the_extra_is_named(tmp_path, monkeypatch):
