@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from .._checks import check_choice, check_integer, check_seed
 from .intervals import estimate
+from .reconstruction import fit_pca
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -377,19 +378,13 @@ def pca_codes(train_images: Array, images: Array, n_components: int, seed: int |
         >>> np.abs(pca_codes(train, train, 1)[:, 0]).round(6).tolist()
         [5.0, 3.0, 1.0, 1.0, 3.0, 5.0]
     """
-    from sklearn.decomposition import PCA
-
-    n_components = check_integer("n_components", n_components, minimum=1)
-    seed = check_seed("seed", seed)
     train_images, images = np.asarray(train_images), np.asarray(images)
     if train_images.shape[1:] != images.shape[1:] or len(train_images) < 2:
         raise ValueError(
             f"`train_images` must hold at least two images of the shape {images.shape[1:]}, "
             f"got shape {train_images.shape}."
         )
-    flat = train_images.reshape(len(train_images), -1)
-    n_components = min(n_components, len(flat) - 1, flat.shape[1])
-    pca = PCA(n_components, svd_solver="auto", random_state=seed).fit(flat)
+    pca = fit_pca(train_images, n_components, check_seed("seed", seed))
     scores: Floats = pca.transform(images.reshape(len(images), -1)).astype(np.float64)
     return scores
 

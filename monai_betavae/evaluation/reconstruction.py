@@ -212,7 +212,7 @@ def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int
     return restored.reshape(images.shape)
 
 
-def fit_pca(train: Array, n_components: int, seed: int = 0) -> Any:
+def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> Any:
     """Fit principal components to flattened training images; no more than n_train - 1, since there are no more.
 
     Args:

@@ -30,6 +30,8 @@ def plot_maps(
 
     maps, images = np.asarray(maps, dtype=np.float32), np.asarray(images, dtype=np.float32)
     extent = float(np.percentile(np.abs(maps[maps != 0]), 99)) if np.any(maps) else 1.0
+    # blue would say "below zero" where nothing is
+    colours = "inferno" if float(maps.min()) >= 0 else "RdBu_r"
     figure = Figure(figsize=(9.0, 2.6 * len(maps) + 0.4))
     figure.suptitle(title, y=0.995)
     for row, name in enumerate(names):
@@ -45,6 +47,7 @@ def plot_maps(
                 bg_img=anatomy,
                 threshold=extent / 5,
                 vmax=extent,
+                cmap=colours,
                 black_bg=False,
                 **place,
             )

@@ -228,6 +228,7 @@ class ModelEvaluation:
         import pandas as pd
         from tqdm.auto import tqdm
 
+        label = "simulated" if simulated else ""
         restored = reconstruct(self.network, held_out.images, self.device, self.batch_size)
         healthy = [i for i, record in enumerate(validation.records) if not record.get(LESION_KEY)]
         codes = {VAE_NAME: (training.mu, held_out.mu)}
@@ -244,7 +245,7 @@ class ModelEvaluation:
                     np.broadcast_to(mean_image, validation.images.shape),
                 )
             ours, theirs = ({name: pair[i] for name, pair in of.items()} for i in range(2))
-            return anomaly_part(held_out, ours, validation, theirs, self.preprocessing, self.lesions, self.seed)
+            return anomaly_part(held_out, ours, validation, theirs, self.preprocessing, self.lesions, self.seed, label)
 
         def normative() -> Part | None:
             # codes of training subjects spread wider than new ones' where the encoder knows them by heart
@@ -263,13 +264,11 @@ class ModelEvaluation:
             return disentanglement_part(groups, {name: list(each) for name, each in codes.items()}, self.seed)
 
         makers: dict[str, Callable[[], Part | None]] = {
-            "reconstruction": lambda: reconstruction_part(
-                held_out, pd.DataFrame(rows), restored, mean_image, simulated, self.seed
-            ),
+            "reconstruction": lambda: reconstruction_part(held_out, pd.DataFrame(rows), restored, simulated, self.seed),
             "likelihood": lambda: likelihood_part(VAE.from_network(self.network), held_out, self.n_samples, self.seed),
             "latents": lambda: latents_part(self.network, held_out, training, simulated, self.seed, self.device),
             "probes": lambda: probes_part(
-                held_out, training, codes, self.covariates, "control" if simulated else None, self.seed
+                held_out, training, codes, self.covariates, "control" if simulated else None, self.seed, label=label
             ),
             "disentanglement": disentanglement,
             "anomaly": anomaly,

@@ -48,6 +48,7 @@ def probes_part(
     control: str | None,
     seed: int,
     n_permutations: int = 200,
+    label: str = "",
 ) -> Part:
     """Predict covariates from codes: fitted on training subjects, scored on the evaluated ones, beside PCA.
 
@@ -59,6 +60,7 @@ def probes_part(
         control: name of a covariate that has no effect.
         seed: of folds, permutations and resamples.
         n_permutations: number of permutations.
+        label: title of the pictures.
     """
     part = Part("probes", "What the latents say about covariates")
     found = covariates_of([*training.records, *held_out.records])
@@ -118,7 +120,7 @@ def probes_part(
     ]
     if worse:
         part.text(f"PCA says more about: {', '.join(worse)}.")
-    _draw_predictions(part, predictions, codes, held_out)
+    _draw_predictions(part, predictions, codes, held_out, label)
     return part
 
 
@@ -152,7 +154,7 @@ def _probed(
 
 
 def _draw_predictions(
-    part: Part, predictions: Mapping[str, ProbeScore], codes: Mapping[str, Any], held_out: Subjects
+    part: Part, predictions: Mapping[str, ProbeScore], codes: Mapping[str, Any], held_out: Subjects, label: str
 ) -> None:
     """Draw age, or the covariate that is predicted best, and write the predictions of all."""
     import pandas as pd
@@ -165,7 +167,7 @@ def _draw_predictions(
     labels = {method: f"R² {s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for method, s in shown.items()}
     true = np.asarray(ours[name].target, dtype=float)
     drawn = {method: np.asarray(score.predicted, dtype=float) for method, score in shown.items()}
-    figure = plot_predictions(true, drawn, name, labels)
+    figure = plot_predictions(true, drawn, name, labels, label)
     part.picture("predictions.png", figure, f"Predicted against true {name} of subjects that weren't fitted to.")
     table = pd.DataFrame(
         {"subject": held_out.column("subject"), "image": [record["image"] for record in held_out.records]}
@@ -223,6 +225,7 @@ def anomaly_part(
     preprocessing: Mapping[str, Any],
     lesions: str,
     seed: int,
+    label: str = "",
 ) -> Part | None:
     """Find lesions by residuals, beside PCA's, the mean image's and an intensity threshold; ``None`` without masks.
 
@@ -234,6 +237,7 @@ def anomaly_part(
         preprocessing: ``spatial_shape`` and ``spacing``, for the healthy counterparts.
         lesions: "dark", "bright" or "both".
         seed: of the intervals.
+        label: title of the pictures.
     """
     records = [held_out.records[index] for index in held_out.shown]
     sick = [row for row, record in enumerate(records) if record.get(LESION_KEY)]
@@ -289,7 +293,7 @@ def anomaly_part(
     better = [method for method in scores if method != VAE_NAME and part.scores[_key(method)]["auprc"] >= ours]
     if better:
         part.warn(f"Lesions are found no better than by: {', '.join(better)}. The residuals add nothing to it.")
-    figure = plot_precision_recall(curves, prevalence, labels)
+    figure = plot_precision_recall(curves, prevalence, labels, label)
     part.picture("precision_recall.png", figure, "Precision and recall of lesion voxels; the area in the legend.")
     _by_lesion(
         part, scores[VAE_NAME], truth & inside, inside, [records[row] for row in sick], healthy_scores, healthy_inside
@@ -297,11 +301,11 @@ def anomaly_part(
     _pairs(part, images, reconstructions, truth, mask, sick, records, preprocessing)
     largest = np.argsort(truth.reshape(len(truth), -1).sum(axis=1))[::-1][:4]
     names = [str(records[sick[row]].get("subject")) for row in largest]
-    maps = plot_maps(scores[VAE_NAME][largest], images[largest], held_out.affines[0], names, "", truth[largest])
+    maps = plot_maps(scores[VAE_NAME][largest], images[largest], held_out.affines[0], names, label, truth[largest])
     part.picture(
         "residuals.png", maps, "Residuals over the anatomy, subjects with the largest lesions; green: the lesion."
     )
-    _detection(part, images, reconstructions, validation, validation_reconstructions, well, sick, options, seed)
+    _detection(part, scores, inside, healthy_scores, healthy_inside, seed)
     return part
 
 
@@ -365,27 +369,22 @@ def _pairs(
 
 def _detection(
     part: Part,
-    images: Array,
-    reconstructions: Mapping[str, Array],
-    validation: Subjects,
-    validation_reconstructions: Mapping[str, Array],
-    well: Sequence[int],
-    sick: Sequence[int],
-    options: Mapping[str, Any],
+    scores: Mapping[str, Array],
+    inside: Array,
+    healthy_scores: Mapping[str, Array],
+    healthy_inside: Array,
     seed: int,
 ) -> None:
     """Add how well the mean residual tells subjects with a lesion from healthy ones."""
     rows = []
-    patient = np.array([True] * len(sick) + [False] * len(well))
-    for method, volumes in reconstructions.items():
-        together = np.concatenate([images, validation.images[well, 0]])
-        restored = np.concatenate([volumes[sick, 0], validation_reconstructions[method][well, 0]])
-        mask = brain_mask(together)
-        means = subject_scores(residual_map(together, restored, mask=mask, **options), eroded_mask(mask, EROSION))
-        found = detection_auroc(means, patient, seed=seed)
+    n_sick, n_well = len(inside), len(healthy_inside)
+    patient = np.array([True] * n_sick + [False] * n_well)
+    for method, values in scores.items():
+        healthy = subject_scores(healthy_scores[method], healthy_inside)
+        found = detection_auroc(np.concatenate([subject_scores(values, inside), healthy]), patient, seed=seed)
         part.scores[_key(method)]["detection_auroc"] = as_dict(found)
         rows.append([method, spread(found)])
-    caption = f"AUROC of the mean residual: {len(sick)} subjects with a lesion among {len(well)} healthy ones"
+    caption = f"AUROC of the mean score in the brain: {n_sick} subjects with a lesion among {n_well} healthy ones"
     part.table(["method", "AUROC"], rows, caption)
 
 

@@ -24,22 +24,19 @@ from .evaluation_part import Part, as_dict, finite, spread
 Array = NDArray[Any]
 
 VAE_NAME, PCA_NAME, MEAN_NAME = "this model", "PCA", "mean training image"
-PSEUDONYMS = {VAE_NAME: "", PCA_NAME: "_pca", MEAN_NAME: "_mean_image"}
+COLUMN_ENDS = {VAE_NAME: "", PCA_NAME: "_pca", MEAN_NAME: "_mean_image"}
 """Ends of the columns that hold each method's scores."""
 
 TRAVERSED, STEPS = 6, (-3.0, -1.5, 0.0, 1.5, 3.0)
 
 
-def reconstruction_part(
-    held_out: Subjects, table: Any, reconstructions: Array, mean_image: Array | None, simulated: bool, seed: int
-) -> Part:
+def reconstruction_part(held_out: Subjects, table: Any, reconstructions: Array, simulated: bool, seed: int) -> Part:
     """Score the reconstruction, beside PCA's and the mean training image's.
 
     Args:
         held_out: the subjects.
-        table: a row of scores per volume; columns as in :data:`PSEUDONYMS`.
+        table: a row of scores per volume; columns as in :data:`COLUMN_ENDS`.
         reconstructions: of ``held_out.images``.
-        mean_image: the mean training image, if it is known.
         simulated: whether the brains are.
         seed: of the intervals.
     """
@@ -48,19 +45,18 @@ def reconstruction_part(
     names = {"sse": "summed squared error", "mse_brain": "MSE in the brain", "mae_brain": "MAE in the brain",
              "psnr_brain": "PSNR in the brain [dB]", "ssim_brain": "SSIM in the brain",
              "psnr": "PSNR, whole [dB]", "ssim": "SSIM, whole"}  # fmt: skip
-    methods = [method for method, end in PSEUDONYMS.items() if f"sse{end}" in table]
+    methods = [method for method, end in COLUMN_ENDS.items() if f"sse{end}" in table]
     rows: list[list[Any]] = []
     for name, label in names.items():
         row: list[Any] = [label]
         for method in methods:
-            column = f"{name}{PSEUDONYMS[method]}"
+            column = f"{name}{COLUMN_ENDS[method]}"
             known = table[column].to_numpy(dtype=float) if column in table else np.zeros(0)
             known = known[np.isfinite(known)]
             found = estimate(known, seed=seed) if len(known) else None
             row.append(None if found is None else spread(found))
             if found is not None:
-                key = {VAE_NAME: name, PCA_NAME: f"{name}_pca", MEAN_NAME: f"{name}_mean_image"}[method]
-                part.scores[key] = as_dict(found)
+                part.scores[column] = as_dict(found)
         rows.append(row)
     for name in ("mse", "mae"):
         part.scores[name] = as_dict(estimate(table[name].to_numpy(dtype=float), seed=seed))
@@ -74,7 +70,7 @@ def reconstruction_part(
         if method in methods:
             ratio = estimate(
                 table["sse"].to_numpy(dtype=float),
-                table[f"sse{PSEUDONYMS[method]}"].to_numpy(dtype=float),
+                table[f"sse{COLUMN_ENDS[method]}"].to_numpy(dtype=float),
                 statistic=lambda ours, theirs: float(ours.mean() / theirs.mean()),
                 seed=seed,
             )
@@ -194,7 +190,9 @@ def latents_part(
     figure = plot_traversals(_traversed(network, shown, STEPS, device), STEPS, labels, _label(simulated), spacing)
     part.picture("traversals.png", figure, "What each of the most active dimensions changes when it alone moves.")
     smooth = np.linspace(-3, 3, 13).tolist()
-    animation = traversal_gif(_traversed(network, shown[:3], smooth, device), smooth, labels[:3], "", spacing)
+    animation = traversal_gif(
+        _traversed(network, shown[:3], smooth, device), smooth, labels[:3], _label(simulated), spacing
+    )
     part.picture("traversals.gif", animation, "The same of the first three, moving, in three planes.")
     return part
 
@@ -242,7 +240,9 @@ def generation_part(
     spacing = spacing_of(held_out.affines[0])
     for name, each in volumes.items():
         if name != "real":
-            sheet = plot_volumes(each[:8], [f"{name.split()[0]} {i}" for i in range(min(8, len(each)))], "", spacing)
+            sheet = plot_volumes(
+                each[:8], [f"{name.split()[0]} {i}" for i in range(min(8, len(each)))], _label(simulated), spacing
+            )
             part.picture(f"samples_{name.split()[0]}.png", sheet, f"Samples from the {name}{_of(simulated)}.")
     return part
 

@@ -5,6 +5,7 @@ import math
 
 import numpy as np
 import pytest
+from lesion_boxes import boxes
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from monai_betavae.evaluation.anomaly import (
@@ -20,34 +21,7 @@ from monai_betavae.evaluation.residuals import healthy_threshold, residual_map, 
 
 SHAPE = (2, 6, 5, 4)
 RNG = np.random.default_rng(0)
-IMAGES, RESTORED = RNG.normal(size=SHAPE), RNG.normal(size=SHAPE)
-
-
-def boxes(shape=(3, 8, 8, 8)):
-    truth = np.zeros(shape, dtype=bool)
-    for number, volume in enumerate(truth):
-        volume[2 : 4 + number, 3:6, 1:5] = True
-    return truth
-
-
-def slow_median(volume, side):
-    half = side // 2
-    padded = np.pad(volume, half, mode="symmetric")
-    out = np.empty_like(volume)
-    for x, y, z in np.ndindex(volume.shape):
-        out[x, y, z] = np.median(padded[x : x + side, y : y + side, z : z + side])
-    return out
-
-
-def slow_erosion(mask, layers):
-    for _ in range(layers):
-        padded = np.pad(mask, 1)
-        out = np.zeros_like(mask)
-        for x, y, z in np.ndindex(mask.shape):
-            around = [(1, 1, 1), (0, 1, 1), (2, 1, 1), (1, 0, 1), (1, 2, 1), (1, 1, 0), (1, 1, 2)]
-            out[x, y, z] = all(padded[x + a, y + b, z + c] for a, b, c in around)
-        mask = out
-    return mask
+IMAGES = RNG.normal(size=SHAPE)
 
 
 def test_dice_by_hand():

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from lesion_boxes import boxes
 
 from monai_betavae.evaluation.anomaly import voxel_auprc
 from monai_betavae.evaluation.reconstruction import pca_reconstruction
@@ -19,13 +20,6 @@ from monai_betavae.evaluation.residuals import (
 SHAPE = (2, 6, 5, 4)
 RNG = np.random.default_rng(0)
 IMAGES, RESTORED = RNG.normal(size=SHAPE), RNG.normal(size=SHAPE)
-
-
-def boxes(shape=(3, 8, 8, 8)):
-    truth = np.zeros(shape, dtype=bool)
-    for number, volume in enumerate(truth):
-        volume[2 : 4 + number, 3:6, 1:5] = True
-    return truth
 
 
 def slow_median(volume, side):
