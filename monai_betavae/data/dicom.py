@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import locale
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -24,6 +26,7 @@ TOLERANCE = 0.05
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ITK_LOCK = threading.Lock()
+_KEPT: set[str] = set()
 
 
 def is_dicom_folder(path: str | os.PathLike[str]) -> bool:
@@ -70,7 +73,7 @@ def load_series(folder: str | os.PathLike[str]) -> Any:
 
 @contextlib.contextmanager
 def itk_alone() -> Iterator[None]:
-    """Let one thread use ITK, and put the process's locale back afterwards.
+    """Let one thread use ITK, put the process's locale back afterwards, and let the process end in peace.
 
     ITK loads its modules when they are first used, and not safely from two threads. Its GDCM leaves the process in the
     locale "C": from then on Python would decode files and what other programs print as ASCII.
@@ -81,6 +84,22 @@ def itk_alone() -> Iterator[None]:
             yield
         finally:
             locale.setlocale(locale.LC_ALL, before)
+            _keep_types_of_itk()
+
+
+def _keep_types_of_itk() -> None:
+    """Never free SWIG's table of ITK's types.
+
+    What frees it makes Python objects of a type of its own. When the process ends, that type is sometimes gone before
+    the table is, by the order in which modules go, and a run whose work is done and written ends in a segmentation
+    fault. The memory goes back with the process all the same.
+    """
+    for name, module in list(sys.modules.items()):
+        if name.startswith("swig_runtime_data") and name not in _KEPT:
+            for entry in vars(module).values():
+                if type(entry).__name__ == "PyCapsule":
+                    ctypes.pythonapi.Py_IncRef(ctypes.py_object(entry))
+            _KEPT.add(name)
 
 
 def _voxels(folder: str) -> NDArray[np.float32]:

@@ -1,6 +1,8 @@
 """DICOM folders: the same sample as from NIfTI, and every way in which a folder isn't one volume refused by name."""
 
+import importlib
 import locale
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -166,6 +168,25 @@ def test_the_locale_of_the_process_stays(tmp_path):
     with itk_alone():
         locale.setlocale(locale.LC_ALL, "C")  # what GDCM does, on some paths
     assert locale.setlocale(locale.LC_ALL) == before
+
+
+def test_the_types_of_itk_outlive_the_modules():
+    # freed at the end of a process they bring it down, in an order of modules that can't be forced: so by the count
+    with itk_alone():
+        importlib.import_module("itk").GDCMImageIO.New()
+    freed = {"module": object()}
+    held = [freed["module"]] + [
+        capsule
+        for name, module in sys.modules.items()
+        if name.startswith("swig_runtime_data")
+        for capsule in vars(module).values()
+        if type(capsule).__name__ == "PyCapsule"
+    ]
+    with itk_alone():
+        pass  # what stays, stays once
+    counts = [sys.getrefcount(each) for each in held]
+    assert len(counts) > 1
+    assert counts[1:] == [counts[0] + 1] * (len(counts) - 1)
 
 
 def test_without_itk_the_extra_is_named(tmp_path, monkeypatch):
