@@ -4,6 +4,7 @@
 ``intervals``              bootstrap intervals over subjects
 ``reconstruction``         errors, PSNR, SSIM, in the brain and whole; PCA and the mean image
 ``likelihood``             ELBO, importance-weighted log-likelihood, the closed form of probabilistic PCA
+``refinement``             codes better than the encoder's guess: how much the encoder loses
 ``latents``                KL per dimension, active units
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
 ``disentanglement``        MIG, SAP, DCI, FactorVAE score
@@ -25,6 +26,7 @@ from .likelihood import elbo, log_likelihood, probabilistic_pca_log_density
 from .normative import corrected, latent_deviation, voxel_deviation
 from .probes import compare_probes, pca_codes, probe, probe_held_out
 from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error
+from .refinement import refined_codes
 from .residuals import healthy_threshold, residual_map
 
 __all__ = [
@@ -56,6 +58,7 @@ __all__ = [
     "probe",
     "probe_held_out",
     "reconstruction_scores",
+    "refined_codes",
     "residual_map",
     "sample_codes",
     "sap",

@@ -17,22 +17,16 @@ from torch.utils.data import DataLoader
 from .._checks import check_choice, check_integer, check_seed
 from ..estimator import VAE
 from ..evaluation.reconstruction import brain_mask, fit_pca, reconstruction_scores, squared_error
+from ..evaluation.refinement import refined_codes
 from ..files import atomic_path
 from ..plots import plot_losses, save_figure
 from ..report import Report
 from .data_checks import check_held_out
-from .evaluation_cohort import (
-    FEWEST_TO_FIT,
-    LESION_KINDS,
-    MEAN_NAME,
-    anomaly_part,
-    disentanglement_part,
-    normative_part,
-    probes_part,
-)
+from .evaluation_covariates import disentanglement_part, probes_part
 from .evaluation_data import (
     LESION_KEY,
     Subjects,
+    decoded,
     embed,
     output_mean,
     reconstruct,
@@ -40,15 +34,10 @@ from .evaluation_data import (
     training_summary,
     with_truth,
 )
-from .evaluation_model import (
-    PCA_NAME,
-    VAE_NAME,
-    generation_part,
-    latents_part,
-    likelihood_part,
-    reconstruction_part,
-)
-from .evaluation_part import Part, finite
+from .evaluation_lesions import LESION_KINDS, anomaly_part
+from .evaluation_model import generation_part, latents_part, likelihood_part, reconstruction_part
+from .evaluation_norm import normative_part
+from .evaluation_part import FEWEST_TO_FIT, MEAN_RESIDUAL_NAME, PCA_NAME, REFINED_NAME, VAE_NAME, Part, finite
 from .records import Record, is_simulated
 from .trained_model import check_outputs
 
@@ -100,6 +89,8 @@ class ModelEvaluation:
         n_reference: at most so many training subjects are looked at.
         covariates: names to probe; ``None`` for all that there are.
         lesions: "dark", "bright" or "both".
+        refinement_steps: Gauss-Newton steps by which codes are refined and scored beside the encoder's; see
+            :func:`~monai_betavae.evaluation.refinement.refined_codes`. They take about a second per volume.
         batch_size: volumes at once.
         num_workers: processes that load training volumes.
 
@@ -124,6 +115,7 @@ class ModelEvaluation:
         n_reference: int = 500,
         covariates: Sequence[str] | None = None,
         lesions: str = "dark",
+        refinement_steps: int = 0,
         batch_size: int = 4,
         num_workers: int = 0,
     ) -> None:
@@ -142,6 +134,7 @@ class ModelEvaluation:
         self.n_reference = check_integer("n_reference", n_reference, minimum=0)
         self.covariates = covariates
         self.lesions = check_choice("lesions", lesions, LESION_KINDS)
+        self.refinement_steps = check_integer("refinement_steps", refinement_steps, minimum=0)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self._pca: Any = None
@@ -206,6 +199,19 @@ class ModelEvaluation:
             for index in range(len(volumes))
         ]
 
+    def _refined(self, subjects: Subjects) -> Array:
+        beta = training_summary(self.training_output_dir)["scores"].get("beta")
+        return refined_codes(
+            self.network.decode,
+            subjects.images,
+            subjects.mu,
+            # what the loss, SSE + beta KL, stands for
+            variance=0.5 * (1.0 if beta is None else max(float(beta), 1e-3)),
+            n_steps=self.refinement_steps,
+            device=self.device,
+            progress=True,
+        )
+
     def _pca_codes(self, images: Array) -> Array:
         scores: Array = self._pca.transform(images.reshape(len(images), -1))
         return scores
@@ -232,7 +238,12 @@ class ModelEvaluation:
         restored = reconstruct(self.network, held_out.images, self.device, self.batch_size)
         healthy = [i for i, record in enumerate(validation.records) if not record.get(LESION_KEY)]
         codes = {VAE_NAME: (training.mu, held_out.mu)}
-        if self._pca is not None and len(training.images) == len(training) and len(held_out.images) == len(held_out):
+        complete = len(training.images) == len(training) and len(held_out.images) == len(held_out)
+        refined = None
+        if self.refinement_steps and complete:
+            codes[REFINED_NAME] = self._refined(training), self._refined(held_out)
+            refined = decoded(self.network, codes[REFINED_NAME][1], held_out.images.shape, self.device, self.batch_size)
+        if self._pca is not None and complete:
             codes[PCA_NAME] = self._pca_codes(training.images), self._pca_codes(held_out.images)
 
         def anomaly() -> Part | None:
@@ -240,7 +251,7 @@ class ModelEvaluation:
             if self._pca is not None and len(validation.images):
                 of[PCA_NAME] = self._pca_reconstruction(held_out.images), self._pca_reconstruction(validation.images)
             if mean_image is not None:
-                of[MEAN_NAME] = (
+                of[MEAN_RESIDUAL_NAME] = (
                     np.broadcast_to(mean_image, held_out.images.shape),
                     np.broadcast_to(mean_image, validation.images.shape),
                 )
@@ -264,7 +275,9 @@ class ModelEvaluation:
             return disentanglement_part(groups, {name: list(each) for name, each in codes.items()}, self.seed)
 
         makers: dict[str, Callable[[], Part | None]] = {
-            "reconstruction": lambda: reconstruction_part(held_out, pd.DataFrame(rows), restored, simulated, self.seed),
+            "reconstruction": lambda: reconstruction_part(
+                held_out, pd.DataFrame(rows), restored, simulated, self.seed, refined
+            ),
             "likelihood": lambda: likelihood_part(VAE.from_network(self.network), held_out, self.n_samples, self.seed),
             "latents": lambda: latents_part(self.network, held_out, training, simulated, self.seed, self.device),
             "probes": lambda: probes_part(

@@ -121,6 +121,18 @@ def reconstruct(network: Any, images: Array, device: torch.device | str = "cpu",
     return np.concatenate(parts) if parts else np.zeros_like(images)
 
 
+def decoded(
+    network: Any, codes: Array, shape: Sequence[int], device: torch.device | str = "cpu", batch_size: int = 4
+) -> Array:
+    """Return the images of codes, of a shape."""
+    with torch.inference_mode():
+        parts = [
+            network.decode(torch.from_numpy(codes[start : start + batch_size]).to(device)).float().cpu().numpy()
+            for start in range(0, len(codes), batch_size)
+        ]
+    return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape, np.float32)
+
+
 def run_records(training_output_dir: str | os.PathLike[str], at_most: int) -> dict[str, list[Record]]:
     """Return the training and validation records of a run whose files are there, each at most so many, evenly taken.
 

@@ -19,18 +19,24 @@ from ..evaluation.likelihood import elbo, log_likelihood
 from ..evaluation.reconstruction import squared_error
 from ..plots import plot_kl, plot_latents, plot_reconstructions, plot_traversals, plot_volumes, traversal_gif
 from .evaluation_data import Subjects, covariates_of, spacing_of
-from .evaluation_part import Part, as_dict, finite, spread
+from .evaluation_part import MEAN_NAME, PCA_NAME, VAE_NAME, Part, as_dict, finite, spread
 
 Array = NDArray[Any]
 
-VAE_NAME, PCA_NAME, MEAN_NAME = "this model", "PCA", "mean training image"
 COLUMN_ENDS = {VAE_NAME: "", PCA_NAME: "_pca", MEAN_NAME: "_mean_image"}
 """Ends of the columns that hold each method's scores."""
 
 TRAVERSED, STEPS = 6, (-3.0, -1.5, 0.0, 1.5, 3.0)
 
 
-def reconstruction_part(held_out: Subjects, table: Any, reconstructions: Array, simulated: bool, seed: int) -> Part:
+def reconstruction_part(
+    held_out: Subjects,
+    table: Any,
+    reconstructions: Array,
+    simulated: bool,
+    seed: int,
+    refined: Array | None = None,
+) -> Part:
     """Score the reconstruction, beside PCA's and the mean training image's.
 
     Args:
@@ -39,6 +45,7 @@ def reconstruction_part(held_out: Subjects, table: Any, reconstructions: Array, 
         reconstructions: of ``held_out.images``.
         simulated: whether the brains are.
         seed: of the intervals.
+        refined: reconstructions from refined codes.
     """
     part = Part("reconstruction", "Reconstruction")
     part.files["reconstruction.csv"] = table
@@ -84,6 +91,14 @@ def reconstruction_part(held_out: Subjects, table: Any, reconstructions: Array, 
                     "use PCA."
                 )
     errors = squared_error(held_out.images, reconstructions)
+    if refined is not None:
+        best = squared_error(held_out.images, refined)
+        gap = estimate(best, errors, statistic=lambda new, old: float(new.mean() / old.mean()), seed=seed)
+        part.scores.update(sse_refined=as_dict(estimate(best, seed=seed)), sse_ratio_refined=as_dict(gap))
+        part.text(
+            f"From codes refined by Gauss-Newton steps the error is {spread(gap)} of that from the encoder's: what is "
+            "missing to 1 is the encoder's share (the amortization gap), the rest is the decoder's."
+        )
     shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(5, len(errors))).round().astype(int)]
     captions = [f"{held_out.records[held_out.shown[i]].get('subject')}\nSSE {errors[i]:.0f}" for i in shown]
     figure = plot_reconstructions(

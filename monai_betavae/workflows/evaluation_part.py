@@ -15,6 +15,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+VAE_NAME, REFINED_NAME, PCA_NAME = "this model", "this model, refined codes", "PCA"
+MEAN_NAME, MEAN_RESIDUAL_NAME, INTENSITY_NAME = "mean training image", "mean image residual", "intensity threshold"
+METHOD_KEYS = {
+    VAE_NAME: "model",
+    REFINED_NAME: "refined",
+    PCA_NAME: "pca",
+    MEAN_RESIDUAL_NAME: "mean_image",
+    INTENSITY_NAME: "intensity",
+}
+
+FEWEST_TO_FIT = 20
+"""Subjects from which something may be fitted: a probe, a norm."""
+
+
 class Part:
     """What one part found; it is filled from the top to the bottom.
 
@@ -61,6 +75,11 @@ class Part:
         report.section(self.title)
         for method, arguments in self._content:
             getattr(report, method)(*arguments)
+
+
+def method_key(method: str) -> str:
+    """Return a method's key in ``scores.json``."""
+    return METHOD_KEYS.get(method, method)
 
 
 def spread(values: Estimate) -> str:

@@ -11,6 +11,7 @@ from monai.inferers import SimpleInferer
 
 from monai_betavae.data import brain_transforms, discover, simulate_cohort
 from monai_betavae.networks import build_network
+from monai_betavae.warm_start import warm_start
 from monai_betavae.workflows import ModelEvaluation, check_evaluation, split_records
 from monai_betavae.workflows.evaluation import PARTS
 from monai_betavae.workflows.evaluation_data import covariates_of, on_grid, with_truth
@@ -90,6 +91,30 @@ def test_the_same_seed_gives_the_same_scores(run, evaluated, tmp_path):
     first = json.loads((evaluated / "scores.json").read_text())
     assert {name: again[name] for name in parts} == {name: first[name] for name in parts}
     assert not (tmp_path / "evaluation" / "traversals.gif").exists()
+
+
+@pytest.mark.slow
+def test_refined_codes_are_scored_beside_the_encoders(run, tmp_path):
+    folder, split, _network, images = run
+    network = build_network(SHAPE, 4, channels=(4, 8), warm_start="linear", architecture="plain", random_state=0)
+    warm_start(network, DataLoader(images, batch_size=4))
+    with torch.no_grad():
+        network.fc_mu.weight.mul_(0.3)  # an encoder that falls short
+    parts = ["reconstruction", "probes", "disentanglement"]
+    evaluation(folder, split["test"], network, tmp_path, parts=parts, refinement_steps=1).run()
+    scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    # the decoder is linear, so one step gives the mode: what probabilistic PCA does, far nearer to PCA than the encoder
+    found = {name: scores["reconstruction"][name]["value"] for name in ("sse", "sse_refined", "sse_pca")}
+    assert found["sse_pca"] <= found["sse_refined"] * 1.001
+    assert found["sse_refined"] < 1.1 * found["sse_pca"] < found["sse"]
+    ratio = found["sse_refined"] / found["sse"]
+    assert scores["reconstruction"]["sse_ratio_refined"]["value"] == pytest.approx(ratio, rel=1e-6)
+    probed = scores["probes"]["brain_ml"]
+    assert probed["refined"]["value"] == pytest.approx(probed["pca"]["value"], abs=0.03)
+    assert set(scores["disentanglement"]) == {"model", "refined", "pca", "factors"}
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "the amortization gap" in page
+    assert "this model, refined codes" in page
 
 
 def test_volumes_without_run_truth_or_covariates(run, tmp_path):
