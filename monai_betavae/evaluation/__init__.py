@@ -8,6 +8,9 @@
 ``latents``                KL per dimension, active units
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
 ``disentanglement``        MIG, SAP, DCI, FactorVAE score
+``factors``                the known factors, discrete or continuous; their bins and folds
+``importance``             how important each code is for each factor
+``targets``                a covariate as a probe takes it
 ``probes``                 covariates from latents, cross-validated by subject, beside PCA
 ``residuals``              lesion maps, thresholds from healthy subjects
 ``anomaly``                how well they find lesions: AUPRC, Dice, pseudo-healthy pairs

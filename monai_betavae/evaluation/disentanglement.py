@@ -7,31 +7,28 @@ age, sex and site seldom are, and a code that carries one of two related factors
 
 from __future__ import annotations
 
-import math
-import numbers
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_choice, check_integer, check_real, check_seed
-
-if TYPE_CHECKING:
-    from pandas import DataFrame
+from .factors import (
+    N_FOLDS,
+    Factor,
+    Factors,
+    by_name,
+    checked_factors,
+    folds_of,
+    levels_of,
+    number_of_bins,
+    quantile_bins,
+    standardised,
+)
+from .importance import MODELS, completeness_of, concentration, disentanglement_of, fitted_importance
 
 Array = NDArray[Any]
-Factors: TypeAlias = "Array | Mapping[str, Any] | DataFrame"
-
-MIN_SUBJECTS = 20
-MAX_LEVELS = 10  # numbers with more distinct values than this are continuous, unless `discrete` says otherwise
-MISSING_TEXT = ("", "n/a", "nan")  # "n/a" is BIDS's; "nan" is what numpy makes of NaN in an array of text
-N_FOLDS = 5
-N_TREES = 50
-N_ROUNDS = 100
-N_PENALTIES = 30
-MODELS = ("random_forest", "gradient_boosting", "lasso")
 
 
 def mig(
@@ -85,19 +82,19 @@ def mig(
         >>> mig(v, v)["score"] > 0.95, mig(np.hstack([v, v]), v)["score"]
         (True, 0.0)
     """
-    codes, typed = _checked(codes, factors, names, discrete)
+    codes, typed = checked_factors(codes, factors, names, discrete)
     check_seed("seed", seed)
-    n_bins = _number_of_bins(n_bins, len(codes))
-    binned_codes = [_quantile_bins(code, n_bins) for code in codes.T]
-    binned_factors = [_levels(factor, n_bins) for factor in typed]
+    n_bins = number_of_bins(n_bins, len(codes))
+    binned_codes = [quantile_bins(code, n_bins) for code in codes.T]
+    binned_factors = [levels_of(factor, n_bins) for factor in typed]
     information = np.array([[_mutual_information(z, v) for v in binned_factors] for z in binned_codes])
     entropy = np.array([_mutual_information(v, v) for v in binned_factors])  # I(v; v) = H(v)
     gaps = _gap(information) / entropy
     return {
         "score": float(gaps.mean()),
-        "per_factor": _by_name(typed, gaps),
+        "per_factor": by_name(typed, gaps),
         "mutual_information": information,
-        "entropy": _by_name(typed, entropy),
+        "entropy": by_name(typed, entropy),
         "n_bins": n_bins,
     }
 
@@ -146,17 +143,17 @@ def sap(
         >>> sap(v, v)["score"] > 0.95, sap(np.hstack([v, v]), v)["score"]
         (True, 0.0)
     """
-    codes, typed = _checked(codes, factors, names, discrete)
+    codes, typed = checked_factors(codes, factors, names, discrete)
     rng = np.random.default_rng(check_seed("seed", seed))
-    scaled = _standardised(codes)
+    scaled = standardised(codes)
     columns = []
     for factor in typed:
         if not factor.discrete:
-            target = _standardised(factor.values[:, None])[:, 0]
+            target = standardised(factor.values[:, None])[:, 0]
             columns.append((scaled.T @ target / len(target)) ** 2)
             continue
         predicted = np.empty(codes.shape)
-        folds = _folds(factor, rng)
+        folds = folds_of(factor, rng)
         for fold in range(N_FOLDS):
             train, test = folds != fold, folds == fold
             centres = np.array([scaled[train & (factor.values == level)].mean(axis=0) for level in factor.levels])
@@ -164,7 +161,7 @@ def sap(
         columns.append(_balanced_accuracy(factor.values, predicted))
     predictability = np.stack(columns, axis=1)
     gaps = _gap(predictability)
-    return {"score": float(gaps.mean()), "per_factor": _by_name(typed, gaps), "predictability": predictability}
+    return {"score": float(gaps.mean()), "per_factor": by_name(typed, gaps), "predictability": predictability}
 
 
 def dci(
@@ -227,10 +224,10 @@ def dci(
         >>> [round(found[key], 1) for key in ("disentanglement", "completeness", "informativeness")]
         [1.0, 1.0, 1.0]
     """
-    codes, typed = _checked(codes, factors, names, discrete, min_factors=2)
+    codes, typed = checked_factors(codes, factors, names, discrete, min_factors=2)
     model = check_choice("model", model, MODELS)
     rng = np.random.default_rng(check_seed("seed", seed))
-    scaled = _standardised(codes)
+    scaled = standardised(codes)
     # A tree breaks ties among codes by their position, and mirrored codes sort elsewhere: one sign, one order.
     scaled = scaled * np.where(scaled[0] < 0, -1.0, 1.0)
     order = np.lexsort(scaled[::-1])
@@ -238,11 +235,11 @@ def dci(
     importance = np.zeros((codes.shape[1], len(typed)))
     informativeness = np.zeros(len(typed))
     for k, factor in enumerate(typed):
-        folds = _folds(factor, rng)
+        folds = folds_of(factor, rng)
         predicted = np.empty(len(codes))
         for fold in range(N_FOLDS):
             train, test = folds != fold, folds == fold
-            weights, predicted[test] = _fitted(
+            weights, predicted[test] = fitted_importance(
                 model, scaled[train], factor.values[train], scaled[test], factor, int(rng.integers(2**31))
             )
             importance[order, k] += weights / N_FOLDS
@@ -255,67 +252,10 @@ def dci(
         "completeness": completeness_of(importance),
         "informativeness": float(informativeness.mean()),
         "importance": importance,
-        "per_code": _concentration(importance),
-        "per_factor": _by_name(typed, _concentration(importance.T)),
-        "informativeness_per_factor": _by_name(typed, informativeness),
+        "per_code": concentration(importance),
+        "per_factor": by_name(typed, concentration(importance.T)),
+        "informativeness_per_factor": by_name(typed, informativeness),
     }
-
-
-def disentanglement_of(importance: Array) -> float:
-    """Return the disentanglement of an importance matrix: whether each code is important for one factor only.
-
-    D = sum_d rho_d D_d with D_d = 1 - H_K(P_d), the entropy to base K of the shares P_dk = R_dk / sum_k R_dk of the K
-    factors in the importance of code d, and the code's weight rho_d = sum_k R_dk / sum_dk R_dk. A code that is
-    important for nothing has no weight.
-
-    Args:
-        importance: R, shape (latent_dim, n_factors), not negative, at least two of each.
-
-    Returns:
-        between 0, all codes equally important for all factors, and 1; 0 for a matrix of zeros.
-
-    Raises:
-        ValueError: if the matrix isn't as described.
-
-    Source:
-        Eastwood & Williams, ICLR 2018, section 2.
-
-    Example:
-        >>> disentanglement_of(np.eye(2)), disentanglement_of(np.ones((2, 2)))
-        (1.0, 0.0)
-        >>> disentanglement_of(np.array([[3.0, 0], [0.5, 0.5]]))
-        0.75
-    """
-    importance = _checked_importance(importance)
-    total = importance.sum()
-    return float(importance.sum(axis=1) @ _concentration(importance) / total) if total > 0 else 0.0
-
-
-def completeness_of(importance: Array) -> float:
-    """Return the completeness of an importance matrix: whether each factor has its importance in one code only.
-
-    C = sum_k w_k C_k with C_k = 1 - H_L(P_k), the entropy to base L of the shares P_dk = R_dk / sum_d R_dk of the L
-    codes in the importances for factor k, and the weight w_k = sum_d R_dk / sum_dk R_dk. Where every factor's
-    importances add up to one, as those of trees do, that is the paper's mean over factors; otherwise a factor that
-    nothing is important for has no weight.
-
-    Args:
-        importance: R, shape (latent_dim, n_factors), not negative, at least two of each.
-
-    Returns:
-        between 0, all codes equally important for all factors, and 1; 0 for a matrix of zeros.
-
-    Raises:
-        ValueError: if the matrix isn't as described.
-
-    Source:
-        Eastwood & Williams, ICLR 2018, section 2.
-
-    Example:
-        >>> completeness_of(np.array([[1.0, 0], [1.0, 0], [0, 1], [0, 1]]))  # 1 - log 2 / log 4
-        0.5
-    """
-    return disentanglement_of(np.transpose(importance))
 
 
 def factor_vae_score(
@@ -382,9 +322,9 @@ def factor_vae_score(
         >>> found["score"] > 0.95, found["chance"]
         (True, 0.5)
     """
-    codes, typed = _checked(codes, factors, names, discrete, min_factors=2)
+    codes, typed = checked_factors(codes, factors, names, discrete, min_factors=2)
     rng = np.random.default_rng(check_seed("seed", seed))
-    n_bins = _number_of_bins(n_bins, len(codes))
+    n_bins = number_of_bins(n_bins, len(codes))
     group_size = check_integer("group_size", group_size, minimum=2)
     n_votes = check_integer("n_votes", n_votes, minimum=1)
     active = np.var(codes, axis=0) > check_real("threshold", threshold, minimum=0)
@@ -395,7 +335,7 @@ def factor_vae_score(
     if not active.any():
         score = 0.0
     else:
-        scaled = _standardised(codes[:, active])
+        scaled = standardised(codes[:, active])
         for half, groups in enumerate(halves):
             votes[half][active] = _votes(scaled, groups, n_votes, group_size, rng)
         score = (_share_of_majority(votes[0], votes[1]) + _share_of_majority(votes[1], votes[0])) / 2
@@ -406,133 +346,6 @@ def factor_vae_score(
         "votes": votes.sum(axis=0),
         "n_bins": n_bins,
     }
-
-
-class _Factor(NamedTuple):
-    name: str
-    values: NDArray[np.float64]  # of a discrete factor: 0, 1, ..., the position among its sorted values
-    discrete: bool
-
-    @property
-    def levels(self) -> NDArray[np.float64]:
-        return np.unique(self.values)
-
-
-def _checked(
-    codes: Array,
-    factors: Factors,
-    names: Sequence[str] | None,
-    discrete: Iterable[str] | None,
-    min_factors: int = 1,
-) -> tuple[NDArray[np.float64], list[_Factor]]:
-    codes = np.asarray(codes, dtype=np.float64)
-    if codes.ndim != 2 or len(codes) < MIN_SUBJECTS or codes.shape[1] < 2:
-        raise ValueError(
-            f"`codes` must have shape (n, latent_dim), at least {MIN_SUBJECTS} subjects and 2 dimensions, "
-            f"got {codes.shape}."
-        )
-    if not np.isfinite(codes).all():
-        raise ValueError(f"`codes` must be finite, got {np.count_nonzero(~np.isfinite(codes))} values that aren't.")
-    columns = _named_columns(factors, names)
-    if len(columns) < min_factors:
-        raise ValueError(f"`factors` must be at least {min_factors}, got {len(columns)}.")
-    chosen = None if discrete is None else [discrete] if isinstance(discrete, str) else list(discrete)
-    unknown = [name for name in chosen or [] if name not in columns]
-    if unknown:
-        raise ValueError(f"`discrete` must name factors among {list(columns)}, got {unknown}.")
-    typed = []
-    for name, column in columns.items():
-        if column.shape != (len(codes),):
-            raise ValueError(
-                f"`factors` must have a value for each of {len(codes)} subjects, got {name!r} of shape {column.shape}."
-            )
-        typed.append(_typed(name, column, None if chosen is None else name in chosen))
-    return codes, typed
-
-
-def _named_columns(factors: Factors, names: Sequence[str] | None) -> dict[str, Array]:
-    if isinstance(names, str):
-        names = [names]
-    if names is not None and len(set(names)) != len(names):
-        raise ValueError(f"`names` must be different from each other, got {list(names)}.")
-    if isinstance(factors, Mapping) or hasattr(factors, "columns"):
-        unknown = [name for name in names or [] if name not in factors]
-        if unknown:
-            raise ValueError(f"`names` must be among the factors {[str(name) for name in factors]}, got {unknown}.")
-        table: Any = factors
-        return {str(name): np.asarray(table[name]) for name in (table if names is None else names)}
-    array = np.asarray(factors)
-    if array.ndim != 2:
-        raise ValueError(f"`factors` must have shape (n, n_factors) or be columns by name, got shape {array.shape}.")
-    if names is None:
-        names = [f"factor_{number}" for number in range(array.shape[1])]
-    if len(names) != array.shape[1]:
-        raise ValueError(f"`names` must be one for each of {array.shape[1]} factors, got {list(names)}.")
-    return {str(name): column for name, column in zip(names, array.T, strict=True)}
-
-
-def _typed(name: str, column: Array, discrete: bool | None) -> _Factor:
-    """Return a factor as numbers, its values or its levels' positions; ``discrete=None`` decides by the values."""
-    import pandas
-
-    missing = pandas.isna(column) | np.isin(column.astype(str), MISSING_TEXT)
-    if missing.any():
-        raise ValueError(
-            f"`factors` must have no missing values, got {np.count_nonzero(missing)} in {name!r}: "
-            "leave these subjects out of `codes` and `factors`."
-        )
-    number = column.dtype.kind in "iuf" or (
-        column.dtype.kind == "O" and all(isinstance(v, numbers.Real) and not isinstance(v, bool) for v in column)
-    )
-    values = column.astype(np.float64) if number else column.astype(str)
-    if number and not np.isfinite(values).all():
-        raise ValueError(f"`factors` must be finite, got {np.count_nonzero(np.isinf(values))} infinite in {name!r}.")
-    levels, positions, counts = np.unique(values, return_inverse=True, return_counts=True)
-    if len(levels) == 1:
-        raise ValueError(f"`factors` must vary, got the one value {levels[0]} for all subjects in {name!r}.")
-    if number and not (len(levels) <= MAX_LEVELS if discrete is None else discrete):
-        return _Factor(name, values, discrete=False)
-    if counts.min() < 2:
-        raise ValueError(
-            f"`factors` that are discrete must have at least 2 subjects of each value, "
-            f"got 1 of {levels[counts.argmin()]} in {name!r}, which has {len(levels)} values."
-        )
-    return _Factor(name, positions.astype(np.float64), discrete=True)
-
-
-def _standardised(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return columns with mean 0 and variance 1; a constant one as zeros, and not as the rounding of its mean."""
-    constant = np.ptp(columns, axis=0) == 0
-    spread = np.where(constant, 1.0, columns.std(axis=0))
-    return np.where(constant, 0.0, (columns - columns.mean(axis=0)) / spread)
-
-
-def _number_of_bins(n_bins: int | None, n: int) -> int:
-    if n_bins is None:
-        # odd, so that an odd number of subjects has its middle one inside a bin, not on an edge
-        root: float = n ** (1 / 3)
-        return min(max(2 * round((root - 1) / 2) + 1, 3), 19)
-    n_bins = check_integer("n_bins", n_bins, minimum=2)
-    if n_bins > n:
-        raise ValueError(f"`n_bins` must be at most the number of subjects, {n}, got {n_bins}.")
-    return n_bins
-
-
-def _quantile_bins(values: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
-    """Return the bin of equal mass of each value, from its rank alone.
-
-    Equal values share their mean rank r in 1..n, and the position (r - 1/2) n_bins / n falls in a bin. A position on an
-    edge goes to the bin on the side of the median, so that values in reverse fall in the bins in reverse. In integers,
-    since rounding would move positions across edges.
-    """
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    doubled = 2 * (np.cumsum(counts) - counts) + counts  # 2 r - 1
-    position, edge = doubled[inverse] * n_bins, 2 * len(values)
-    return np.where(2 * position < n_bins * edge, position // edge, (position - 1) // edge)
-
-
-def _levels(factor: _Factor, n_bins: int) -> NDArray[np.int64]:
-    return factor.values.astype(np.int64) if factor.discrete else _quantile_bins(factor.values, n_bins)
 
 
 def _mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
@@ -551,20 +364,6 @@ def _gap(scores: NDArray[np.float64]) -> NDArray[np.float64]:
     return gap
 
 
-def _by_name(factors: list[_Factor], values: NDArray[np.float64]) -> dict[str, float]:
-    return {factor.name: float(value) for factor, value in zip(factors, values, strict=True)}
-
-
-def _folds(factor: _Factor, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the fold of each subject. A level's members are dealt out in turn, so no fold holds all of them."""
-    shuffled = rng.permutation(len(factor.values))
-    if factor.discrete:
-        shuffled = shuffled[np.argsort(factor.values[shuffled], kind="stable")]
-    folds = np.empty(len(shuffled), dtype=np.int64)
-    folds[shuffled] = np.arange(len(shuffled)) % N_FOLDS
-    return folds
-
-
 def _balanced_accuracy(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return for each column of predictions the mean over levels of the share of a level's subjects that are right."""
     shares = [(predicted[true == level] == level).mean(axis=0) for level in np.unique(true)]
@@ -572,84 +371,7 @@ def _balanced_accuracy(true: NDArray[np.float64], predicted: NDArray[np.float64]
     return accuracy
 
 
-def _fitted(
-    model: str, train: Array, target: Array, test: Array, factor: _Factor, seed: int
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each code's importance to a model of the training subjects, and its prediction of the test subjects."""
-    weights = np.ones(len(target))
-    if factor.discrete:
-        weights = 1 / np.bincount(target.astype(np.int64))[target.astype(np.int64)]
-        weights *= len(target) / weights.sum()
-    if model == "lasso":
-        return _fitted_lasso(train, target, test, weights, factor.levels if factor.discrete else None, seed)
-
-    from sklearn import ensemble
-
-    estimator: Any
-    if model == "random_forest":
-        forest = ensemble.RandomForestClassifier if factor.discrete else ensemble.RandomForestRegressor
-        estimator = forest(N_TREES, min_samples_leaf=3, max_features=None, random_state=seed)
-    else:
-        boosting = ensemble.GradientBoostingClassifier if factor.discrete else ensemble.GradientBoostingRegressor
-        estimator = boosting(n_estimators=N_ROUNDS, random_state=seed)
-    estimator.fit(train, target, sample_weight=weights)
-    return estimator.feature_importances_, estimator.predict(test)
-
-
-def _fitted_lasso(
-    train: Array,
-    target: Array,
-    test: Array,
-    weights: NDArray[np.float64],
-    levels: NDArray[np.float64] | None,
-    seed: int,
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.linear_model import LassoCV
-    from sklearn.model_selection import KFold
-
-    # a column of 0 and 1 for each level, or the factor itself; the targets' scale is one, so coefficients compare
-    targets = target[:, None] if levels is None else (target[:, None] == levels).astype(np.float64)
-    mean = np.average(targets, axis=0, weights=weights)
-    spread = np.sqrt(np.average((targets - mean) ** 2, axis=0, weights=weights))
-    importance, predictions = np.zeros(train.shape[1]), []
-    for column in ((targets - mean) / spread).T:
-        strongest = np.abs(train.T @ (weights * column)).max() / len(train)
-        penalties = np.geomspace(1.0, 1e-3, N_PENALTIES) * max(strongest, 1e-6)
-        estimator = LassoCV(alphas=penalties, cv=KFold(N_FOLDS, shuffle=True, random_state=seed))
-        with warnings.catch_warnings():
-            # of duplicated codes the weakest penalties of the path converge slowly: their fits are close, not wrong
-            warnings.simplefilter("ignore", ConvergenceWarning)
-            estimator.fit(train, column, sample_weight=weights)
-        importance += np.abs(estimator.coef_) / targets.shape[1]
-        predictions.append(estimator.predict(test))
-    if levels is None:
-        return importance, predictions[0] * spread[0] + mean[0]
-    return importance, levels[np.argmax(predictions, axis=0)]
-
-
-def _checked_importance(importance: Array) -> NDArray[np.float64]:
-    importance = np.asarray(importance, dtype=np.float64)
-    if importance.ndim != 2 or min(importance.shape) < 2:
-        raise ValueError(
-            f"`importance` must have shape (latent_dim, n_factors), at least two of each, got {importance.shape}."
-        )
-    if not np.isfinite(importance).all() or importance.min() < 0:
-        raise ValueError(f"`importance` must be finite and not negative, got {importance.min()} as its least.")
-    return importance
-
-
-def _concentration(importance: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return 1 minus the entropy of each row's shares, to the base of the number of columns; 0 for a row of zeros."""
-    total = importance.sum(axis=1, keepdims=True)
-    n = importance.shape[1]
-    shares = np.where(total > 0, importance / np.where(total > 0, total, 1.0), 1 / n)
-    logarithms = np.log(np.where(shares > 0, shares, 1.0))  # 0 log 0 = 0
-    concentration: NDArray[np.float64] = 1 + (shares * logarithms).sum(axis=1) / math.log(n)
-    return np.clip(concentration, 0.0, 1.0)
-
-
-def _halves(factors: list[_Factor], rng: np.random.Generator) -> list[NDArray[np.int64]]:
+def _halves(factors: list[Factor], rng: np.random.Generator) -> list[NDArray[np.int64]]:
     """Return the subjects of two random halves, stratified by the discrete factors, the rarest level first."""
     discrete = [factor.values for factor in factors if factor.discrete]
     keys = sorted(discrete, key=lambda values: -np.unique(values, return_counts=True)[1].min())
@@ -657,10 +379,10 @@ def _halves(factors: list[_Factor], rng: np.random.Generator) -> list[NDArray[np
     return [order[0::2], order[1::2]]
 
 
-def _groups(factor: _Factor, subjects: NDArray[np.int64], n_bins: int, group_size: int) -> list[NDArray[np.int64]]:
+def _groups(factor: Factor, subjects: NDArray[np.int64], n_bins: int, group_size: int) -> list[NDArray[np.int64]]:
     """Return those subjects by their level of a factor, or by the quantile bin among them."""
     own = factor._replace(values=factor.values[subjects])
-    levels = _levels(own, n_bins)
+    levels = levels_of(own, n_bins)
     counts = np.bincount(levels, minlength=len(factor.levels) if factor.discrete else 0)
     smallest = counts.min() if factor.discrete else counts[counts > 0].min()
     if smallest < group_size:

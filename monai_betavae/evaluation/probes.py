@@ -12,25 +12,26 @@ from numpy.typing import NDArray
 from .._checks import check_choice, check_integer, check_seed
 from .intervals import estimate
 from .reconstruction import fit_pca
+from .targets import (
+    FEWEST_SUBJECTS,
+    ProbeData,
+    Rows,
+    check_subjects,
+    kind_of,
+    listed,
+    present_targets,
+    read_probe_data,
+)
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
-Rows = NDArray[np.intp]
 
-KINDS = ("regression", "classification")
-"""Kinds of probes."""
 
 ALPHAS = np.logspace(-3, 6, 19)
 """Penalties a ridge regression chooses from, for standardised codes."""
 
 LOGIT_VARIANCE = 4.0
 """What a logistic regression's penalty expects of its logits: a standard deviation of 2, however many codes it has."""
-
-MOST_CLASSES = 10
-"""Whole numbers with more different values than this are a quantity, as ages are."""
-
-FEWEST_SUBJECTS = 4
-"""With fewer, a half of them is too little to fit anything."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -185,8 +186,8 @@ def probe(
     n_repeats = check_integer("n_repeats", n_repeats, minimum=1)
     n_permutations = check_integer("n_permutations", n_permutations, minimum=0)
     fixed = _fixed_seed(seed)
-    data = _read("codes", codes, "target", target, "groups", groups, kind)
-    _check_subjects(data, n_folds)
+    data = read_probe_data("codes", codes, "target", target, "groups", groups, kind)
+    check_subjects(data, n_folds)
     folds = _folds(data, n_folds, n_repeats, np.random.default_rng([fixed, 0]))
     raw = _out_of_fold(data, data.values[:, None], folds)
     permuted = _permutations(data, n_permutations, np.random.default_rng([fixed, 1]))
@@ -248,19 +249,21 @@ def probe_held_out(
         if len(both):
             raise ValueError(f"`test_groups` must have no subject of `train_groups`, got {both[0]!r} in both.")
     if kind is None:
-        kind = _kind_of(np.concatenate([_present(train_target)[1], _present(test_target)[1]]))
-    train = _read("train_codes", train_codes, "train_target", train_target, "train_groups", train_groups, kind)
-    test = _read("test_codes", test_codes, "test_target", test_target, "test_groups", test_groups, kind)
+        kind = kind_of(np.concatenate([present_targets(train_target)[1], present_targets(test_target)[1]]))
+    train = read_probe_data(
+        "train_codes", train_codes, "train_target", train_target, "train_groups", train_groups, kind
+    )
+    test = read_probe_data("test_codes", test_codes, "test_target", test_target, "test_groups", test_groups, kind)
     for name, data in (("train_target", train), ("test_target", test)):
-        _check_subjects(data, FEWEST_SUBJECTS, name)
+        check_subjects(data, FEWEST_SUBJECTS, name)
     if train.codes.shape[1] != test.codes.shape[1]:
         raise ValueError(
             f"`test_codes` must have {train.codes.shape[1]} columns as `train_codes` has, got {test.codes.shape[1]}."
         )
     if list(train.classes) != list(test.classes):
         raise ValueError(
-            f"`test_target` must have the classes of `train_target`, {_listed(train.classes)}, "
-            f"got {_listed(test.classes)}."
+            f"`test_target` must have the classes of `train_target`, {listed(train.classes)}, "
+            f"got {listed(test.classes)}."
         )
     raw = _fit_predict(train, train.codes, train.values[:, None], test.codes)
     permuted = _permutations(test, n_permutations, np.random.default_rng([fixed, 1]))
@@ -389,114 +392,10 @@ def pca_codes(train_images: Array, images: Array, n_components: int, seed: int |
     return scores
 
 
-# ---- reading codes and targets --------------------------------------------------------------------------------------
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Data:
-    """The rows that have a target: codes, targets as numbers (classes counted from 0), subjects counted from 0."""
-
-    kind: str
-    codes: Floats
-    values: Array
-    classes: Array  # empty for a regression
-    subjects: Rows
-    used: Rows
-    n_rows: int
-
-
-def _read(
-    codes_name: str, codes: Any, target_name: str, target: Any, groups_name: str, groups: Any, kind: str | None
-) -> _Data:
-    codes = _check_codes(codes_name, codes)
-    used, values = _present(target, target_name)
-    n_rows = len(codes)
-    if len(target) != n_rows:
-        raise ValueError(f"`{target_name}` must have {n_rows} rows as `{codes_name}` has, got {len(target)}.")
-    kind = _kind_of(values) if kind is None else check_choice("kind", kind, KINDS)
-    classes = np.empty(0)
-    if kind == "classification":
-        classes, values = np.unique(values, return_inverse=True)
-    elif values.dtype.kind == "U":
-        raise ValueError(f"`{target_name}` must be numbers for a regression, got {values[0]!r}.")
-    else:
-        values = values.astype(np.float64)
-    if len(np.unique(values)) < 2:
-        raise ValueError(
-            f"`{target_name}` must have more than one value, got {len(used)} rows with a value out of {n_rows}, "
-            f"all the same."
-        )
-    return _Data(kind, codes[used], values, classes, _subjects(groups_name, groups, n_rows)[used], used, n_rows)
-
-
-def _check_codes(name: str, codes: Any) -> Floats:
-    try:
-        numbers = np.asarray(codes, dtype=np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`{name}` must be numbers of shape (n, n_codes), got {codes!r:.80}.") from error
-    if numbers.ndim != 2 or numbers.shape[1] == 0:
-        raise ValueError(f"`{name}` must have shape (n, n_codes), n_codes >= 1, got {numbers.shape}.")
-    bad = np.flatnonzero(~np.isfinite(numbers).all(axis=1))
-    if len(bad):
-        raise ValueError(f"`{name}` must be finite, got non-finite values in {len(bad)} rows, the first {bad[0]}.")
-    return numbers
-
-
-def _present(target: Any, name: str = "target") -> tuple[Rows, Array]:
-    """Return which rows have a target, and those targets, as strings, booleans or numbers."""
-    raw = np.asarray(target)
-    if raw.ndim != 1:
-        raise ValueError(f"`{name}` must have shape (n,), got {raw.shape}.")
-    if raw.dtype.kind in "OMm":
-        raw = np.asarray(target, dtype=object)
-    rows: Rows = np.flatnonzero([not _is_missing(value) for value in raw])
-    values = raw[rows]
-    if values.dtype.kind == "O":
-        listed = values.tolist()
-        # numpy would turn True and "a" into strings alike
-        strings, booleans = (sum(isinstance(value, kind) for value in listed) for kind in (str, bool | np.bool_))
-        if {strings, booleans} <= {0, len(listed)}:
-            values = np.array(listed)
-    if values.dtype.kind not in "Ubiuf":
-        raise ValueError(f"`{name}` must be numbers, booleans or strings, all of one kind, got {raw.tolist()!r:.80}.")
-    if values.dtype.kind == "f" and not np.isfinite(values).all():
-        raise ValueError(f"`{name}` must be finite or missing (None, NaN), got an infinite value.")
-    return rows, values
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas' NA compares as neither true nor false
-        return True
-
-
-def _kind_of(values: Array) -> str:
-    if values.dtype.kind in "Ub":
-        return "classification"
-    # whole numbers with one missing come from a table as floats
-    whole = values.dtype.kind in "iu" or bool((values == np.round(values)).all())
-    return "classification" if whole and len(np.unique(values)) <= MOST_CLASSES else "regression"
-
-
-def _subjects(name: str, groups: Any, n_rows: int) -> Rows:
-    if groups is None:
-        return np.arange(n_rows)
-    names = np.asarray(groups)
-    if names.shape != (n_rows,):
-        raise ValueError(f"`{name}` must have shape ({n_rows},), a subject for each row, got {names.shape}.")
-    missing = [row for row, value in enumerate(names) if _is_missing(value)]
-    if missing:
-        raise ValueError(f"`{name}` must say every row's subject, got none for {len(missing)}, the first {missing[0]}.")
-    numbers: Rows = np.unique(names.astype(str) if names.dtype.kind == "O" else names, return_inverse=True)[1]
-    return numbers
-
-
-def _check_subjects(data: _Data, at_least: int, name: str = "target") -> None:
-    at_least = max(at_least, FEWEST_SUBJECTS)
-    n_subjects = len(np.unique(data.subjects))
-    if n_subjects < at_least:
-        raise ValueError(f"`{name}` must be known for at least {at_least} subjects (`n_folds`), got {n_subjects}.")
+def _fixed_seed(seed: Any) -> int:
+    """Return a seed, drawn where there is none: everything that goes together must follow from one number."""
+    seed = check_seed("seed", seed)
+    return int(np.random.default_rng().integers(2**32)) if seed is None else seed
 
 
 def _check_pair(target: Array, predicted: Array) -> None:
@@ -506,20 +405,10 @@ def _check_pair(target: Array, predicted: Array) -> None:
         )
 
 
-def _listed(classes: Array) -> str:
-    return ", ".join(map(repr, classes.tolist()))
-
-
-def _fixed_seed(seed: Any) -> int:
-    """Return a seed, drawn where there is none: everything that goes together must follow from one number."""
-    seed = check_seed("seed", seed)
-    return int(np.random.default_rng().integers(2**32)) if seed is None else seed
-
-
 # ---- folds and permutations -----------------------------------------------------------------------------------------
 
 
-def _folds(data: _Data, n_folds: int, n_repeats: int, rng: np.random.Generator) -> Rows:
+def _folds(data: ProbeData, n_folds: int, n_repeats: int, rng: np.random.Generator) -> Rows:
     """Return the fold of each row in each repeat: subjects are dealt one by one, class after class."""
     names, numbers = np.unique(data.subjects, return_inverse=True)
     strata = np.zeros(len(names), dtype=np.intp)
@@ -540,12 +429,12 @@ def _folds(data: _Data, n_folds: int, n_repeats: int, rng: np.random.Generator) 
                 raise ValueError(
                     "`target` must have every class among the training subjects of every fold, in two subjects at "
                     f"least, got a fold without class {data.classes.tolist()[absent[0]]!r}; the classes are "
-                    f"{_listed(data.classes)}. If it is a quantity, give `kind` 'regression'."
+                    f"{listed(data.classes)}. If it is a quantity, give `kind` 'regression'."
                 )
     return folds
 
 
-def _permutations(data: _Data, n_permutations: int, rng: np.random.Generator) -> Rows:
+def _permutations(data: ProbeData, n_permutations: int, rng: np.random.Generator) -> Rows:
     """Return, for each permutation, the row whose target each row gets, shape (n_permutations, n)."""
     _, first, numbers, counts = np.unique(data.subjects, return_index=True, return_inverse=True, return_counts=True)
     permuted = np.empty((n_permutations, len(numbers)), dtype=np.intp)
@@ -565,7 +454,7 @@ def _permutations(data: _Data, n_permutations: int, rng: np.random.Generator) ->
 # ---- fitting and scoring --------------------------------------------------------------------------------------------
 
 
-def _fit_predict(data: _Data, train_codes: Floats, train_values: Array, test_codes: Floats) -> Floats:
+def _fit_predict(data: ProbeData, train_codes: Floats, train_values: Array, test_codes: Floats) -> Floats:
     """Fit a probe and apply it; return a prediction for each column of targets, or the classes' probabilities."""
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.pipeline import make_pipeline
@@ -584,7 +473,7 @@ def _fit_predict(data: _Data, train_codes: Floats, train_values: Array, test_cod
     return predicted.reshape(len(test_codes), -1)
 
 
-def _out_of_fold(data: _Data, values: Array, folds: Rows) -> Floats:
+def _out_of_fold(data: ProbeData, values: Array, folds: Rows) -> Floats:
     """Return predictions of every row by probes of the other folds' rows, averaged over the repeats."""
     width = values.shape[1] if data.kind == "regression" else len(data.classes)
     predicted = np.zeros((len(values), width))
@@ -598,11 +487,11 @@ def _out_of_fold(data: _Data, values: Array, folds: Rows) -> Floats:
     return predicted
 
 
-def _class_score(data: _Data, values: Array, folds: Rows) -> float:
+def _class_score(data: ProbeData, values: Array, folds: Rows) -> float:
     return balanced_accuracy(values, _out_of_fold(data, values[:, None], folds).argmax(axis=1))
 
 
-def _scored(data: _Data, raw: Floats, folds: Rows, null: Floats, seed: int) -> ProbeScore:
+def _scored(data: ProbeData, raw: Floats, folds: Rows, null: Floats, seed: int) -> ProbeScore:
     """Return the score of predictions (a column), or of the classes' probabilities."""
     _, numbers = np.unique(data.subjects, return_inverse=True)
     mae = auroc = float("nan")

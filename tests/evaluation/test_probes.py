@@ -21,6 +21,7 @@ from monai_betavae.evaluation.probes import (
     probe_held_out,
     r_squared,
 )
+from monai_betavae.evaluation.targets import read_probe_data
 
 N = 80
 
@@ -214,13 +215,13 @@ def test_permuted_targets_are_probed_as_the_true_ones_are(monkeypatch):
 def test_permutations_swap_targets_of_subjects():
     groups = np.array([3, 3, 1, 2, 2, 0, 0, 4])
     constant = np.array([3.0, 3, 1, 2, 2, 0, 0, 4])
-    data = probes._read("codes", CODES[:8], "target", constant, "groups", groups, "regression")
+    data = read_probe_data("codes", CODES[:8], "target", constant, "groups", groups, "regression")
     drawn = probes._permutations(data, 50, np.random.default_rng(0))
     for row in constant[drawn]:
         assert sorted(row[[0, 2, 3, 5, 7]]) == [0, 1, 2, 3, 4]
         assert (row[[0, 3, 5]] == row[[1, 4, 6]]).all()
     changing = np.arange(8.0)
-    data = probes._read("codes", CODES[:8], "target", changing, "groups", groups, "regression")
+    data = read_probe_data("codes", CODES[:8], "target", changing, "groups", groups, "regression")
     drawn = probes._permutations(data, 50, np.random.default_rng(0))
     pairs = {(0.0, 1.0), (3.0, 4.0), (5.0, 6.0)}
     for row in changing[drawn]:
@@ -291,26 +292,6 @@ def test_missing_targets_are_left_out(missing):
         assert (found.rows == np.flatnonzero(kept)).all()
         assert (found.target == target[kept]).all()
         assert (found.value, found.low, found.p_value) == (expected.value, expected.low, expected.p_value)
-
-
-@pytest.mark.parametrize(
-    ("target", "kind"),
-    [
-        (AGE, "regression"),
-        (np.round(AGE).astype(int), "regression"),
-        (SEX, "classification"),
-        (SEX.astype(object), "classification"),
-        (SEX == "m", "classification"),
-        ((SEX == "m").astype(int), "classification"),
-        (np.where(np.arange(N) < 3, np.nan, SEX == "m"), "classification"),
-        ((SEX == "m") * 0.5, "regression"),
-        (pd.Series(SEX), "classification"),
-    ],
-)
-def test_kinds_are_told_from_the_values(target, kind):
-    assert probe(CODES, target, n_permutations=0).kind == kind
-    if np.asarray(target).dtype.kind in "if":
-        assert probe(CODES, target, kind="regression", n_permutations=0).kind == "regression"
 
 
 def test_a_seed_decides_everything():
