@@ -69,7 +69,7 @@ def probes_part(
             entry.update(score=score.score, chance=score.chance, n=score.n_used)
             if score.kind == "regression":
                 predictions.setdefault(f"{name}\n{method}", score)
-            if name == control and method == VAE_NAME and score.p_value < 0.01 and score.value > score.chance + 0.1:
+            if name == control and method == VAE_NAME and score.p_value <= 0.01 and score.value > score.chance + 0.1:
                 part.warn(
                     f"The control {name}, which has no effect, is predicted ({score.value:.2f}): look for a leak."
                 )

@@ -73,3 +73,10 @@ def test_resamples_without_a_value_are_left_out():
 def test_refusals(arrays, options, message):
     with pytest.raises(ValueError, match=message):
         estimate(*arrays, **options)
+
+
+@pytest.mark.parametrize("row", [0, 7, 19])
+def test_every_subject_is_drawn(row):
+    values = np.zeros(20)
+    values[row] = 1.0
+    assert estimate(values).high >= 0.1  # drawn twice or more in one of forty resamples
