@@ -71,6 +71,26 @@ def test_ssim_of_constants_by_hand():
     np.testing.assert_allclose(ssim, (2 * a * b + c1) / (a**2 + b**2 + c1), rtol=5e-3)
 
 
+@pytest.mark.parametrize("data_range", [1.0, 5.0])
+def test_ssim_is_that_of_a_window_written_out(data_range):
+    rng = np.random.default_rng(4)
+    image = rng.uniform(0, data_range, size=(13, 12, 11))
+    other = 0.7 * image + 0.3 * rng.uniform(0, data_range, size=image.shape)
+    line = np.exp(-((np.arange(11) - 5) ** 2) / (2 * 1.5**2))
+    window = line[:, None, None] * line[:, None] * line
+    window /= window.sum()
+    c1, c2 = (0.01 * data_range) ** 2, (0.03 * data_range) ** 2
+    values = []
+    for i, j in np.ndindex(3, 2):  # the windows inside the field of view
+        x, y = image[i : i + 11, j : j + 11], other[i : i + 11, j : j + 11]
+        mx, my = (window * x).sum(), (window * y).sum()
+        vx, vy = (window * (x - mx) ** 2).sum(), (window * (y - my) ** 2).sum()
+        cov = (window * (x - mx) * (y - my)).sum()
+        values.append((2 * mx * my + c1) * (2 * cov + c2) / ((mx**2 + my**2 + c1) * (vx + vy + c2)))
+    found = reconstruction_scores(image[None, None], other[None, None], data_range)["ssim"][0]
+    assert found == pytest.approx(np.mean(values), abs=1e-3)
+
+
 def test_scores_of_ideal_useless_and_duplicated_reconstructions():
     ideal = reconstruction_scores(VOLUMES, VOLUMES)
     assert ideal["sse"].tolist() == ideal["mae"].tolist() == [0.0] * 3
