@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..evaluation.disentanglement import dci, factor_vae_score, mig, sap
-from ..evaluation.probes import ProbeScore, probe, probe_held_out
+from ..evaluation.intervals import estimate
+from ..evaluation.probes import ProbeScore, balanced_accuracy, probe, probe_held_out, r_squared
 from ..plots import plot_predictions
 from .evaluation_data import Subjects, covariates_of
 from .evaluation_part import FEWEST_TO_FIT, PCA_NAME, VAE_NAME, Part, finite, method_key
@@ -50,10 +51,12 @@ def probes_part(
         part.warn(f"Covariates that no record has, or that don't vary: {', '.join(missing)}.")
     rows: list[list[Any]] = []
     predictions: dict[str, ProbeScore] = {}
+    surpassed: list[str] = []
     crossed = False
     for name in names:
         row: list[Any] = []
         entry: dict[str, Any] = {}
+        probed: dict[str, ProbeScore] = {}
         for method, (train_codes, test_codes) in codes.items():
             try:
                 score, was_crossed = _probed(training, held_out, train_codes, test_codes, name, n_permutations, seed)
@@ -62,7 +65,8 @@ def probes_part(
                 break
             crossed = crossed or was_crossed
             row = row or [name, {"r2": "R²", "balanced_accuracy": "balanced accuracy"}[score.score], score.chance]
-            row += [f"{score.value:.2f} [{score.low:.2f}, {score.high:.2f}]", score.p_value]
+            row += [_with_interval(score), score.p_value]
+            probed[method] = score
             entry[method_key(method)] = finite(
                 {"value": score.value, "low": score.low, "high": score.high, "p_value": score.p_value}
             )
@@ -75,6 +79,8 @@ def probes_part(
                 )
         if entry:
             part.scores[name] = entry
+        if VAE_NAME in probed and PCA_NAME in probed and is_surpassed(probed[VAE_NAME], probed[PCA_NAME], seed):
+            surpassed.append(name)
         rows.append([f"{name} (control: no effect)" if name == control else name, *row[1:]])
     if not rows:
         part.text("The records have no covariate: give a table with columns, or a BIDS folder with participants.tsv.")
@@ -91,17 +97,31 @@ def probes_part(
     )
     heads = [head for method in codes for head in (method, "p")]
     part.table(["covariate", "score", "chance", *heads], rows)
-    worse = [
-        name
-        for name, entry in part.scores.items()
-        if method_key(PCA_NAME) in entry
-        and entry[method_key(PCA_NAME)]["value"] > entry[method_key(VAE_NAME)]["value"] + 0.02
-        and entry[method_key(PCA_NAME)]["p_value"] < 0.05
-    ]
-    if worse:
-        part.text(f"PCA says more about: {', '.join(worse)}.")
+    if surpassed:
+        part.warn(f"PCA's codes say more about {', '.join(surpassed)} (95 % interval of the difference).")
     _draw_predictions(part, predictions, codes, held_out, label)
     return part
+
+
+def is_surpassed(ours: ProbeScore, theirs: ProbeScore, seed: int) -> bool:
+    """Whether another probe of the same rows is better, by the bootstrap interval of the difference of the scores."""
+    score: Callable[[Array, Array], float] = r_squared if ours.kind == "regression" else balanced_accuracy
+    if not np.array_equal(ours.rows, theirs.rows) or theirs.value <= ours.value:
+        return False
+
+    def difference(target: Array, better: Array, worse: Array) -> float:
+        try:
+            return score(target, better) - score(target, worse)
+        except ValueError:  # a resample of one value only
+            return float("nan")
+
+    return estimate(ours.target, theirs.predicted, ours.predicted, statistic=difference, seed=seed).low > 0
+
+
+def _with_interval(score: ProbeScore) -> str:
+    # + 0.0: no "-0.00"; the spaces don't break
+    value, low, high = (round(number, 2) + 0.0 for number in (score.value, score.low, score.high))
+    return f"{value:.2f} [{low:.2f}, {high:.2f}]".replace(" ", "\N{NO-BREAK SPACE}")
 
 
 def _probed(

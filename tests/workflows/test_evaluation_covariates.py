@@ -4,7 +4,13 @@ import numpy as np
 import pytest
 from subjects_of_numbers import subjects
 
-from monai_betavae.workflows.evaluation_covariates import DISENTANGLED, disentanglement_part, probes_part
+from monai_betavae.evaluation.probes import probe_held_out
+from monai_betavae.workflows.evaluation_covariates import (
+    DISENTANGLED,
+    disentanglement_part,
+    is_surpassed,
+    probes_part,
+)
 from monai_betavae.workflows.evaluation_part import PCA_NAME, REFINED_NAME, VAE_NAME
 
 
@@ -63,8 +69,7 @@ def test_methods_stand_beside_each_other_and_the_better_one_is_named():
     part = probed(codes=worse)
     assert part.scores["age"]["pca"]["value"] > 0.99
     assert part.scores["age"]["model"]["value"] < 0.3
-    texts = [arguments[0] for kind, arguments in part._content if kind == "text"]
-    assert any("PCA says more about: age" in text for text in texts)
+    assert part.warnings == ["PCA's codes say more about age, sex (95 % interval of the difference)."]
 
     part = probed(codes=lambda training, held_out: {REFINED_NAME: (training.mu, held_out.mu)})
     assert part.scores["age"]["refined"] == part.scores["age"]["model"]
@@ -102,3 +107,17 @@ def test_factors_of_their_own_codes_are_disentangled_and_mixed_ones_less():
 def test_without_two_known_factors_there_is_no_disentanglement(names):
     training, held_out = two_groups({name: (lambda z, _e: float(z[0])) for name in names})
     assert disentanglement_part([training, held_out], {VAE_NAME: [training.mu, held_out.mu]}, seed=0) is None
+
+
+def test_a_difference_within_the_interval_is_no_warning():
+    rng = np.random.default_rng(0)
+    target = rng.normal(size=40)
+    scores = [
+        probe_held_out(target[:, None], target, target[:, None] + noise, target, n_permutations=0)
+        for noise in (0.5 * rng.normal(size=(40, 1)), 0.5 * rng.normal(size=(40, 1)), 0.0)
+    ]
+    worse, better = sorted(scores[:2], key=lambda score: score.value)
+    assert better.value > worse.value
+    assert not is_surpassed(worse, better, seed=0)
+    assert is_surpassed(worse, scores[2], seed=0)
+    assert not is_surpassed(scores[2], worse, seed=0)
