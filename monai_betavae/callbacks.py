@@ -14,17 +14,19 @@ import torch
 from torch import Tensor, nn
 
 from ._checks import check_integer, check_real
-from .files import atomic_path
+from .files import atomic_path, write_table
 
 LOSSES = ("loss", "rec_loss", "kl_loss")
+TIMING_FILE = "timing.csv"
 
 
 class MetricsTable(pl.Callback):
     """Write ``metrics.csv``: one row per epoch with the mean training and validation losses.
 
-    Columns: epoch, step, train/loss, train/rec_loss, train/kl_loss, val/..., lr, seconds. Training losses are averaged
+    Columns: epoch, step, train/loss, train/rec_loss, train/kl_loss, val/..., lr. Training losses are averaged
     over the epoch's batches, while the weights change; validation losses are those after the epoch. The rows travel in
-    the checkpoint, so that a resumed run continues its table.
+    the checkpoint, so that a resumed run continues its table, and ends with that of a run that was never interrupted.
+    How long each epoch took, which no two runs share, stands in ``timing.csv`` beside it.
 
     Args:
         path: the file; it is complete after every epoch.
@@ -33,17 +35,19 @@ class MetricsTable(pl.Callback):
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self.rows: list[dict[str, float]] = []
+        self.seconds: list[dict[str, float]] = []
         self._sums: dict[str, Tensor] = {}
         self._batches = 0
         self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
         """Return the rows so far."""
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": self.seconds}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the rows of the run that is resumed."""
         self.rows = list(state_dict["rows"])
+        self.seconds = list(state_dict.get("seconds", []))
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the sums of an epoch."""
@@ -69,13 +73,14 @@ class MetricsTable(pl.Callback):
             if f"val/{name}" in trainer.callback_metrics:
                 row[f"val/{name}"] = float(trainer.callback_metrics[f"val/{name}"])
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
-        row["seconds"] = round(time.monotonic() - self._started, 3)
         self.rows.append(row)
+        taken = round(time.monotonic() - self._started, 3)
+        self.seconds.append({"epoch": row["epoch"], "seconds": taken})
         if trainer.is_global_zero:
             import pandas as pd
 
-            with atomic_path(self.path) as temporary:
-                pd.DataFrame(self.rows).to_csv(temporary, index=False)
+            write_table(pd.DataFrame(self.rows), self.path)
+            write_table(pd.DataFrame(self.seconds), self.path.with_name(TIMING_FILE))
 
 
 class BestWeights(pl.Callback):

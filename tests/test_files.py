@@ -1,8 +1,12 @@
 """Files are whole or absent."""
 
+import csv
+
+import numpy as np
+import pandas as pd
 import pytest
 
-from monai_betavae.files import atomic_path
+from monai_betavae.files import atomic_path, write_table
 
 
 def test_written_under_the_final_name_only_when_complete(tmp_path):
@@ -37,3 +41,41 @@ def test_permissions_are_those_of_any_new_file(tmp_path):
     with atomic_path(target) as temporary:
         temporary.write_text("x")
     assert target.stat().st_mode == ordinary.stat().st_mode
+
+
+HOSTILE = ["=1+1", '=HYPERLINK("http://x","y")', "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\t=1", "\r=1", "a\r=1"]
+
+
+def test_no_cell_and_no_heading_starts_like_a_formula(tmp_path):
+    sites = pd.Categorical(["=x"] * len(HOSTILE))
+    table = pd.DataFrame(
+        {"subject": HOSTILE, "=evil": range(len(HOSTILE)), "site": sites, "mixed": [None, *HOSTILE[1:]]}
+    )
+    write_table(table, tmp_path / "table.csv")
+    with open(tmp_path / "table.csv", newline="", encoding="utf-8") as file:
+        head, *rows = list(csv.reader(file))
+    for cell in [*head, *(cell for row in rows for cell in row)]:
+        assert not cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    expected = ["'" + name for name in HOSTILE[:-1]] + [HOSTILE[-1]]
+    assert [row[0] for row in rows] == [name.replace("\r", "\n") for name in expected]
+    assert head == ["subject", "'=evil", "site", "mixed"]
+    assert rows[0][3] == ""
+
+
+def test_numbers_stay_numbers(tmp_path):
+    texts, numbers = ["-7", "+1e-3"], np.float32([-0.1, 0.2])
+    table = pd.DataFrame({"x": [-1.5, float("nan")], "text": texts, "f": numbers, "b": [True, False]})
+    before = table.copy()
+    write_table(table, tmp_path / "table.tsv", sep="\t", na_rep="n/a")
+    assert (tmp_path / "table.tsv").read_text().splitlines() == [
+        "x\ttext\tf\tb",
+        "-1.5\t-7\t-0.1\tTrue",
+        "n/a\t+1e-3\t0.2\tFalse",
+    ]
+    pd.testing.assert_frame_equal(table, before)
+
+
+def test_columns_of_one_name_are_all_written(tmp_path):
+    table = pd.DataFrame([["=a", "=b"]], columns=["x", "x"])
+    write_table(table, tmp_path / "t.csv")
+    assert (tmp_path / "t.csv").read_text().split() == ["x,x", "'=a,'=b"]

@@ -12,7 +12,7 @@ from monai.data import Dataset
 from .._checks import check_choice
 from ..data import cached_dataset, check_volumes
 from ..data.checking import summary
-from ..files import atomic_path
+from ..files import write_table
 from .records import SPLIT_FILE, Record, process_rank, read_split, say
 
 if TYPE_CHECKING:
@@ -184,5 +184,4 @@ def _listed(bad: pd.DataFrame) -> str:
 
 
 def _write(table: pd.DataFrame, path: Path) -> None:
-    with atomic_path(path) as temporary:
-        table.to_csv(temporary, sep="\t", index=False, na_rep="n/a")
+    write_table(table, path, sep="\t", na_rep="n/a")

@@ -18,7 +18,7 @@ from .._checks import check_choice, check_integer, check_seed
 from ..estimator import VAE
 from ..evaluation.reconstruction import brain_mask, fit_pca, reconstruction_scores, squared_error
 from ..evaluation.refinement import refined_codes
-from ..files import atomic_path
+from ..files import atomic_path, write_table
 from ..plots import plot_losses, save_figure
 from ..report import Report
 from .data_checks import check_held_out
@@ -309,8 +309,7 @@ class ModelEvaluation:
         summary["warnings"] = warnings
         for part in found:
             for name, table in part.files.items():
-                with atomic_path(self.output_dir / name) as temporary:
-                    table.to_csv(temporary, index=False)
+                write_table(table, self.output_dir / name)
             for name, picture in part.pictures.items():
                 if isinstance(picture, bytes):
                     with atomic_path(self.output_dir / name) as temporary:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from .._checks import check_integer, check_seed
-from ..files import atomic_path
+from ..files import atomic_path, write_table
 from ..plots import plot_volumes, save_figure
 from ..randomness import generator
 from .trained_model import check_outputs
@@ -88,8 +88,7 @@ class PriorSampling:
         save_figure(sheet, self.output_dir / SHEET_FILE)
         table = pd.DataFrame(codes.numpy(), columns=[f"z_{index}" for index in range(codes.shape[1])])
         table.insert(0, "sample", names)
-        with atomic_path(self.output_dir / CODES_FILE) as temporary:
-            table.to_csv(temporary, index=False)
+        write_table(table, self.output_dir / CODES_FILE)
         print(f"Samples:  {self.n_samples} volumes, {SHEET_FILE} and {CODES_FILE} in {self.output_dir}")
 
     def _image(self, volume: NDArray[np.float32]) -> Any:

@@ -15,7 +15,7 @@ from torch import nn
 
 from ..batches import check_images, image_tensor, item_names
 from ..data.naming import stem_of
-from ..files import atomic_path
+from ..files import atomic_path, write_table
 from .data_checks import refuse_bad_headers
 from .records import SPLIT_FILE, Record, given_records, read_split
 from .trained_model import check_outputs
@@ -144,7 +144,7 @@ class VolumeInference:
         from tqdm.auto import tqdm
 
         rows: list[dict[str, Any]] = []
-        names = _OutputNames()
+        names = OutputNames()
         self.network.to(self.device).eval()
         with torch.inference_mode():
             for batch in tqdm(self.dataloader, desc="embedding and reconstructing", unit="batch"):
@@ -165,27 +165,31 @@ class VolumeInference:
                     target = self.output_dir / RECONSTRUCTIONS_FOLDER / names.unique(path, str(sample.get("subject")))
                     with atomic_path(target) as temporary:
                         nib.save(restored, temporary)
-        with atomic_path(self.output_dir / LATENTS_FILE) as temporary:
-            pd.DataFrame(rows).to_csv(temporary, index=False)
+        write_table(pd.DataFrame(rows), self.output_dir / LATENTS_FILE)
         print(
             f"Latents:          {self.output_dir / LATENTS_FILE} ({len(rows)} rows)\n"
             f"Reconstructions:  {self.output_dir / RECONSTRUCTIONS_FOLDER}"
         )
 
 
-class _OutputNames:
-    """File names for reconstructions: the input's, made unique where two folders have a file of one name."""
+class OutputNames:
+    """File names for reconstructions: the input's, made unique where two folders have a file of one name.
+
+    Of a path only the last part counts, so that no record can put a file elsewhere. Names that differ in case alone
+    are one on some file systems.
+    """
 
     def __init__(self) -> None:
         self.taken: set[str] = set()
 
     def unique(self, path: str, subject: str) -> str:
+        """Return a name that hasn't been returned yet."""
         stem = stem_of(Path(path).name)
         safe_subject = "".join(character if character.isalnum() or character in "-_." else "_" for character in subject)
         candidates = [stem, f"{safe_subject}_{stem}"]
         candidates += [f"{safe_subject}_{stem}_{number}" for number in range(2, len(self.taken) + 3)]
-        name = next(candidate for candidate in candidates if candidate not in self.taken)
-        self.taken.add(name)
+        name = next(candidate for candidate in candidates if candidate.casefold() not in self.taken)
+        self.taken.add(name.casefold())
         return f"{name}_reconstruction.nii.gz"
 
 

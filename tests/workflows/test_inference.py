@@ -9,7 +9,7 @@ import torch
 from monai.inferers import SimpleInferer
 
 from monai_betavae.networks import build_network
-from monai_betavae.workflows.inference import InferenceRecords, VolumeInference, _OutputNames, check_inference
+from monai_betavae.workflows.inference import InferenceRecords, OutputNames, VolumeInference, check_inference
 
 
 def test_check_inference(tmp_path):
@@ -45,7 +45,7 @@ def test_records_are_the_held_out_or_those_of_the_data(tmp_path, capsys):
 
 
 def test_output_names_are_unique_and_stay_in_their_folder():
-    names = _OutputNames()
+    names = OutputNames()
     found = [
         names.unique(path, subject)
         for path, subject in (
