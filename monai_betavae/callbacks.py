@@ -13,8 +13,10 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from ._checks import check_integer, check_real
+from ._checks import check_integer, check_real, check_seed
+from .divergence import non_finite
 from .files import atomic_path, write_table
+from .randomness import derived_seed
 
 LOSSES = ("loss", "rec_loss", "kl_loss")
 TIMING_FILE = "timing.csv"
@@ -86,7 +88,7 @@ class MetricsTable(pl.Callback):
 class BestWeights(pl.Callback):
     """Keep the weights of the epoch with the lowest validation loss, as a bare state dict.
 
-    Without validation, keep those of the last epoch. A loss that isn't finite never replaces weights. The weights
+    Without validation, keep those of the last epoch. What is not finite never replaces any. The weights
     before the first epoch, which a warm start may have made good already, count too if the Trainer validates them
     (``num_sanity_val_steps=-1``).
 
@@ -121,12 +123,40 @@ class BestWeights(pl.Callback):
         metrics = trainer.callback_metrics
         loss = float(metrics["val/loss"] if "val/loss" in metrics else metrics["train/loss"])
         better = math.isfinite(loss) and (loss < self.best or "val/loss" not in metrics)
-        if better:
+        if better and not non_finite(self.network):
             self.best = loss
             if trainer.is_global_zero:
                 weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
                 with atomic_path(self.path) as temporary:
                     torch.save(weights, temporary)
+
+
+class StepSeeds(pl.Callback):
+    """Seed torch anew before every training step and every validation, from the seed and the number of the step.
+
+    So the noise of a step, and its dropout, are the same whether the run has come there in one go or was resumed on
+    the way, and whatever else has drawn numbers meanwhile.
+
+    Args:
+        seed: of the run; with ``None`` nothing is seeded.
+    """
+
+    def __init__(self, seed: int | None) -> None:
+        self.seed = check_seed("seed", seed)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Seed a step."""
+        self._seed(f"epoch {trainer.current_epoch}, batch {batch_idx}")
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Seed a validation, the one before the first step included."""
+        self._seed(f"validation at step {trainer.global_step}")
+
+    def _seed(self, stream: str) -> None:
+        if self.seed is not None:
+            torch.manual_seed(derived_seed(self.seed, stream))
 
 
 class WarmupAndDecay(pl.Callback):

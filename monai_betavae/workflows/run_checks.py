@@ -14,7 +14,7 @@ from torch import nn
 from ..callbacks import BestWeights, MetricsTable
 from ..description import description_of
 from ..estimator import VAE
-from .records import process_rank
+from .records import process_rank, say
 from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_settings
 
 RESUME_FILE, METRICS_FILE = "last.ckpt", "metrics.csv"
@@ -31,20 +31,24 @@ def check_run(
     Args:
         output_dir: folder of tables and pictures.
         ckpt_dir: folder of weights.
-        resume: whether to continue from ``<ckpt_dir>/last.ckpt``.
+        resume: whether to continue from ``<ckpt_dir>/last.ckpt``, or to start where no epoch was finished: what a job
+            that is preempted and queued again says from its first time on.
         overwrite: whether an existing result may be replaced.
 
     Raises:
-        ValueError: if there is a result and neither is set, or if there is nothing to resume from.
+        ValueError: if there is a result and neither is set, or if a run's checkpoint is gone.
     """
     if resume and overwrite:
         raise ValueError("Only one of `resume` and `overwrite` can be True, got both.")
-    last = Path(ckpt_dir) / RESUME_FILE
-    if resume and not last.is_file():
-        raise ValueError(f"`resume` needs {last}, which doesn't exist; leave it out to start a new run.")
+    last, metrics = Path(ckpt_dir) / RESUME_FILE, Path(output_dir) / METRICS_FILE
     if process_rank() != 0:
         return  # the first process has asked already, and may have begun to write
-    results = [Path(output_dir) / METRICS_FILE, Path(ckpt_dir) / MODEL_FILE, last]
+    if resume and not last.is_file():
+        # killed before its first checkpoint was whole, a run leaves the first row at most
+        if metrics.is_file() and len(metrics.read_text(encoding="utf-8").splitlines()) > 2:
+            raise ValueError(f"`resume` needs {last}, which is gone; {metrics} tells of a run of several epochs.")
+        say(f"Nothing to resume: there is no {last} yet, so the run starts from the beginning.")
+    results = [metrics, Path(ckpt_dir) / MODEL_FILE, last]
     existing = [path for path in results if path.exists()]
     if existing and not (resume or overwrite):
         raise ValueError(

@@ -77,9 +77,10 @@ def train(
         ckpt_dir: folder of weights.
         preprocessing: ``spatial_shape`` and ``spacing``, kept beside the weights for inference.
         seed: of order and noise.
-        resume: whether to continue from ``<ckpt_dir>/last.ckpt``.
+        resume: whether to continue from ``<ckpt_dir>/last.ckpt`` if it is there.
     """
     output_dir, ckpt_dir = Path(output_dir), Path(ckpt_dir)
+    resume = resume and (ckpt_dir / RESUME_FILE).is_file()  # without one, check_run has said that the run starts
     plain_dataloader = _without_augmentation(train_dataloader)
     _say_scale(estimator, preprocessing["spatial_shape"], trainer)
     if resume:

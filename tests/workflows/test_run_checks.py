@@ -11,11 +11,18 @@ from monai_betavae.workflows.run_checks import check_parts, check_resumed, check
 from monai_betavae.workflows.trained_model import centred_affine, write_settings
 
 
-def test_check_run(tmp_path):
+def test_check_run(tmp_path, capsys):
     output, weights = tmp_path / "output", tmp_path / "models"
     check_run(output, weights)
-    with pytest.raises(ValueError, match=r"`resume` needs .*last\.ckpt, which doesn't exist"):
+    check_run(output, weights, resume=True)
+    assert "Nothing to resume" in capsys.readouterr().out
+    output.mkdir()
+    (output / "metrics.csv").write_text("epoch\n0\n")  # killed within the first epoch's writes
+    check_run(output, weights, resume=True)
+    (output / "metrics.csv").write_text("epoch\n0\n1\n")
+    with pytest.raises(ValueError, match=r"`resume` needs .*last\.ckpt, which is gone"):
         check_run(output, weights, resume=True)
+    (output / "metrics.csv").unlink()
     weights.mkdir()
     (weights / "last.ckpt").write_text("weights")
     with pytest.raises(ValueError, match=r"last\.ckpt exists: a run is there already"):
@@ -32,8 +39,8 @@ def test_other_processes_do_not_ask_again(tmp_path, monkeypatch):
     (tmp_path / "model.pt").touch()
     monkeypatch.setattr("monai_betavae.workflows.run_checks.process_rank", lambda: 1)
     check_run(tmp_path, tmp_path)
-    with pytest.raises(ValueError, match="`resume` needs"):
-        check_run(tmp_path, tmp_path, resume=True)
+    (tmp_path / "metrics.csv").write_text("epoch\n0\n1\n")
+    check_run(tmp_path, tmp_path, resume=True)
 
 
 def trainer_with(*callbacks):
