@@ -8,6 +8,8 @@ from pathlib import Path
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
+from .files import UNFINISHED
+
 
 class LastCheckpoint(Checkpoint):
     """Write the state of a run after every epoch: weights, optimizer, loops, callbacks.
@@ -32,7 +34,7 @@ class LastCheckpoint(Checkpoint):
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write the checkpoint; every process takes part, the first one writes."""
-        temporary = self.path.with_name(f".writing-{self.path.name}")
+        temporary = self.path.with_name(UNFINISHED + self.path.name)
         try:
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:

@@ -12,6 +12,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
+UNFINISHED = ".writing-"
+"""How the names of files begin that aren't whole yet."""
+
+LOCK_FILE = ".lock"
+
 FORMULA_STARTS = ("=", "+", "-", "@")
 """What a spreadsheet takes for the start of a formula."""
 
@@ -40,7 +45,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".writing-", suffix="-" + target.name, dir=target.parent)
+    handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix="-" + target.name, dir=target.parent)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -55,6 +60,43 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+@contextlib.contextmanager
+def locked(*folders: str | os.PathLike[str]) -> Iterator[None]:
+    """Hold folders for oneself, so that two runs can't write into one; the locks go with the process, however it ends.
+
+    What a killed run has left half-written in them is removed.
+
+    Args:
+        folders: to hold; they are made if they are missing.
+
+    Raises:
+        ValueError: naming the folder that another process holds, or that can't be written.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> with locked(folder):
+        ...     with locked(folder):
+        ...         pass
+        Traceback (most recent call last):
+        ValueError: ... is in use by another run; wait for it, or give another folder.
+    """
+    from filelock import FileLock, Timeout
+
+    with contextlib.ExitStack() as held:
+        for folder in sorted({Path(folder).resolve() for folder in folders}):
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+                held.enter_context(FileLock(folder / LOCK_FILE, timeout=0, is_singleton=False))
+            except Timeout:
+                raise ValueError(f"{folder} is in use by another run; wait for it, or give another folder.") from None
+            except OSError as error:
+                raise ValueError(f"{folder} can't be written: {error.strerror or error}.") from error
+            for left in folder.glob(f"{UNFINISHED}*"):
+                left.unlink(missing_ok=True)
+        yield
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str], *, sep: str = ",", na_rep: str = "") -> None:

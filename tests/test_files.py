@@ -1,12 +1,14 @@
 """Files are whole or absent."""
 
 import csv
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from monai_betavae.files import atomic_path, write_table
+from monai_betavae.files import atomic_path, locked, write_table
 
 
 def test_written_under_the_final_name_only_when_complete(tmp_path):
@@ -79,3 +81,45 @@ def test_columns_of_one_name_are_all_written(tmp_path):
     table = pd.DataFrame([["=a", "=b"]], columns=["x", "x"])
     write_table(table, tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_text().split() == ["x,x", "'=a,'=b"]
+
+
+HOLD = """
+import sys, time
+from monai_betavae.files import locked
+with locked(sys.argv[1]):
+    print("held", flush=True)
+    time.sleep(60)
+"""
+
+
+def test_a_folder_is_held_until_the_process_ends_however(tmp_path):
+    folder = tmp_path / "run"
+    other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
+    try:
+        assert other.stdout.readline() == "held\n"
+        with pytest.raises(ValueError, match=r"run is in use by another run"), locked(tmp_path / "own", folder):
+            pass
+        with locked(tmp_path / "own"):  # what was held before the refusal is free again
+            pass
+    finally:
+        other.kill()
+        other.wait()
+        other.stdout.close()
+    with locked(folder):
+        pass
+
+
+def test_what_a_killed_run_left_is_removed(tmp_path):
+    (tmp_path / ".writing-x-table.csv").write_text("half")
+    (tmp_path / "table.csv").write_text("whole")
+    with locked(tmp_path, tmp_path):  # one folder for both is held once
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "table.csv"]
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ValueError, match=r"file/run can't be written: Not a directory"),
+        locked(tmp_path / "file" / "run"),
+    ):
+        pass

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -22,7 +23,7 @@ from ..bundle import config_file, run_root, running_bundle_root
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
-from ..files import atomic_path
+from ..files import atomic_path, locked
 from ..persistence import load_weights_only
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
@@ -80,7 +81,39 @@ def train(
         resume: whether to continue from ``<ckpt_dir>/last.ckpt`` if it is there.
     """
     output_dir, ckpt_dir = Path(output_dir), Path(ckpt_dir)
-    resume = resume and (ckpt_dir / RESUME_FILE).is_file()  # without one, check_run has said that the run starts
+    with locked(output_dir, ckpt_dir) if trainer.is_global_zero else contextlib.nullcontext():
+        # without a checkpoint, check_run has said that the run starts from the beginning
+        resume = resume and (ckpt_dir / RESUME_FILE).is_file()
+        _train(
+            trainer,
+            estimator,
+            network,
+            train_dataloader,
+            val_dataloader,
+            test_dataset,
+            split,
+            output_dir,
+            ckpt_dir,
+            preprocessing,
+            seed,
+            resume,
+        )
+
+
+def _train(
+    trainer: pl.Trainer,
+    estimator: VAE,
+    network: nn.Module,
+    train_dataloader: Iterable[Any],
+    val_dataloader: Iterable[Any] | None,
+    test_dataset: Sequence[Any],
+    split: Split,
+    output_dir: Path,
+    ckpt_dir: Path,
+    preprocessing: Mapping[str, Any],
+    seed: int | None,
+    resume: bool,
+) -> None:
     plain_dataloader = _without_augmentation(train_dataloader)
     _say_scale(estimator, preprocessing["spatial_shape"], trainer)
     if resume:
