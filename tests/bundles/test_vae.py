@@ -346,9 +346,11 @@ def test_2_torch_export(commands, place, images, expected):
 # ---- 3: paths --------------------------------------------------------------------------------------------------------
 
 WRITTEN = [
+    "models/.lock",
     "models/last.ckpt",
     "models/model.json",
     "models/model.pt",
+    "output/.lock",
     "output/loss_curves.png",
     "output/metrics.csv",
     "output/reconstructions.png",
@@ -356,6 +358,7 @@ WRITTEN = [
     "output/split.json",
     "output/tensorboard/version_0/events",
     "output/tensorboard/version_0/hparams.yaml",
+    "output/timing.csv",
     "output/traversals.png",
 ]
 
