@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
 import time
@@ -127,8 +128,11 @@ class BestWeights(pl.Callback):
             self.best = loss
             if trainer.is_global_zero:
                 weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+                # through memory: torch writes a file's name into it, and the temporary one is random
+                packed = io.BytesIO()
+                torch.save(weights, packed)
                 with atomic_path(self.path) as temporary:
-                    torch.save(weights, temporary)
+                    temporary.write_bytes(packed.getbuffer())
 
 
 class StepSeeds(pl.Callback):

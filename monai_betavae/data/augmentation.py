@@ -17,7 +17,7 @@ from monai.transforms import (
     ScaleIntensityRanged,
 )
 
-from .._checks import check_real
+from .._checks import check_real, check_seed
 from ..randomness import derived_seed
 
 
@@ -108,14 +108,32 @@ def augmentation(
 class AugmentedDataset(Dataset):
     """Samples of a dataset, changed at random at every access.
 
+    With a seed, what happens to an item depends on the seed, the epoch and the item alone: not on the order of reading,
+    nor on the process, nor on where a resumed run goes on. :class:`~monai_betavae.data.GlobalOrder` tells it the epoch.
+    (MONAI's ``DataLoader`` seeds the transforms of its dataset when it is made, from torch's generator.)
+
     Args:
         plain: the dataset.
         transform: the changes.
+        seed: of the changes; with ``None`` they are drawn one after the other.
 
     Attributes:
         plain: the dataset itself, for what must see volumes as they are: a warm start, PCA, a mean image.
+        epoch: number of the epoch.
     """
 
-    def __init__(self, plain: Any, transform: Compose) -> None:
+    def __init__(self, plain: Any, transform: Compose, seed: int | None = None) -> None:
         super().__init__(plain, transform)
         self.plain = plain
+        self.seed = check_seed("seed", seed)
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Take the number of the epoch."""
+        self.epoch = epoch
+
+    def _transform(self, index: int) -> Any:
+        if self.seed is not None:
+            drawn = derived_seed(self.seed, f"augmentation of item {index} in epoch {self.epoch}")
+            self.transform.set_random_state(seed=drawn % 2**32)  # numpy takes 32 bits
+        return super()._transform(index)

@@ -50,6 +50,12 @@ class GlobalOrder(DistributedSampler[int]):
         self.num_samples = -(-_length(self.dataset) // self.num_replicas)
         self.total_size = self.num_samples * self.num_replicas
 
+    def set_epoch(self, epoch: int) -> None:
+        """Take the number of the epoch, and pass it on to a dataset that draws by it."""
+        super().set_epoch(epoch)
+        if hasattr(self.dataset, "set_epoch"):
+            self.dataset.set_epoch(epoch)
+
     def __iter__(self) -> Iterator[int]:
         self.follow_process_group()
         n_items = _length(self.dataset)

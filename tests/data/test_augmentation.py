@@ -4,7 +4,7 @@ import pytest
 import torch
 from awkward_volumes import SHAPE, brain
 
-from monai_betavae.data import AugmentedDataset, augmentation
+from monai_betavae.data import AugmentedDataset, GlobalOrder, augmentation
 
 OFF = {"rotation": 0, "translation": 0, "scaling": 0, "contrast": 0, "intensity": 0, "noise": 0}
 
@@ -63,3 +63,25 @@ def test_the_plain_dataset_is_at_hand():
 def test_bad_arguments(argument, value):
     with pytest.raises(ValueError, match=f"`{argument}` must be"):
         augmentation(**{argument: value})
+
+
+def test_a_change_depends_on_seed_epoch_and_item_alone():
+    from monai.data import DataLoader
+
+    plain = [{"image": torch.rand(1, 8, 8, 8, generator=torch.Generator().manual_seed(i))} for i in range(4)]
+
+    def made(epoch=0, seed=3):
+        dataset = AugmentedDataset(plain, augmentation(probability=1.0), seed)
+        # MONAI's loader seeds the dataset's transforms from torch's generator, which is somewhere else every time
+        loader = DataLoader(dataset, batch_size=2, sampler=GlobalOrder(dataset))
+        loader.sampler.set_epoch(epoch)
+        return dataset, torch.cat([batch["image"] for batch in loader])
+
+    dataset, first = made()
+    torch.rand(7)
+    assert torch.equal(made()[1], first)
+    backwards = torch.stack([dataset[index]["image"] for index in (3, 2, 1, 0)])
+    assert torch.equal(backwards.flip(0), first)
+    for other in (made(epoch=1)[1], made(seed=4)[1]):
+        assert not any(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+    assert not torch.equal(first[0] - plain[0]["image"], first[1] - plain[1]["image"])
