@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,8 +66,6 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
 def locked(*folders: str | os.PathLike[str]) -> Iterator[None]:
     """Hold folders for oneself, so that two runs can't write into one; the locks go with the process, however it ends.
 
-    What a killed run has left half-written in them is removed.
-
     Args:
         folders: to hold; they are made if they are missing.
 
@@ -94,9 +92,19 @@ def locked(*folders: str | os.PathLike[str]) -> Iterator[None]:
                 raise ValueError(f"{folder} is in use by another run; wait for it, or give another folder.") from None
             except OSError as error:
                 raise ValueError(f"{folder} can't be written: {error.strerror or error}.") from error
-            for left in folder.glob(f"{UNFINISHED}*"):
-                left.unlink(missing_ok=True)
         yield
+
+
+def remove_unfinished(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
+    """Remove what a killed process left half-written of some files; others may be being written by another process.
+
+    Args:
+        folder: of the files.
+        names: of the finished files; patterns are taken as of ``Path.glob``.
+    """
+    for name in names:
+        for left in [*Path(folder).glob(f"{UNFINISHED}{name}"), *Path(folder).glob(f"{UNFINISHED}*-{name}")]:
+            left.unlink(missing_ok=True)
 
 
 def write_table(table: pd.DataFrame, path: str | os.PathLike[str], *, sep: str = ",", na_rep: str = "") -> None:
@@ -123,9 +131,11 @@ def write_table(table: pd.DataFrame, path: str | os.PathLike[str], *, sep: str =
         >>> path.read_text().split()
         ['subject', "'=1+1", '-7', 'a']
     """
+    from pandas.api.types import is_numeric_dtype
+
     safe = table.rename(columns=without_formula)
     for position, column in enumerate(safe.columns):
-        if not any(kind in str(safe.dtypes.iloc[position]) for kind in ("int", "float", "bool")):
+        if not is_numeric_dtype(safe.dtypes.iloc[position]):
             cells: Any = safe.iloc[:, position].astype(object).map(without_formula, na_action="ignore")
             safe.isetitem(position, cells.rename(column))
     with atomic_path(path) as temporary:

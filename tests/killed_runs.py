@@ -10,19 +10,28 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 
-def die_at_call(module: Any, name: str, number: int) -> None:
-    """Kill this process by SIGKILL when a function is called for the number-th time, before it does anything."""
+def die_at_call(module: Any, name: str, number: int, later: float = 0.0) -> None:
+    """Kill this process by SIGKILL when a function is called for the number-th time, or some seconds after that."""
+
+    def die() -> None:
+        time.sleep(later)
+        os.kill(os.getpid(), signal.SIGKILL)
+
     real, calls = getattr(module, name), [0]
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
         if calls[0] == number:
-            os.kill(os.getpid(), signal.SIGKILL)
+            if later:
+                threading.Thread(target=die, daemon=True).start()
+            else:
+                die()
         return real(*args, **kwargs)
 
     setattr(module, name, counted)
@@ -40,7 +49,7 @@ def run_once(overrides: dict[str, Any], kill: dict[str, Any] | None, log: Path) 
         status = 1
         try:
             if kill and "call" in kill:
-                die_at_call(os, kill["call"], kill["number"])
+                die_at_call(os, kill["call"], kill["number"], kill.get("later", 0.0))
             run("training", **overrides)
             status = 0
         except BaseException as error:

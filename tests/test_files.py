@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_betavae.files import atomic_path, locked, write_table
+from monai_betavae.files import atomic_path, locked, remove_unfinished, write_table
 
 
 def test_written_under_the_final_name_only_when_complete(tmp_path):
@@ -110,10 +110,12 @@ def test_a_folder_is_held_until_the_process_ends_however(tmp_path):
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
-    (tmp_path / ".writing-x-table.csv").write_text("half")
-    (tmp_path / "table.csv").write_text("whole")
+    for name in (".writing-x-table.csv", ".writing-last.ckpt", ".writing-y-latents.csv", "table.csv"):
+        (tmp_path / name).write_text("x")
     with locked(tmp_path, tmp_path):  # one folder for both is held once
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "table.csv"]
+        remove_unfinished(tmp_path, ["table.csv", "last.ckpt"])
+    # latents.csv may be being written by an inference
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".writing-y-latents.csv", "table.csv"]
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):

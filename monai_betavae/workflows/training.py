@@ -20,10 +20,11 @@ from torch.utils.data import DataLoader
 
 from ..batches import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
+from ..callbacks import TIMING_FILE
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
-from ..files import atomic_path, locked
+from ..files import atomic_path, locked, remove_unfinished
 from ..persistence import load_weights_only
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
@@ -33,6 +34,20 @@ from .run_checks import METRICS_FILE, RESUME_FILE
 from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
 
 SCORES_FILE = "scores.json"
+
+WRITTEN = (
+    MODEL_FILE,
+    SETTINGS_FILE,
+    RESUME_FILE,
+    METRICS_FILE,
+    TIMING_FILE,
+    SPLIT_FILE,
+    SCORES_FILE,
+    "loss_curves.png",
+    "reconstructions.png",
+    "traversals.png",
+)
+"""Files of a training run: what is left half-written of them when it starts is of a run that was killed."""
 
 PCA_BYTES = 4 * 2**30
 """The PCA baseline is left out where the training volumes take more memory than this."""
@@ -82,6 +97,9 @@ def train(
     """
     output_dir, ckpt_dir = Path(output_dir), Path(ckpt_dir)
     with locked(output_dir, ckpt_dir) if trainer.is_global_zero else contextlib.nullcontext():
+        if trainer.is_global_zero:
+            for folder in (output_dir, ckpt_dir):
+                remove_unfinished(folder, WRITTEN)
         # without a checkpoint, check_run has said that the run starts from the beginning
         resume = resume and (ckpt_dir / RESUME_FILE).is_file()
         _train(
