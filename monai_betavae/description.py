@@ -10,16 +10,20 @@ from __future__ import annotations
 import functools
 import inspect
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 P = ParamSpec("P")
 Network = TypeVar("Network", bound=nn.Module)
 
 BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 """The builders a description may name."""
+
+MOST_WEIGHTS = 2**32
+"""A network of more is a mistake: 16 GiB in float32."""
 
 
 def is_plain(value: Any) -> bool:
@@ -36,14 +40,20 @@ def described(builder: Callable[P, Network]) -> Callable[P, Network]:
 
     An argument that isn't made of plain values (a class as activation, say) leaves ``description`` at ``None``:
     such a network is passed in again when the model is loaded.
+
+    It is built without memory first (:func:`dry_run`), so that no argument makes it run out of memory, or end in an
+    error of torch's on a layer inside it.
     """
     signature = inspect.signature(builder)
 
     @functools.wraps(builder)
     def build(*args: P.args, **kwargs: P.kwargs) -> Network:
-        network = builder(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
+        # a builder that calls this one on the meta device is in its own dry run
+        if torch.get_default_device().type != "meta":
+            dry_run(builder, *args, **kwargs)
+        network = builder(*args, **kwargs)
         arguments: dict[str, Any] = {}
         for name, value in bound.arguments.items():
             if signature.parameters[name].kind is inspect.Parameter.VAR_KEYWORD:
@@ -59,24 +69,55 @@ def described(builder: Callable[P, Network]) -> Callable[P, Network]:
     return build
 
 
+def dry_run(builder: Callable[P, Network], *args: P.args, **kwargs: P.kwargs) -> Network:
+    """Return the network as it will be, but on torch's meta device, where weights have sizes and no memory.
+
+    Raises:
+        ValueError: for what the builder, torch or MONAI refuse, or a network of more than 2**32 weights.
+    """
+    try:
+        with torch.device("meta"):
+            network = builder(*args, **kwargs)
+    except ValueError:
+        raise
+    except Exception as error:  # torch and MONAI raise whatever a layer's argument makes them stumble over
+        raise ValueError(
+            f"{builder.__name__} must be given arguments that make a network, got {_shown(args, kwargs)}: {error}"
+        ) from error
+    n_weights = sum(value.numel() for value in network.state_dict().values())
+    if n_weights > MOST_WEIGHTS:
+        raise ValueError(
+            f"{builder.__name__} must be given arguments that make a network of at most {MOST_WEIGHTS} weights, got "
+            f"{_shown(args, kwargs)}, which make {n_weights}."
+        )
+    return network
+
+
+def _shown(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    return ", ".join([*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())])[:500]
+
+
 def description_of(network: nn.Module) -> dict[str, Any] | None:
     """Return how ``network`` was made, or ``None`` for one that no registered builder made."""
     found = getattr(network, "description", None)
     return found if isinstance(found, dict) else None
 
 
-def rebuild(description: Any, source: str) -> nn.Module:
+def rebuild(description: Any, source: str, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """Make the network a description stands for.
 
     Args:
         description: ``{"builder": name, "arguments": {...}}``.
         source: where it came from, for messages.
+        weights: state dict that holds the network's weights, if it is known: a network of more weights is refused
+            before it takes any memory.
 
     Returns:
         the network, with fresh weights.
 
     Raises:
-        ValueError: if the description is malformed, names an unknown builder, or its arguments are refused.
+        ValueError: naming the source, if the description is malformed, names an unknown builder, its arguments are
+            refused, or the network has more weights than there are.
     """
     if (
         not isinstance(description, dict)
@@ -86,11 +127,28 @@ def rebuild(description: Any, source: str) -> nn.Module:
     ):
         raise ValueError(
             f"{source}: a network's description must name one of {', '.join(sorted(BUILDERS))} with its arguments, "
-            f"got {description!r}."
+            f"got {description!r:.500}."
         )
     builder = BUILDERS[description["builder"]]
     try:
         inspect.signature(builder).bind(**description["arguments"])
     except TypeError as error:
         raise ValueError(f"{source}: {description['builder']} refuses its description: {error}.") from error
-    return builder(**description["arguments"])
+    try:
+        if weights is not None:
+            needed = sum(value.numel() for value in dry_run(builder, **description["arguments"]).state_dict().values())
+            there = _n_stored(weights)
+            if needed > there:
+                raise ValueError(
+                    f"the description doesn't fit the weights: {description['builder']} makes a network of {needed}, "
+                    f"and {there} are stored."
+                )
+        return builder(**description["arguments"])
+    except Exception as error:  # what a file may hold is more than any builder expects
+        raise ValueError(f"{source}: {description['builder']} refuses its description: {error}") from error
+
+
+def _n_stored(weights: Mapping[str, Any]) -> int:
+    """Return how many numbers a state dict stores; an expanded tensor has fewer than its shape says."""
+    tensors = [value for value in weights.values() if isinstance(value, Tensor)]
+    return sum(value.untyped_storage().nbytes() // value.element_size() for value in tensors)

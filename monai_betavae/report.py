@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from ._checks import check_choice
 from .files import atomic_path
+from .texts import visible
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #222; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
@@ -24,6 +25,7 @@ table { border-collapse: collapse; margin: .8rem 0; font-variant-numeric: tabula
 th, td { padding: .22rem .8rem .22rem 0; text-align: left; border-bottom: 1px solid #e5e5e5; vertical-align: top; }
 th { font-weight: 600; border-bottom: 2px solid #999; } td.number, th.number { text-align: right; }
 caption { caption-side: top; text-align: left; font-weight: 600; padding-bottom: .2rem; }
+td, p, div { overflow-wrap: anywhere; }
 figure { margin: 1rem 0; overflow-x: auto; } img { max-width: 100%; height: auto; }
 figcaption { color: #555; max-width: 46rem; font-size: .9rem; }
 .warning, .good, .plain { padding: .5rem .9rem; margin: .6rem 0; max-width: 45rem; }
@@ -60,11 +62,11 @@ class Report:
     def section(self, heading: str) -> None:
         """Begin a section."""
         self._sections.append(heading)
-        self._parts.append(f'<h2 id="section-{len(self._sections)}">{html.escape(heading)}</h2>')
+        self._parts.append(f'<h2 id="section-{len(self._sections)}">{_escaped(heading)}</h2>')
 
     def text(self, paragraph: str) -> None:
         """Add a paragraph."""
-        self._parts.append(f"<p>{html.escape(paragraph)}</p>")
+        self._parts.append(f"<p>{_escaped(paragraph)}</p>")
 
     def note(self, message: str, kind: str = "warning") -> None:
         """Add a message in a box.
@@ -75,7 +77,7 @@ class Report:
         """
         check_choice("kind", kind, ("warning", "good", "plain"))
         sign = "⚠ " if kind == "warning" else ""
-        self._parts.append(f'<div class="{kind}">{sign}{html.escape(message)}</div>')
+        self._parts.append(f'<div class="{kind}">{sign}{_escaped(message)}</div>')
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
         """Add a table; numbers get three significant digits, and a missing value a dash.
@@ -91,17 +93,17 @@ class Report:
             for i in range(len(columns))
         ]
         kinds = [' class="number"' if each else "" for each in numeric]
-        head = "".join(f"<th{kind}>{html.escape(name)}</th>" for name, kind in zip(columns, kinds, strict=True))
+        head = "".join(f"<th{kind}>{_escaped(name)}</th>" for name, kind in zip(columns, kinds, strict=True))
         body = "".join(
             "<tr>" + "".join(f"<td{kind}>{_cell(cell)}</td>" for cell, kind in zip(row, kinds, strict=True)) + "</tr>"
             for row in cells
         )
-        above = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+        above = f"<caption>{_escaped(caption)}</caption>" if caption else ""
         self._parts.append(f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def facts(self, pairs: Mapping[str, Any]) -> None:
         """Add a table of names and values, without a head."""
-        rows = "".join(f"<tr><th>{html.escape(name)}</th><td>{_cell(value)}</td></tr>" for name, value in pairs.items())
+        rows = "".join(f"<tr><th>{_escaped(name)}</th><td>{_cell(value)}</td></tr>" for name, value in pairs.items())
         self._parts.append(f"<table><tbody>{rows}</tbody></table>")
 
     def figure(self, picture: Figure | bytes, caption: str) -> None:
@@ -113,13 +115,13 @@ class Report:
         """
         kind, data = ("gif", picture) if isinstance(picture, bytes) else ("png", _png(picture))
         source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-        text = html.escape(caption)
+        text = _escaped(caption)
         self._parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
 
     def page(self) -> str:
         """Return the page."""
         links = "".join(
-            f'<a href="#section-{number}">{html.escape(heading)}</a> '
+            f'<a href="#section-{number}">{_escaped(heading)}</a> '
             for number, heading in enumerate(self._sections, start=1)
         )
         return (
@@ -128,8 +130,8 @@ class Report:
             # nothing is fetched, and no script runs, whatever a table's cell says
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             "style-src 'unsafe-inline'\">"
-            f"<title>{html.escape(self.title)}</title><style>{_STYLE}</style></head><body>"
-            f'<h1>{html.escape(self.title)}</h1><p class="lead">{html.escape(self.lead)}</p><nav>{links}</nav>\n'
+            f"<title>{_escaped(self.title)}</title><style>{_STYLE}</style></head><body>"
+            f'<h1>{_escaped(self.title)}</h1><p class="lead">{_escaped(self.lead)}</p><nav>{links}</nav>\n'
             + "\n".join(self._parts)
             + "\n</body></html>\n"
         )
@@ -169,10 +171,15 @@ def interval_text(value: float, low: float, high: float, digits: int = 3) -> str
     return f"{number_text(value, digits)} [{number_text(low, digits)}, {number_text(high, digits)}]"
 
 
+def _escaped(text: Any) -> str:
+    """Return a text that adds no tag, ends none, and doesn't turn the text around it."""
+    return html.escape(visible(text))
+
+
 def _cell(value: Any) -> str:
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool)):
         return number_text(value)
-    return html.escape(str(value))
+    return _escaped(value)
 
 
 def _png(figure: Figure, dpi: int = 100) -> bytes:

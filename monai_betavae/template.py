@@ -59,7 +59,9 @@ class _VaryingVoxels(nn.Module):
         found = state_dict.get(prefix + "voxels")
         if isinstance(found, Tensor) and found.ndim == 1 and found.dtype == torch.long:
             # numbers beyond the grid would be an error at every use: refused here, by the usual check of sizes
-            inside = len(found) == 0 or (int(found.min()) >= 0 and int(found.max()) < math.prod(self.shape[1:]))
+            n_grid = math.prod(self.shape[1:])
+            fits = len(found) <= n_grid  # asked first: a file of a kilobyte may hold a tensor of 2^40 equal numbers
+            inside = len(found) == 0 or (fits and int(found.min()) >= 0 and int(found.max()) < n_grid)
             if inside and len(found) != len(self.voxels):
                 for name, size in self._sized(len(found)).items():
                     self._set(**{name: torch.zeros(size)})
@@ -155,7 +157,8 @@ class DeformableTemplate(_VaryingVoxels):
         self._find_box()
 
     def _find_box(self) -> None:
-        if not self.deformable or len(self.voxels) == 0:
+        # on the meta device, where a network is tried, voxels have no values
+        if not self.deformable or len(self.voxels) == 0 or self.voxels.is_meta:
             return
         places = torch.unravel_index(self.voxels, self.shape[1:])
         self.corner = [int(place.min()) for place in places]

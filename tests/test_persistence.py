@@ -47,3 +47,13 @@ def test_networks_given_or_rebuilt():
     assert networks["encoder"].out_dim == encoder.out_dim
     with pytest.raises(ValueError, match=r"`decoder` must be passed in: model\.pt"):
         described_networks({}, {"decoder": None}, "model.pt")
+
+
+def test_weights_that_are_none_are_refused():
+    with pytest.raises(ValueError, match=r"model\.pt must hold the weights of a model under 'state_dict', got \[1\]"):
+        described_networks({}, {"encoder": None}, "model.pt", [1])
+
+
+def test_a_name_too_long_for_the_file_system_is_no_file():
+    with pytest.raises(ValueError, match=r"x+ must be an existing model file"):
+        load_weights_only("x" * 5000)

@@ -23,8 +23,7 @@ from monai.transforms import Compose, RandomizableTrait, Transform
 from torch import Tensor
 
 from .._checks import check_choice, check_integer
-from ..files import atomic_path
-from ..persistence import load_weights_only
+from ..persistence import load_weights_only, save_weights
 
 CACHES = ("auto", "memory", "disk", "none")
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
@@ -192,8 +191,7 @@ class DiskCacheDataset(PersistentDataset):
 
     def _made(self, index: int) -> dict[str, Any]:
         sample = self._pack(self._pre_transform(deepcopy(self.data[index])))
-        with atomic_path(self._files[index]) as temporary:
-            torch.save(sample, temporary)
+        save_weights(sample, self._files[index])
         return sample
 
     def _transform(self, index: int) -> Any:
@@ -201,7 +199,10 @@ class DiskCacheDataset(PersistentDataset):
         sample = None
         if file.is_file():
             try:
-                sample = load_weights_only(file)
+                sample = load_weights_only(file, verify=False)
+                if not isinstance(sample, dict) or not isinstance(sample.get(self.image_key), Tensor):
+                    sample = None
+                    raise ValueError(f"{file} isn't a sample with {self.image_key!r}.")
             except ValueError as error:
                 warnings.warn(f"{error} It is made again.", stacklevel=2)
         if sample is None:
@@ -336,7 +337,10 @@ def _stamps(value: Any) -> Iterator[list[Any]]:
 
 def _files_of(path: Any) -> list[Any]:
     # a covariate such as "left" may happen to be called like a folder of the working directory: only whole paths count
-    paths = sorted(os.path.join(path, name) for name in os.listdir(path)) if _is_folder(path) else [path]
+    try:
+        paths = sorted(os.path.join(path, name) for name in os.listdir(path)) if _is_folder(path) else [path]
+    except OSError:  # a covariate that is the name of a folder which may not be read
+        return []
     return [each for each in paths if os.path.isfile(each)]
 
 

@@ -10,6 +10,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..texts import figure_label
+
 Array = NDArray[Any]
 
 
@@ -39,7 +41,12 @@ def plot_maps(
         bottom = 1 - (row + 1) / len(maps)
         height = 1 / len(maps)
         axes = figure.add_axes((0.02, bottom * 0.96, 0.9, height * 0.9))
-        place: dict[str, Any] = {"cut_coords": _middle(shown, affine), "axes": axes, "figure": figure, "title": name}
+        place: dict[str, Any] = {
+            "cut_coords": _middle(shown, affine),
+            "axes": axes,
+            "figure": figure,
+            "title": figure_label(name),
+        }
         anatomy = nib.Nifti1Image(images[row], affine)
         if np.any(maps[row]):
             display = plotting.plot_stat_map(

@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..texts import figure_label
 from .volumes import draw_slice, middle_of
 
 Array = NDArray[Any]
@@ -51,7 +52,7 @@ def traversal_gif(
         for plane in range(3):
             scale = {"cmap": "gray", "vmin": low, "vmax": high}
             artists.append(draw_slice(grid[row, plane], volumes[row, 0], plane, centre, spacing, **scale))
-        grid[row, 0].set_ylabel(label, fontsize=8)
+        grid[row, 0].set_ylabel(figure_label(label), fontsize=8)
     frames = []
     for step in [*range(len(steps)), *range(len(steps) - 2, 0, -1)]:
         heading.set_text(f"{title}   z = {steps[step]:+.1f}")

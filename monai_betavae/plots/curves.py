@@ -10,6 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from ..texts import figure_label
+
 Array = NDArray[Any]
 
 TRAINING, VALIDATION = "#1f77b4", "#d95f02"
@@ -111,9 +113,11 @@ def plot_latents(
         else:
             for number, category in enumerate(sorted({str(value) for value in present})):
                 chosen = known & np.array([str(value) == category for value in values])
-                axes.scatter(*places[chosen].T, s=14, color=COLOURS[number % len(COLOURS)], label=category)
+                axes.scatter(
+                    *places[chosen].T, s=14, color=COLOURS[number % len(COLOURS)], label=figure_label(category)
+                )
             axes.legend(frameon=False, fontsize=8)
-        axes.set_title(name, fontsize=10)
+        axes.set_title(figure_label(name), fontsize=10)
         axes.set(xticks=[], yticks=[], xlabel=names[0], ylabel=names[1])
     return figure
 
@@ -142,8 +146,8 @@ def plot_predictions(
     for axes, (method, values) in zip(panels, predicted.items(), strict=True):
         axes.plot([low, high], [low, high], color="#999999", linewidth=1)
         axes.scatter(true, np.asarray(values, dtype=float), s=16, color=COLOURS[0], alpha=0.8)
-        axes.set(xlabel=f"true {covariate}", ylabel=f"predicted {covariate}")
-        axes.set_title(f"{method}\n{(labels or {}).get(method, '')}".strip(), fontsize=9)
+        axes.set(xlabel=f"true {figure_label(covariate)}", ylabel=f"predicted {figure_label(covariate)}")
+        axes.set_title(figure_label(f"{method}\n{(labels or {}).get(method, '')}".strip()), fontsize=9)
         axes.grid(alpha=0.3)
     return figure
 
@@ -166,7 +170,12 @@ def plot_precision_recall(
     figure.suptitle(title)
     axes = figure.subplots()
     for number, (method, (precision, recall)) in enumerate(curves.items()):
-        axes.plot(recall, precision, color=COLOURS[number % len(COLOURS)], label=(labels or {}).get(method, method))
+        axes.plot(
+            recall,
+            precision,
+            color=COLOURS[number % len(COLOURS)],
+            label=figure_label((labels or {}).get(method, method)),
+        )
     axes.axhline(prevalence, color="#999999", linestyle=":", label=f"chance {prevalence:.3f}")
     axes.set(xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     axes.grid(alpha=0.3)

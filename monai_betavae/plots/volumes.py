@@ -9,6 +9,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from ..texts import figure_label
+
 Array = NDArray[Any]
 
 PLANES = ("sagittal", "coronal", "axial")
@@ -48,7 +50,7 @@ def plot_reconstructions(
                 if row == 0:
                     axes.set_title(f"{PLANES[plane]}\n{label}" if column == 0 else f"\n{label}", fontsize=9)
                 if plane == 0 and column == 0:
-                    axes.set_ylabel(name, fontsize=8)
+                    axes.set_ylabel(figure_label(name), fontsize=8)
     figure.colorbar(drawn, ax=grid[:, -1], label="reconstruction − input", shrink=0.8)
     return figure
 
@@ -84,7 +86,7 @@ def plot_traversals(
             draw_slice(grid[row, column], volumes[row, column], 2, centre, spacing, cmap="gray", vmin=low, vmax=high)
             if row == 0:
                 grid[row, column].set_title(f"z = {step:+.1f}" if step else "z = 0", fontsize=9)
-        grid[row, 0].set_ylabel(label, fontsize=8)
+        grid[row, 0].set_ylabel(figure_label(label), fontsize=8)
         for offset, plane in enumerate((2, 1, 0)):
             axes = grid[row, n_steps + offset]
             draw_slice(axes, change[row], plane, centre, spacing, cmap="RdBu_r", vmin=-extent, vmax=extent)
@@ -121,7 +123,7 @@ def plot_volumes(
             axes = grid[row, 3 * column + plane]
             axes.set_axis_on()
             draw_slice(axes, volumes[index], plane, centre, spacing, cmap="gray", vmin=0, vmax=high)
-        grid[row, 3 * column + 1].set_title(name, fontsize=8)
+        grid[row, 3 * column + 1].set_title(figure_label(name), fontsize=8)
     return figure
 
 

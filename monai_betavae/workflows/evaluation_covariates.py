@@ -50,7 +50,7 @@ def probes_part(
     if missing:
         part.warn(f"Covariates that no record has, or that don't vary: {', '.join(missing)}.")
     rows: list[list[Any]] = []
-    predictions: dict[str, ProbeScore] = {}
+    predictions: dict[tuple[str, str], ProbeScore] = {}
     surpassed: list[str] = []
     crossed = False
     for name in names:
@@ -72,7 +72,7 @@ def probes_part(
             )
             entry.update(score=score.score, chance=score.chance, n=score.n_used)
             if score.kind == "regression":
-                predictions.setdefault(f"{name}\n{method}", score)
+                predictions.setdefault((name, method), score)
             if name == control and method == VAE_NAME and score.p_value <= 0.01 and score.value > score.chance + 0.1:
                 part.warn(
                     f"The control {name}, which has no effect, is predicted ({score.value:.2f}): look for a leak."
@@ -154,16 +154,20 @@ def _probed(
 
 
 def _draw_predictions(
-    part: Part, predictions: Mapping[str, ProbeScore], codes: Mapping[str, Any], held_out: Subjects, label: str
+    part: Part,
+    predictions: Mapping[tuple[str, str], ProbeScore],
+    codes: Mapping[str, Any],
+    held_out: Subjects,
+    label: str,
 ) -> None:
     """Draw age, or the covariate that is predicted best, and write the predictions of all."""
     import pandas as pd
 
-    ours = {key.split("\n")[0]: score for key, score in predictions.items() if key.endswith(VAE_NAME)}
+    ours = {name: score for (name, method), score in predictions.items() if method == VAE_NAME}
     if not ours:
         return
     name = "age" if "age" in ours else max(ours, key=lambda each: ours[each].value)
-    shown = {method: predictions[f"{name}\n{method}"] for method in codes if f"{name}\n{method}" in predictions}
+    shown = {method: predictions[name, method] for method in codes if (name, method) in predictions}
     labels = {method: f"R² {s.value:.2f} [{s.low:.2f}, {s.high:.2f}]" for method, s in shown.items()}
     true = np.asarray(ours[name].target, dtype=float)
     drawn = {method: np.asarray(score.predicted, dtype=float) for method, score in shown.items()}

@@ -9,6 +9,7 @@ import torch
 
 from ..description import rebuild
 from ..files import atomic_path
+from ..persistence import load_weights_only
 from .trained_model import MODEL_FILE, SETTINGS_FILE, load_weights, network_arguments, read_settings
 
 
@@ -39,7 +40,8 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
         raise ValueError(
             f"`ckpt_dir` must hold the {SETTINGS_FILE} of a training run, got {models}: run training first."
         )
-    network = load_weights(rebuild(stored["network"], str(models / SETTINGS_FILE)), models / MODEL_FILE)
+    weights = load_weights_only(models / MODEL_FILE)
+    network = load_weights(rebuild(stored["network"], str(models / SETTINGS_FILE), weights), models / MODEL_FILE)
     arguments = network_arguments(stored)
     shape = (arguments["in_channels"], *arguments["spatial_shape"])
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # a batch of 1 would count as constant

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from ..bundle import config_file
 from ..description import description_of
 from ..files import atomic_path
 from ..persistence import load_weights_only
+from .records import process_of_launch
 
 MODEL_FILE, SETTINGS_FILE = "model.pt", "model.json"
 
@@ -48,7 +49,7 @@ def read_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
         ValueError: naming the file, if it isn't what training writes.
     """
     path = Path(ckpt_dir) / SETTINGS_FILE
-    if not path.is_file():
+    if not os.path.isfile(path):
         return None
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -56,9 +57,28 @@ def read_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
         described = stored["network"] is None or isinstance(stored["network"]["arguments"], dict)
         if not (described and isinstance(stored["preprocessing"], dict)):
             raise ValueError("of another form")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} must be the model.json that training wrote.") from error
+        affine = stored.get("grid_affine")
+        if affine is not None and np.asarray(affine, dtype=float).shape != (4, 4):
+            raise ValueError("grid_affine is no 4x4 matrix")
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        raise ValueError(f"{path} must be the {SETTINGS_FILE} that training wrote.") from error
+    found = next(_programs(stored), None)
+    if found is not None:
+        raise ValueError(f"{path} must hold values only, got {found!r:.80}, which MONAI's configs would run.")
     return stored
+
+
+def _programs(value: Any) -> Iterator[Any]:
+    """Yield what would be code or a reference in one of MONAI's configs: a zoo bundle's has these settings in it."""
+    if isinstance(value, dict):
+        for key, entry in value.items():
+            yield from [key] * key.startswith("_")
+            yield from _programs([key, entry])
+    elif isinstance(value, list):
+        for entry in value:
+            yield from _programs(entry)
+    elif isinstance(value, str) and ("$" in value or "@" in value or "%" in value):
+        yield value
 
 
 def network_arguments(settings: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -146,7 +166,8 @@ def check_outputs(result: Path, checkpoint: str | os.PathLike[str], overwrite: b
             f"{os.fspath(checkpoint)} must be the {MODEL_FILE} of a training run, and doesn't exist: run training "
             "first, or name another with --ckpt_dir."
         )
-    if result.exists() and not overwrite:
+    first = process_of_launch()[0] == 0
+    if first and result.exists() and not overwrite:  # the others may come when the first has written it already
         raise ValueError(f"{result} exists. Give --overwrite True to replace it, or another folder with --output_dir.")
 
 
@@ -166,8 +187,8 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.M
     weights = load_weights_only(checkpoint)
     try:
         network.load_state_dict(weights)
-    except (RuntimeError, TypeError, AttributeError) as error:
-        reasons = [line.strip() for line in str(error).splitlines()]
+    except Exception as error:  # what a file may hold in place of weights is more than torch expects
+        reasons = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
         raise ValueError(
             f"{os.fspath(checkpoint)} doesn't fit `network_def`, which needs the settings it was trained with: "
             f"{reasons[min(1, len(reasons) - 1)]}"

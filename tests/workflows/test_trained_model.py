@@ -117,3 +117,17 @@ def test_weights_that_do_not_fit_are_refused_by_name(tmp_path):
     assert not load_weights(build_network((8, 8, 8), 2, channels=(4, 8)), tmp_path / "model.pt").training
     with pytest.raises(ValueError, match=r"model\.pt doesn't fit `network_def`"):
         load_weights(large, tmp_path / "model.pt")
+
+
+@pytest.mark.parametrize("affine", [{"a": 1}, [[1.0]], "x", [[10**400] * 4] * 4])
+def test_an_affine_of_another_form_is_refused_by_name(tmp_path, affine):
+    stored = {"network": None, "preprocessing": {}, "grid_affine": affine}
+    (tmp_path / "model.json").write_text(json.dumps(stored))
+    with pytest.raises(ValueError, match=r"model\.json must be the model\.json that training wrote"):
+        read_settings(tmp_path)
+
+
+def test_brackets_without_end_are_refused_by_name(tmp_path):
+    (tmp_path / "model.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"model\.json must be"):
+        read_settings(tmp_path)
