@@ -8,16 +8,20 @@ import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+MOST_VOXELS = 2**31
+"""An image of more is a mistake: 8 GiB in float32, a side of 1290."""
+
 
 def _is_integer(value: Any) -> bool:
     # numpy's integers count; True and False don't, though Python calls them integers
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)
 
 
-def check_integer(name: str, value: Any, minimum: int) -> int:
-    """Return ``value`` as an int, or raise ``ValueError`` if it is not an integer of at least ``minimum``."""
-    if not _is_integer(value) or value < minimum:
-        raise ValueError(f"`{name}` must be an integer >= {minimum}, got {value!r}.")
+def check_integer(name: str, value: Any, minimum: int, maximum: float = math.inf) -> int:
+    """Return ``value`` as an int, or raise ``ValueError`` if it is not an integer between the bounds."""
+    if not _is_integer(value) or value < minimum or value > maximum:
+        accepted = f">= {minimum}" if maximum == math.inf else f"from {minimum} to {maximum}"
+        raise ValueError(f"`{name}` must be an integer {accepted}, got {value!r}.")
     return int(value)
 
 
@@ -38,8 +42,7 @@ def check_real(
         maximum: largest accepted value.
         exclusive: whether ``minimum`` itself is refused.
     """
-    number = not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
-    if not number or value < minimum or value > maximum or (exclusive and value == minimum):
+    if not _is_finite(value) or value < minimum or value > maximum or (exclusive and value == minimum):
         bounds = []
         if minimum > -math.inf:
             bounds.append(f"{'>' if exclusive else '>='} {minimum:g}")
@@ -48,6 +51,13 @@ def check_real(
         accepted = " ".join(["a finite number", " and ".join(bounds)]).strip()
         raise ValueError(f"`{name}` must be {accepted}, got {value!r}.")
     return float(value)
+
+
+def _is_finite(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
+    except OverflowError:  # an int beyond the range of floats
+        return False
 
 
 def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
@@ -61,10 +71,12 @@ def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
 
 
 def check_spatial_shape(name: str, value: Any) -> tuple[int, ...]:
-    """Return ``value`` as a tuple of two or three positive ints, or raise ``ValueError``."""
+    """Return ``value`` as a tuple of two or three positive ints of an image's size, or raise ``ValueError``."""
     sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     if len(sides) not in (2, 3) or not all(_is_integer(side) and side >= 1 for side in sides):
         raise ValueError(f"`{name}` must be two or three positive integers, such as (64, 80, 64), got {value!r}.")
+    if math.prod(int(side) for side in sides) > MOST_VOXELS:
+        raise ValueError(f"`{name}` must have at most {MOST_VOXELS} voxels, got {value!r}.")
     return tuple(int(side) for side in sides)
 
 

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+LARGEST_VALUE = 1e15
+"""Largest magnitude of an image that a model takes: the squared errors of ten million such voxels add up in float32."""
+
 NAME_KEYS = ("subject", "image_path")
 """Keys of a dictionary batch that say which volumes it holds, for messages."""
+
+
+COMPUTING_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Floating-point types that images keep; all others become float32."""
 
 
 def plain_tensor(value: Tensor) -> Tensor:
@@ -33,7 +41,7 @@ def image_tensor(batch: Any, image_key: str = "image") -> Tensor:
         tensor of shape (batch, ...), floating-point, of class ``torch.Tensor``.
 
     Raises:
-        ValueError: if the batch is of another kind, lacks the key, or holds no image.
+        ValueError: if the batch is of another kind, lacks the key, holds no image, or complex numbers.
 
     Example:
         >>> images = torch.zeros(2, 1, 8, 8, 8)
@@ -56,16 +64,24 @@ def image_tensor(batch: Any, image_key: str = "image") -> Tensor:
             "`batch` must be a tensor, a tuple or list with the images first, or a dictionary with the images under "
             f"{image_key!r}, got {type(batch).__name__}."
         )
-    if images.ndim < 2 or len(images) == 0:
+    if images.ndim < 2 or images.numel() == 0:
         raise ValueError(f"`batch` must hold at least one image, as (batch, ...), got shape {tuple(images.shape)}.")
-    return images if images.is_floating_point() else images.float()
+    if images.is_complex():
+        raise ValueError(f"`batch` must hold real numbers, got {images.dtype}; take a magnitude or a part.")
+    # a type of 8 bits is floating-point too, but nothing computes in it
+    return images if images.dtype in COMPUTING_TYPES else images.float()
 
 
-def batch_targets(batch: Any, target_key: str = "label") -> Tensor:
+def batch_targets(batch: Any, target_key: str = "label", n_images: int | None = None) -> Tensor:
     """Return a batch's targets as a plain CPU tensor: the second item, or what stands under ``target_key``.
 
+    Args:
+        batch: a tuple or list ``(images, targets, ...)``, or a dictionary.
+        target_key: key of the targets in a dictionary.
+        n_images: number of images in the batch, if the targets are to have a row for each.
+
     Raises:
-        ValueError: if the batch has none, or they aren't numbers.
+        ValueError: if the batch has none, they aren't numbers, or they haven't a row for each image.
     """
     if isinstance(batch, Mapping):
         if target_key not in batch:
@@ -82,9 +98,14 @@ def batch_targets(batch: Any, target_key: str = "label") -> Tensor:
             f"{type(batch).__name__} without targets."
         )
     try:
-        return plain_tensor(torch.as_tensor(targets)).detach().cpu()
-    except (TypeError, ValueError, RuntimeError) as error:
+        rows = plain_tensor(torch.as_tensor(targets)).detach().cpu()
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise ValueError(f"The targets of a batch must be numbers, got {targets!r:.80}.") from error
+    if n_images is not None and (rows.ndim == 0 or len(rows) != n_images):
+        raise ValueError(
+            f"The targets of a batch must have a row for each of its {n_images} images, got shape {tuple(rows.shape)}."
+        )
+    return rows
 
 
 def item_names(batch: Any) -> list[str]:
@@ -97,7 +118,15 @@ def item_names(batch: Any) -> list[str]:
     return []
 
 
-def check_images(images: Tensor, where: str, names: Sequence[str] = (), *, probabilities: bool = False) -> None:
+def check_images(
+    images: Tensor,
+    where: str,
+    names: Sequence[str] = (),
+    *,
+    probabilities: bool = False,
+    largest: float = math.inf,
+    what: str = "images",
+) -> None:
     """Raise ``ValueError`` if an image has a non-finite value, or, for a Bernoulli likelihood, one outside [0, 1].
 
     Args:
@@ -105,23 +134,26 @@ def check_images(images: Tensor, where: str, names: Sequence[str] = (), *, proba
         where: which batch this is, for the message.
         names: the names of its volumes, if they are known.
         probabilities: whether values must lie in [0, 1].
+        largest: largest accepted magnitude.
+        what: what they are if not images, for the message.
     """
-    flat = images.detach().flatten(1)
-    # the sum of finite values can overflow to infinity, but no sum that has a NaN or an infinity in it is finite:
-    # one pass over memory in the usual case, the exact look only when something seems wrong
-    if not bool(flat.sum().isfinite()):
-        counts = (~flat.isfinite()).sum(1).tolist()
+    # one pass over memory; a NaN anywhere makes both NaN
+    low, high = (float(bound) for bound in torch.aminmax(images.detach()))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        counts = (~images.detach().flatten(1).isfinite()).sum(1).tolist()
         bad = [index for index, count in enumerate(counts) if count]
-        if bad:
-            shown = ", ".join(
-                f"item {index}" + (f" ({names[index]})" if index < len(names) else "") + f" with {counts[index]}"
-                for index in bad[:5]
-            )
-            raise ValueError(f"The images of {where} must be finite, got non-finite values in {shown}.")
-    if probabilities:
-        low, high = float(flat.min()), float(flat.max())
-        if low < 0 or high > 1:
-            raise ValueError(
-                f"The images of {where} must lie in [0, 1] for `default_dist` 'bernoulli', "
-                f"got values from {low:g} to {high:g}."
-            )
+        shown = ", ".join(
+            f"item {index}" + (f" ({names[index]})" if index < len(names) else "") + f" with {counts[index]}"
+            for index in bad[:5]
+        )
+        raise ValueError(f"The {what} of {where} must be finite, got non-finite values in {shown}.")
+    if probabilities and (low < 0 or high > 1):
+        raise ValueError(
+            f"The {what} of {where} must lie in [0, 1] for `default_dist` 'bernoulli', "
+            f"got values from {low:g} to {high:g}."
+        )
+    if max(-low, high) > largest:
+        raise ValueError(
+            f"The {what} of {where} must have values of at most {largest:g} in magnitude, got values from {low:g} "
+            f"to {high:g}."
+        )

@@ -16,14 +16,23 @@ import torch
 from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor, nn, optim
 from torch.distributions import Distribution, Normal
+from torch.utils.data import DataLoader
 
 from ._checks import check_choice, check_integer, check_real, check_seed
-from .batches import batch_targets, check_images, image_tensor, item_names
-from .description import description_of, is_plain
-from .files import atomic_path
+from .batches import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
+from .description import MOST_WEIGHTS, description_of, is_plain
 from .losses import BetaVAELoss, likelihood
 from .ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
-from .persistence import described_networks, load_weights_only, parse_description, source_name
+from .persistence import (
+    described_networks,
+    load_weights_only,
+    naming,
+    parse_description,
+    refuse_stray_paths,
+    resuming,
+    save_weights,
+    source_name,
+)
 from .posterior import posterior_distribution, posterior_parameters
 from .randomness import generator, seeded
 from .warm_start import check_started, warm_start
@@ -147,6 +156,8 @@ class VAE(pl.LightningModule):
         self.lr = check_real("lr", lr, minimum=0, exclusive=True)
         self.weight_decay = check_real("weight_decay", weight_decay, minimum=0)
         self.random_state = check_seed("random_state", random_state)
+        if not isinstance(image_key, str):
+            raise ValueError(f"`image_key` must be a string, got {image_key!r}.")
         self.image_key = image_key
         _check_trainer_arguments(kwargs)
         # objects (callbacks, loggers, networks) stay out: a checkpoint must load under weights_only
@@ -169,6 +180,11 @@ class VAE(pl.LightningModule):
 
         self.encoder = encoder
         self.decoder = decoder
+        if self.encoder_out_dim * self.latent_dim > MOST_WEIGHTS:
+            raise ValueError(
+                f"`encoder_out_dim` times `latent_dim` must be at most {MOST_WEIGHTS}, got {self.encoder_out_dim} and "
+                f"{self.latent_dim}."
+            )
         with seeded(self.random_state):
             self.fc_mu = nn.Linear(self.encoder_out_dim, self.latent_dim)
             self.fc_logvar = nn.Linear(self.encoder_out_dim, self.latent_dim)
@@ -231,16 +247,20 @@ class VAE(pl.LightningModule):
 
         Raises:
             ValueError: for an empty loader, non-finite images, or networks whose shapes don't fit; each before the
-                first optimizer step it would spoil.
+                first optimizer step it would spoil; naming the checkpoint, if it can't be resumed from.
         """
         check_not_empty("train_dataloader", train_dataloader)
         if val_dataloader is not None:
             check_not_empty("val_dataloader", val_dataloader)
         if ckpt_path is None:
             warm_start(self, train_dataloader, seed=self.random_state)
+        elif os.path.isfile(ckpt_path):
+            load_weights_only(ckpt_path)  # refuses by name what Lightning would stumble over
         with seeded(self.random_state):
             trainer = pl.Trainer(**self.trainer_params_)
-            trainer.fit(self, train_dataloader, val_dataloader, ckpt_path=ckpt_path, weights_only=True)
+            training, validation = (_one_loader(loader) for loader in (train_dataloader, val_dataloader))
+            with resuming(trainer):
+                trainer.fit(self, training, validation, ckpt_path=ckpt_path, weights_only=True)
         self.fitted_ = True
         return self
 
@@ -253,14 +273,20 @@ class VAE(pl.LightningModule):
             dataloader_idx: ignored.
 
         Returns:
-            "loss", "rec_loss" and "kl_loss".
+            "loss", "rec_loss" and "kl_loss". On several processes the images that a distributed sampler repeats, so
+            that all have as many, don't count; where that leaves some fewer images than others, each process's losses
+            are weighted, so that their average, and that of the gradients, is over all images.
         """
         trainer = self._trainer
         loader = None if trainer is None else trainer.train_dataloader
         images = self._images(batch, f"training batch {batch_idx}")
-        losses = self._losses(images, batch_share(loader, batch_idx, len(images)))
+        share = batch_share(loader, batch_idx, len(images))
+        losses = self._losses(images[: max(share.n_own, 1)], share)
         self._log_losses("train", losses, len(images), on_step=True, on_epoch=False)
-        return losses
+        if share.weight == 1:
+            return losses
+        # the processes' gradients are averaged as they are: weighted, they are those of the whole batch's mean
+        return {name: share.weight * value for name, value in losses.items()}
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> dict[str, Tensor]:
         """Compute and log the validation losses, as "val/loss", "val/rec_loss" and "val/kl_loss".
@@ -299,6 +325,8 @@ class VAE(pl.LightningModule):
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Check images while they are still on the CPU, where it doesn't make a GPU wait."""
+        if batch is None:  # Lightning would pass over it, and with ``max_steps`` wait for ever for a step
+            image_tensor(batch, self.image_key)
         if self.device.type != "cpu":
             self._check_images(batch, "the batch")
         return batch
@@ -409,15 +437,16 @@ class VAE(pl.LightningModule):
             z: codes, shape (batch, latent_dim).
 
         Raises:
-            ValueError: if ``z`` hasn't ``latent_dim`` columns.
+            ValueError: if ``z`` hasn't ``latent_dim`` columns of real numbers, or no row; or, on the CPU, if it isn't
+                finite and of at most 1e15 in magnitude.
         """
-        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != self.latent_dim:
-            came = f"shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != self.latent_dim or len(z) == 0 or z.is_complex():
+            came = f"shape {tuple(z.shape)}, {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(f"`z` must be a tensor of shape (batch, latent_dim={self.latent_dim}), got {came}.")
-        with _evaluating(self):
-            output = self.decoder(z.to(self.device))
-        mean: Tensor = likelihood(output, self.criterion.default_dist).mean
-        return mean
+        z = plain_tensor(z).to(self.device, self.fc_mu.weight.dtype)
+        if z.device.type == "cpu":
+            check_images(z, "`z`", largest=LARGEST_VALUE, what="codes")
+        return self._decoded_mean(z)
 
     def reconstruct(self, x: Any) -> Tensor:
         """Return the decoded posterior mean of the images, in eval mode.
@@ -428,7 +457,7 @@ class VAE(pl.LightningModule):
         Returns:
             tensor of the images' shape.
         """
-        return self.decode(self.encode(x).mean)
+        return self._decoded_mean(self.encode(x).mean)
 
     @torch.no_grad()
     def sample(self, n_samples: int) -> Tensor:
@@ -465,8 +494,7 @@ class VAE(pl.LightningModule):
             "description": json.dumps(self._description(), indent=1),
             "state_dict": {name: value.detach().cpu() for name, value in self.state_dict().items()},
         }
-        with atomic_path(path) as temporary:
-            torch.save(content, temporary)
+        save_weights(content, path)
         return Path(path)
 
     @classmethod
@@ -495,12 +523,14 @@ class VAE(pl.LightningModule):
             raise ValueError(f"{os.fspath(path)} must be a file written by VAE.save (format {FILE_FORMAT!r}).")
         description = parse_description(content.get("description"), os.fspath(path))
         networks: dict[str, Any] = described_networks(
-            description, {"encoder": encoder, "decoder": decoder}, os.fspath(path)
+            description, {"encoder": encoder, "decoder": decoder}, os.fspath(path), content.get("state_dict", {})
         )
-        vae = cls(**networks, **description["hparams"])
+        with naming(os.fspath(path)):
+            _check_layer_sizes(description["hparams"], content["state_dict"])
+            vae = cls(**networks, **_without_folder(description["hparams"]))
         try:
             vae.load_state_dict(content["state_dict"])
-        except (RuntimeError, KeyError) as error:
+        except Exception as error:  # what a file may hold in place of weights is more than torch expects
             raise ValueError(f"{os.fspath(path)}: the weights don't fit the networks. {error}") from error
         vae.fitted_ = bool(description.get("fitted", True))
         return vae
@@ -528,19 +558,24 @@ class VAE(pl.LightningModule):
         Raises:
             ValueError: naming the file, if it holds code or lacks a network that is to be passed in.
         """
-        if weights_only is not False:
-            content = load_weights_only(checkpoint_path)  # refuses by name what Lightning would stumble over
-            if not isinstance(checkpoint_path, str | os.PathLike):
-                checkpoint_path.seek(0)
-        if weights_only is not False and not ("encoder" in kwargs and "decoder" in kwargs):
-            source = source_name(checkpoint_path)
-            stored = content.get(CHECKPOINT_KEY) if isinstance(content, dict) else None
-            description = parse_description(stored, source)
-            kwargs.update(
-                described_networks(description, {name: kwargs.get(name) for name in ("encoder", "decoder")}, source)
-            )
         loader = super().load_from_checkpoint
-        vae: VAE = loader(checkpoint_path, map_location, hparams_file, strict, weights_only=weights_only, **kwargs)
+        vae: VAE
+        if weights_only is False:
+            vae = loader(checkpoint_path, map_location, hparams_file, strict, weights_only=False, **kwargs)
+            return vae
+        source = source_name(checkpoint_path)
+        content = load_weights_only(checkpoint_path)  # refuses by name what Lightning would stumble over
+        if not isinstance(checkpoint_path, str | os.PathLike):
+            checkpoint_path.seek(0)
+        if not isinstance(content, dict):
+            raise ValueError(f"{source} must be a Lightning checkpoint of a VAE, got a {type(content).__name__}.")
+        if not ("encoder" in kwargs and "decoder" in kwargs):
+            description = parse_description(content.get(CHECKPOINT_KEY), source)
+            given = {name: kwargs.get(name) for name in ("encoder", "decoder")}
+            kwargs.update(described_networks(description, given, source, content.get("state_dict", {})))
+        with naming(source):
+            kwargs = {**_loaded_overrides(content), **kwargs}
+            vae = loader(checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs)
         return vae
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -548,7 +583,11 @@ class VAE(pl.LightningModule):
         checkpoint[CHECKPOINT_KEY] = json.dumps(self._description())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note that the weights are those of a trained model."""
+        """Note that the weights are those of a trained model; refuse paths of files that Lightning would remove."""
+        if self._trainer is not None:
+            refuse_stray_paths(
+                checkpoint, [getattr(callback, "dirpath", None) for callback in self._trainer.checkpoint_callbacks]
+            )
         self.fitted_ = True
 
     # ---- internals ----------------------------------------------------------------------------------------------
@@ -566,22 +605,35 @@ class VAE(pl.LightningModule):
             where,
             item_names(batch),
             probabilities=self.criterion.default_dist == "bernoulli",
+            largest=LARGEST_VALUE,
         )
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        features = self.encoder(images.to(self.fc_mu.weight.dtype))
-        if features.ndim != 2 or features.shape[1] != self.encoder_out_dim:
+        with _given_to("encoder", "images", images):
+            features = self.encoder(images.to(self.fc_mu.weight.dtype))
+        if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[1] != self.encoder_out_dim:
+            gave = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else f"a {type(features).__name__}"
             raise ValueError(
                 f"`encoder_out_dim` must be the number of features the encoder gives, got {self.encoder_out_dim}; "
-                f"the encoder gave shape {tuple(features.shape)} for images of shape {tuple(images.shape)}."
+                f"the encoder gave {gave} for images of shape {tuple(images.shape)}."
             )
         return posterior_parameters(features, self.fc_mu, self.fc_logvar)
+
+    def _decoded(self, z: Tensor) -> Distribution:
+        with _given_to("decoder", "codes", z):
+            output = self.decoder(z)
+        return likelihood(output, self.criterion.default_dist)
+
+    def _decoded_mean(self, z: Tensor) -> Tensor:
+        with _evaluating(self):
+            mean: Tensor = self._decoded(z).mean
+        return mean
 
     def _run_step(self, images: Tensor, share: BatchShare) -> tuple[Distribution, Normal]:
         """Return the decoder's distribution for one code drawn per image, and the posterior."""
         q = posterior_distribution(*self._posterior(images))
         z = q.rsample() if share.n_processes == 1 else q.mean + q.scale * shared_noise(q.mean, share)
-        p = likelihood(self.decoder(z), self.criterion.default_dist)
+        p = self._decoded(z)
         if p.batch_shape != images.shape:
             raise ValueError(
                 f"`decoder` must give the shape of the images, {tuple(images.shape)}, got {tuple(p.batch_shape)}."
@@ -615,7 +667,7 @@ class VAE(pl.LightningModule):
         targets: list[Tensor] = []
         with _evaluating(self), torch.inference_mode(), self._on_accelerator() as device:
             try:
-                for batch_idx, batch in enumerate(rows.batches()):
+                for batch_idx, batch in enumerate(rows.batches(), rows.first_batch):
                     n_images = len(image_tensor(batch, self.image_key))
                     if device.type != "cpu":  # where transform_step checks, it would make a GPU wait
                         self._check_images(batch, f"batch {batch_idx}")
@@ -627,7 +679,7 @@ class VAE(pl.LightningModule):
                     embedded = self.transform_step(move_data_to_device(batch, device), batch_idx)
                     features.append(embedded.float().cpu())
                     if target_key is not None:
-                        targets.append(batch_targets(batch, target_key))
+                        targets.append(batch_targets(batch, target_key, n_images))
                     row += n_images
             finally:
                 self._transform_noise = None
@@ -666,6 +718,51 @@ def _check_trainer_arguments(kwargs: Mapping[str, Any]) -> None:
     accepted = [name for name in inspect.signature(pl.Trainer.__init__).parameters if name != "self"]
     for name in kwargs:
         check_choice("name of a keyword argument of VAE or lightning.pytorch.Trainer", name, accepted)
+
+
+@contextlib.contextmanager
+def _given_to(name: str, what: str, given: Tensor) -> Iterator[None]:
+    """Say which network stops at what, beside torch's words on one of its layers."""
+    try:
+        yield
+    except (RuntimeError, IndexError) as error:
+        # what isn't about shapes and types, such as a GPU's full memory, has classes of its own below RuntimeError
+        if type(error) not in (RuntimeError, IndexError):
+            raise
+        raise ValueError(f"`{name}` must take {what} of shape {tuple(given.shape)}, but stops: {error}") from error
+
+
+def _check_layer_sizes(hparams: Mapping[str, Any], weights: Mapping[str, Any]) -> None:
+    """Refuse a file whose arguments ask for other linear layers than it holds, before they take any memory."""
+    sizes = (hparams.get("latent_dim"), hparams.get("encoder_out_dim"))
+    stored = tuple(weights["fc_mu.weight"].shape)
+    if sizes != stored:
+        raise ValueError(
+            f"the weights don't fit the networks: `latent_dim` and `encoder_out_dim` are {sizes} in the description, "
+            f"{stored} in the weights."
+        )
+
+
+def _one_loader(loader: Any) -> Any:
+    """Return a loader that gives a list's batches, which Lightning would take for as many loaders."""
+    listed = isinstance(loader, list | tuple) and not any(isinstance(item, DataLoader) for item in loader)
+    return DataLoader(loader, batch_size=None) if listed else loader
+
+
+def _without_folder(hparams: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a file's arguments but for the folder to write into, which a file doesn't choose: the default then."""
+    return {name: None if name == "default_root_dir" else value for name, value in hparams.items()}
+
+
+def _loaded_overrides(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments of a checkpoint that are to be replaced, and refuse names of code to be called."""
+    stored = [checkpoint.get(key, {}) for key in ("hyper_parameters", "hparams", "module_arguments")]
+    names = [name for arguments in stored for name in arguments]
+    # Lightning imports and calls what "_instantiator" says; from 2.6.2 on, only its own
+    private = [name for name in names if not isinstance(name, str) or name.startswith("_")]
+    if private:
+        raise ValueError(f"its arguments must be those of VAE, got {private[0]!r}.")
+    return _without_folder(dict.fromkeys(name for name in names if name == "default_root_dir"))
 
 
 @contextlib.contextmanager

@@ -15,7 +15,7 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.distributions import Bernoulli, Distribution, Laplace, Normal, kl_divergence
+from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
 from ._checks import check_choice, check_real
 from .batches import check_images, plain_tensor
@@ -25,8 +25,10 @@ LIKELIHOODS = ("normal", "laplace", "bernoulli")
 
 
 def at_least_float32(value: Tensor) -> Tensor:
-    """Return a plain tensor in float32, or in float64 if it came in float64."""
+    """Return a plain tensor in float32, or in float64 if it came in float64; complex numbers are refused."""
     value = plain_tensor(value)
+    if value.is_complex():
+        raise ValueError(f"Images and parameters of a distribution must be real numbers, got {value.dtype}.")
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
@@ -74,8 +76,9 @@ def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
         scalar tensor, in nats up to the constants above.
 
     Raises:
-        ValueError: for another distribution, shapes that differ, or (checked on the CPU only, as it would make
-            a GPU wait) data outside [0, 1] for a ``Bernoulli``.
+        ValueError: for another distribution, shapes that differ, data without an image, complex numbers, or
+            (checked on the CPU only, as it would make a GPU wait) data or probabilities outside [0, 1] for a
+            ``Bernoulli``.
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
@@ -84,22 +87,49 @@ def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
     """
     if not isinstance(p, Normal | Laplace | Bernoulli):
         raise ValueError(f"`p` must be a torch.distributions Normal, Laplace or Bernoulli, got {type(p).__name__}.")
+    if not isinstance(data, Tensor) or data.ndim == 0 or data.numel() == 0:
+        came = f"shape {tuple(data.shape)}" if isinstance(data, Tensor) else type(data).__name__
+        raise ValueError(f"`data` must be a tensor of at least one image, got {came}.")
     if p.batch_shape != data.shape:
         raise ValueError(f"`p` must have the shape of the images, {tuple(data.shape)}, got {tuple(p.batch_shape)}.")
     x = at_least_float32(data)
     with torch.autocast(device_type=x.device.type, enabled=False):
+        given = p.loc if isinstance(p, Normal | Laplace) else p.probs if "probs" in p.__dict__ else p.logits
+        parameter = at_least_float32(given)
+        # torch's cross entropy, and some gradients, want one type
+        common = torch.promote_types(parameter.dtype, x.dtype)
+        parameter, x = parameter.to(common), x.to(common)
         if isinstance(p, Normal):
-            total = F.mse_loss(at_least_float32(p.loc), x, reduction="sum")
+            total = F.mse_loss(parameter, x, reduction="sum")
         elif isinstance(p, Laplace):
-            total = F.l1_loss(at_least_float32(p.loc), x, reduction="sum")
+            total = F.l1_loss(parameter, x, reduction="sum")
         else:
             if x.device.type == "cpu":
                 check_images(x, "the batch", probabilities=True)
             if "probs" in p.__dict__:
-                total = F.binary_cross_entropy(at_least_float32(p.probs), x, reduction="sum")
+                total = _cross_entropy(parameter, x)
             else:
-                total = F.binary_cross_entropy_with_logits(at_least_float32(p.logits), x, reduction="sum")
+                total = F.binary_cross_entropy_with_logits(parameter, x, reduction="sum")
         return total / len(x)
+
+
+def _cross_entropy(probabilities: Tensor, x: Tensor) -> Tensor:
+    """Return the summed cross entropy, NaN where a probability is NaN or outside [0, 1], which the CPU refuses.
+
+    torch itself stops there with an assertion, on a GPU with one after which the process can't use the GPU any more:
+    a run that diverges would end with that and not with what
+    :class:`~monai_betavae.divergence.StopOnDivergence` says.
+    """
+    if x.device.type == "cpu":
+        low, high = (float(bound) for bound in torch.aminmax(probabilities.detach()))
+        if low < 0 or high > 1:
+            raise ValueError(
+                "The decoder's output must lie in [0, 1] for a Bernoulli, whose probability it is, got values from "
+                f"{low:g} to {high:g}: end the decoder in a sigmoid, or give Bernoulli(logits=...)."
+            )
+    valid = (probabilities >= 0) & (probabilities <= 1)
+    total = F.binary_cross_entropy(torch.where(valid, probabilities, 0.5), x, reduction="sum")
+    return torch.where(valid.all(), total, torch.nan)
 
 
 def kl_per_dimension(q: Normal) -> Tensor:
@@ -111,12 +141,18 @@ def kl_per_dimension(q: Normal) -> Tensor:
         q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
 
     Returns:
-        tensor of shape (latent_dim,), nats, each >= 0.
+        tensor of shape (latent_dim,), nats, each >= 0 but for rounding.
+
+    Raises:
+        ValueError: for parameters of another shape, or without a row.
     """
+    if len(q.batch_shape) != 2 or q.batch_shape[0] == 0:
+        raise ValueError(f"`q` must have parameters of shape (batch, latent_dim), got {tuple(q.batch_shape)}.")
     with torch.autocast(device_type=q.loc.device.type, enabled=False):
         loc, scale = at_least_float32(q.loc), at_least_float32(q.scale)
-        prior = Normal(torch.zeros_like(loc), torch.ones_like(scale), validate_args=False)
-        return kl_divergence(Normal(loc, scale, validate_args=False), prior).mean(dim=0)
+        # not the logarithm of the square: that of a scale beyond 1e19 is infinite in float32, and infinity minus
+        # infinity is NaN; that of one below 1e-23 is minus infinity
+        return (0.5 * (loc.square() + scale.square() - 1) - scale.log()).mean(dim=0)
 
 
 def kl_normal_loss(q: Normal) -> Tensor:
@@ -129,7 +165,7 @@ def kl_normal_loss(q: Normal) -> Tensor:
         scalar tensor, nats per image, averaged over the batch.
 
     Raises:
-        ValueError: if ``q`` isn't a ``Normal``.
+        ValueError: if ``q`` isn't a ``Normal``, or as in :func:`kl_per_dimension`.
 
     Example:
         >>> float(kl_normal_loss(Normal(torch.tensor([[2.0, 0.0]]), 1.0)))
@@ -149,9 +185,14 @@ class BetaVAELoss:
     (over voxels, over latent dimensions), averaged over the batch, in float32 under autocast. What
     ``beta=1`` means for each likelihood is said in :mod:`monai_betavae.losses`.
 
+    Shapes and types are checked, values aren't (that would make a GPU wait), but for the range of a Bernoulli's on the
+    CPU. For values up to 1e15 in magnitude, such as :class:`~monai_betavae.VAE` takes, the loss of ten million voxels
+    is finite. Beyond, finite values give finite losses or infinity, never NaN; for values that aren't finite, neither
+    is the term they enter.
+
     Args:
-        beta: weight of the KL divergence, finite and >= 0. 1 gives the VAE; more asks for a posterior closer to
-            the prior at the price of reconstruction.
+        beta: weight of the KL divergence, >= 0 and finite in float32. 1 gives the VAE; more asks for a posterior
+            closer to the prior at the price of reconstruction.
         default_dist: what a tensor from the decoder stands for: the mean of a "normal" (squared error) or
             "laplace" (absolute error), or the probability of a "bernoulli" (cross entropy).
 
@@ -172,6 +213,8 @@ class BetaVAELoss:
 
     def __init__(self, beta: float = 4.0, default_dist: str = "normal") -> None:
         self.beta = check_real("beta", beta, minimum=0)
+        if self.beta > torch.finfo(torch.float32).max:
+            raise ValueError(f"`beta` must be finite in float32, got {beta!r}.")
         self.default_dist = check_choice("default_dist", default_dist, LIKELIHOODS)
 
     def __call__(self, x: Tensor, p: Tensor | Distribution, q: Normal) -> dict[str, Tensor]:
@@ -184,10 +227,18 @@ class BetaVAELoss:
 
         Returns:
             scalar tensors under "rec_loss", "kl_loss" and "loss".
+
+        Raises:
+            ValueError: as in :func:`reconstruction_loss` and :func:`kl_per_dimension`, or if ``q`` hasn't a row for
+                each image.
         """
         rec_loss = self.reconstruction_loss(likelihood(p, self.default_dist), x)
         kl_loss = self.kl_normal_loss(q)
-        return {"rec_loss": rec_loss, "kl_loss": kl_loss, "loss": rec_loss + self.beta * kl_loss}
+        if q.batch_shape[0] != len(x):
+            raise ValueError(f"`q` must have a row for each of the {len(x)} images, got {q.batch_shape[0]}.")
+        # an infinite divergence times 0 would be NaN; smaller ones are 0 in float32
+        loss = rec_loss + self.beta * kl_loss if self.beta >= torch.finfo(torch.float32).tiny else rec_loss
+        return {"rec_loss": rec_loss, "kl_loss": kl_loss, "loss": loss}
 
     def reconstruction_loss(self, p: Distribution, data: Tensor) -> Tensor:
         """Compute the reconstruction loss per image; see :func:`reconstruction_loss`."""

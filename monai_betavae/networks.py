@@ -14,7 +14,9 @@ from typing import Any
 import torch
 from monai.networks.blocks import Convolution, ResidualUnit, SubpixelUpsample
 from monai.networks.layers.factories import Act, Norm
+from monai.networks.layers.utils import get_act_layer, get_norm_layer
 from monai.networks.nets import DenseNet, ResNet
+from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
 from ._checks import check_choice, check_integer, check_real, check_seed, check_spatial_shape
@@ -38,6 +40,9 @@ CHANNELS = (16, 32, 64, 128)
 
 BLOCK_LEVELS = 2
 """Levels that "conv" makes one step of: work on the finest grids costs most and, measured, gives least."""
+
+MOST_BLOCKS = 100
+"""Of a level; more is a mistake."""
 
 NamedLayer = tuple[str, dict[str, Any]]
 LayerName = str | NamedLayer
@@ -97,7 +102,7 @@ def build_encoder(
     in_channels = check_integer("in_channels", in_channels, minimum=1)
     check_choice("architecture", architecture, ENCODERS)
     channels = _check_channels(channels)
-    n_blocks = check_integer("n_blocks", n_blocks, minimum=1)
+    n_blocks = check_integer("n_blocks", n_blocks, minimum=1, maximum=MOST_BLOCKS)
     style = _Style(shape, channels, kernel_size, norm, act, dropout)
     if architecture == "resnet":
         body = _resnet(shape, in_channels, channels, n_blocks, style)
@@ -184,7 +189,7 @@ def build_decoder(
     if output == "sigmoid" and warm_start not in ("none", "mean"):
         raise ValueError(f"`warm_start` must be 'none' or 'mean' for a sigmoid output, got {warm_start!r}.")
     channels = _check_channels(channels)
-    n_blocks = check_integer("n_blocks", n_blocks, minimum=1)
+    n_blocks = check_integer("n_blocks", n_blocks, minimum=1, maximum=MOST_BLOCKS)
     style = _Style(shape, channels, kernel_size, norm, act, dropout)
     sides = _halved(shape, len(channels))
     levels = (
@@ -411,6 +416,7 @@ def _resnet(
     name, arguments = _required("norm", style.norm_of(*channels))
     if name == "instance":
         arguments = {"affine": True, **arguments}  # MONAI's ResNet initialises the weights of its normalisations
+    act = _required("act", style.act)
     network: nn.Module = ResNet(
         "basic",
         [n_blocks] * 4,
@@ -421,11 +427,26 @@ def _resnet(
         conv1_t_stride=2,
         no_max_pool=True,
         feed_forward=False,
-        act=_required("act", style.act),
+        act=act,
         norm=(name, arguments),
     )
     network.avgpool = nn.Identity()
+    for block in [module for module in network.modules() if isinstance(module, ResNetBlock)]:
+        _set_layers(block, (name, arguments), act, len(shape))
     return network
+
+
+def _set_layers(block: nn.Module, norm: NamedLayer, act: NamedLayer, n_axes: int) -> None:
+    """Give a block of MONAI's ResNet the layers asked for.
+
+    ResNet keeps ``norm`` and ``act`` for its stem, and its blocks are of batch normalisation and ReLU whatever it is
+    told: https://github.com/Project-MONAI/MONAI/pull/9028. Then a loss depends on the other volumes of a batch.
+    """
+    block.act = get_act_layer(act)
+    for module in block.modules():
+        for name, child in list(module.named_children()):
+            if isinstance(child, nn.BatchNorm2d | nn.BatchNorm3d):
+                setattr(module, name, get_norm_layer(norm, n_axes, child.num_features))
 
 
 def _densenet(
@@ -507,6 +528,8 @@ def _check_layer(name: str, layer: Any, accepted: Sequence[str]) -> NamedLayer |
     """Return (lower-case name, arguments) of a layer given in MONAI's way, ``None`` for none."""
     if layer is None:
         return None
-    layer_name, arguments = (layer, {}) if isinstance(layer, str) else (layer[0], dict(layer[1]))
-    check_choice(name, str(layer_name).lower(), [entry.lower() for entry in accepted])
-    return str(layer_name).lower(), arguments
+    layer_name, arguments = (layer, {}) if not isinstance(layer, list | tuple) or len(layer) != 2 else layer
+    if not isinstance(layer_name, str) or not isinstance(arguments, dict):
+        raise ValueError(f"`{name}` must be a name, (name, arguments) or None, got {layer!r}.")
+    check_choice(name, layer_name.lower(), [entry.lower() for entry in accepted])
+    return layer_name.lower(), arguments

@@ -88,3 +88,37 @@ def test_targets():
         batch_targets(IMAGES)
     with pytest.raises(ValueError, match="must be numbers, got"):
         batch_targets((IMAGES, ["a", "b"]))
+
+
+def test_images_without_voxels_are_refused():
+    with pytest.raises(ValueError, match=r"must hold at least one image.*got shape \(2, 1, 0, 4\)"):
+        image_tensor(torch.zeros(2, 1, 0, 4))
+
+
+def test_complex_images_are_refused():
+    with pytest.raises(ValueError, match=r"`batch` must hold real numbers, got torch\.complex64"):
+        image_tensor(IMAGES.to(torch.complex64))
+
+
+def test_a_type_that_nothing_computes_in_becomes_float32():
+    images = image_tensor(IMAGES.to(torch.float8_e4m3fn))
+    assert images.dtype == torch.float32
+    torch.testing.assert_close(images, IMAGES)
+
+
+def test_values_beyond_the_largest_accepted_one():
+    check_images(1e15 * IMAGES / 16, "batch 3", largest=1e15)
+    check_images(-1e15 * IMAGES / 16, "batch 3", largest=1e15)
+    with pytest.raises(
+        ValueError, match=r"The codes of `z` must have values of at most 1e\+15 .* from -1\.5e\+16 to -0"
+    ):
+        check_images(-1e15 * IMAGES, "`z`", largest=1e15, what="codes")
+
+
+def test_targets_have_a_row_for_each_image():
+    assert batch_targets((IMAGES, torch.zeros(2, 3)), n_images=2).shape == (2, 3)
+    for targets in (torch.zeros(3), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"must have a row for each of its 2 images, got shape \("):
+            batch_targets((IMAGES, targets), n_images=2)
+    with pytest.raises(ValueError, match="must be numbers, got"):
+        batch_targets((IMAGES, [10**30, 0]))

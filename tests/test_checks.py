@@ -44,3 +44,20 @@ def test_bad_shapes(value):
 def test_bad_seeds(value):
     with pytest.raises(ValueError, match="`seed` must be None or an integer"):
         check_seed("seed", value)
+
+
+def test_a_number_beyond_all_floats_is_no_finite_number():
+    with pytest.raises(ValueError, match="`x` must be a finite number, got 1000"):
+        check_real("x", 10**400)
+
+
+def test_maximum_of_an_integer():
+    assert check_integer("n", 3, 1, maximum=3) == 3
+    with pytest.raises(ValueError, match="`n` must be an integer from 1 to 3, got 4"):
+        check_integer("n", 4, 1, maximum=3)
+
+
+def test_an_image_of_more_voxels_than_any_has():
+    assert check_spatial_shape("shape", (2**16, 2**15)) == (2**16, 2**15)
+    with pytest.raises(ValueError, match=r"`shape` must have at most 2147483648 voxels, got \(65536, 65536\)"):
+        check_spatial_shape("shape", (2**16, 2**16))

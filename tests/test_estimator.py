@@ -4,6 +4,7 @@ import inspect
 import json
 import os
 import random
+import resource
 
 import lightning.pytorch as pl
 import numpy as np
@@ -667,18 +668,16 @@ def test_save_with_numpy_numbers(tmp_path):
     assert (loaded.beta, loaded.latent_dim, loaded.random_state) == (2.0, 2, 3)
 
 
-def test_failed_save_leaves_the_file(tmp_path, monkeypatch):
+def test_failed_save_leaves_the_file(tmp_path):
     path = custom_vae().save(tmp_path / "model.pt")
     before = path.read_bytes()
-
-    def failing(content, file):
-        with open(file, "wb") as stream:
-            stream.write(b"half")
-        raise OSError("disk full")
-
-    monkeypatch.setattr(torch, "save", failing)
-    with pytest.raises(OSError, match="disk full"):
-        custom_vae(random_state=1).save(path)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))  # as on a full disk
+    try:
+        with pytest.raises(OSError, match=r"model\.pt can't be written: File too large"):
+            custom_vae(random_state=1).save(path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
 
@@ -867,3 +866,111 @@ def test_from_network():
     for part in ("encoder", "decoder", "fc_mu", "fc_logvar"):
         assert getattr(vae, part) is getattr(donor, part)
     assert (vae.beta, vae.latent_dim, vae.encoder_out_dim) == (3.0, 2, donor.encoder_out_dim)
+
+
+# ---- inputs nobody expects -------------------------------------------------------------------------------------------
+
+
+def test_images_that_a_network_cannot_take_name_it():
+    vae = custom_vae()
+    with pytest.raises(
+        ValueError, match=r"`encoder` must take images of shape \(2, 1, 5, 5\), but stops: mat1 and mat2"
+    ):
+        vae.encode(torch.rand(2, 1, 5, 5))
+    encoder, _ = networks()
+    other = VAE(encoder, nn.Linear(3, 64), encoder_out_dim=8, latent_dim=2)
+    with pytest.raises(ValueError, match=r"`decoder` must take codes of shape \(2, 2\), but stops: mat1 and mat2"):
+        other.training_step(images(2), 0)
+
+
+def test_a_full_gpu_is_not_told_as_a_wrong_shape():
+    class Full(nn.Module):
+        def forward(self, x):
+            raise torch.OutOfMemoryError("the GPU is full")
+
+    with pytest.raises(torch.OutOfMemoryError):
+        VAE(Full(), nn.Identity(), encoder_out_dim=8, latent_dim=2).encode(images(2))
+
+
+def test_an_encoder_that_gives_no_tensor():
+    class Pair(nn.Module):
+        def forward(self, x):
+            return x, x
+
+    with pytest.raises(ValueError, match=r"got 8; the encoder gave a tuple for images of shape \(2, 1, 4, 4, 4\)"):
+        VAE(Pair(), nn.Identity(), encoder_out_dim=8, latent_dim=2).encode(images(2))
+
+
+def test_images_beyond_float32_are_refused_in_every_type():
+    vae = custom_vae()
+    assert vae.encode(1e15 * images(2)).mean.isfinite().all()
+    for dtype, value in ((torch.float32, 3e38), (torch.float64, 1e300)):
+        bad = torch.full((2, *SHAPE), value, dtype=dtype)
+        with pytest.raises(ValueError, match=r"images of `x` must have values of at most 1e\+15 in magnitude"):
+            vae.encode(bad)
+        with pytest.raises(ValueError, match=r"images of training batch 3 must have values of at most 1e\+15"):
+            vae.training_step(bad, 3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.int64, torch.uint8])
+def test_codes_of_every_type(dtype):
+    vae = custom_vae()
+    z = torch.tensor([[1, 2], [0, 3]])
+    torch.testing.assert_close(vae.decode(z.to(dtype)), vae.decode(z.float()))
+
+
+@pytest.mark.parametrize(
+    ("z", "message"),
+    [
+        (torch.tensor([[torch.nan, 0.0]]), "The codes of `z` must be finite, got non-finite values in item 0 with 1"),
+        (torch.tensor([[3e38, 0.0]]), r"The codes of `z` must have values of at most 1e\+15"),
+        (torch.zeros(0, 2), r"`z` must be a tensor of shape \(batch, latent_dim=2\), got shape \(0, 2\)"),
+        (torch.zeros(1, 2, dtype=torch.complex64), r"`z` must be .*got shape \(1, 2\), torch\.complex64"),
+    ],
+)
+def test_codes_that_are_refused(z, message):
+    with pytest.raises(ValueError, match=message):
+        custom_vae().decode(z)
+
+
+def test_targets_of_another_number_than_the_images():
+    with pytest.raises(ValueError, match="must have a row for each of its 3 images"):
+        fitted_vae().transform_with_targets([(images(3), torch.zeros(2))])
+
+
+def test_a_list_of_batches_is_one_loader():
+    """Lightning takes a list for several loaders, here of images whose rows would be batches."""
+    listed = custom_vae(max_epochs=3).fit([images(3), (images(2, seed=1), torch.zeros(2))], [images(3)])
+    batched = custom_vae(max_epochs=3).fit(DataLoader([images(3), images(2, seed=1)], batch_size=None), [images(3)])
+    assert same_weights(listed, batched)
+    assert not same_weights(listed, custom_vae())
+
+
+def test_a_batch_of_none_is_refused():
+    """Lightning would pass over it, and with ``max_steps`` look for another for ever."""
+    with pytest.raises(ValueError, match=r"`batch` must be a tensor.*got NoneType"):
+        custom_vae(max_steps=1).fit([None])
+
+
+def test_an_image_key_that_is_no_string():
+    with pytest.raises(ValueError, match=r"`image_key` must be a string, got \['image'\]"):
+        custom_vae(image_key=["image"])
+
+
+def test_layers_that_no_memory_holds():
+    encoder, decoder = networks()
+    with pytest.raises(
+        ValueError, match="`encoder_out_dim` times `latent_dim` must be at most 4294967296, got 8 and 10"
+    ):
+        VAE(encoder, decoder, encoder_out_dim=8, latent_dim=10**12)
+
+
+@pytest.mark.parametrize("change", [{"latent_dim": 10**8}, {"encoder_out_dim": 10**12}, {"latent_dim": None}])
+def test_a_file_that_asks_for_other_layers_than_it_holds(tmp_path, change):
+    path = custom_vae().save(tmp_path / "model.pt")
+    content = torch.load(path, weights_only=True)
+    description = json.loads(content["description"])
+    description["hparams"].update(change)
+    torch.save({**content, "description": json.dumps(description)}, path)
+    with pytest.raises(ValueError, match=r"model\.pt.* the weights don't fit the networks: `latent_dim` and"):
+        VAE.load(path, *networks())

@@ -11,7 +11,14 @@ from monai.data import MetaTensor
 from torch.distributions import Bernoulli, Laplace, Normal, kl_divergence
 
 from monai_betavae import BetaVAELoss
-from monai_betavae.losses import LIKELIHOODS, kl_normal_loss, kl_per_dimension, likelihood, reconstruction_loss
+from monai_betavae.losses import (
+    LIKELIHOODS,
+    _cross_entropy,
+    kl_normal_loss,
+    kl_per_dimension,
+    likelihood,
+    reconstruction_loss,
+)
 
 X = torch.linspace(0, 1, 16).reshape(2, 1, 2, 2, 2)
 P = torch.linspace(0.9, 0.2, 16).reshape(2, 1, 2, 2, 2)
@@ -171,3 +178,68 @@ def test_bad_decoder_output():
 def test_bernoulli_refuses_data_outside_the_unit_interval():
     with pytest.raises(ValueError, match=r"must lie in \[0, 1\].*0 to 2"):
         BetaVAELoss(1.0, "bernoulli")(2 * X, P, Q)
+
+
+def test_a_decoder_without_a_sigmoid_is_told_so():
+    with pytest.raises(ValueError, match=r"decoder's output must lie in \[0, 1\] for a Bernoulli.* from 0\.2 to 1\.9"):
+        BetaVAELoss(1.0, "bernoulli")(X, P + (P > 0.85), Q)
+
+
+@pytest.mark.parametrize("value", [float("nan"), -0.1, 1.1])
+def test_a_probability_that_is_none_makes_the_cross_entropy_nan(value):
+    """On a GPU torch would stop the process; StopOnDivergence needs a number."""
+    probabilities = P.clone()
+    probabilities[0, 0, 0, 0, 0] = value
+    if math.isnan(value):
+        assert math.isnan(float(_cross_entropy(probabilities, X)))
+        assert math.isnan(float(BetaVAELoss(1.0, "bernoulli")(X, probabilities, Q)["loss"]))
+    else:
+        with pytest.raises(ValueError, match=r"\[0, 1\]"):
+            _cross_entropy(probabilities, X)
+    expected = torch.nn.functional.binary_cross_entropy(P, X, reduction="sum")
+    assert torch.equal(_cross_entropy(P, X), expected)
+
+
+def test_cross_entropy_of_two_types():
+    losses = BetaVAELoss(1.0, "bernoulli")(X, P.double(), Q)
+    assert float(losses["rec_loss"]) == pytest.approx(9.035404, abs=1e-5)
+
+
+@pytest.mark.parametrize(("scale", "expected"), [(1e-30, 30 * math.log(10) - 0.5), (1e15, 5e29), (1e30, math.inf)])
+def test_kl_of_extreme_scales_is_a_number(scale, expected):
+    """Their squares leave float32: infinity minus infinity is NaN, and the logarithm of 0 minus infinity."""
+    assert float(kl_normal_loss(Normal(torch.zeros(1, 1), torch.tensor([[scale]])))) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("beta", [0.0, 1e-320])
+def test_an_infinite_kl_does_not_count_for_a_beta_of_zero(beta):
+    losses = BetaVAELoss(beta)(X, P, Normal(torch.full((2, 3), 1e30), torch.ones(2, 3)))
+    assert math.isinf(float(losses["kl_loss"]))
+    assert float(losses["loss"]) == float(losses["rec_loss"])
+
+
+def test_a_beta_that_float32_cannot_hold():
+    with pytest.raises(ValueError, match=r"`beta` must be finite in float32, got 1e\+300"):
+        BetaVAELoss(1e300)
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 2, 2), (2, 1, 0, 2), ()])
+def test_a_batch_without_an_image(shape):
+    with pytest.raises(ValueError, match=r"`data` must be a tensor of at least one image, got shape \("):
+        BetaVAELoss()(torch.zeros(shape), torch.zeros(shape), Q)
+
+
+@pytest.mark.parametrize("rows", [(0, 3), (3,), (2, 3, 1)])
+def test_a_posterior_of_another_shape(rows):
+    with pytest.raises(ValueError, match=r"`q` must have parameters of shape \(batch, latent_dim\), got \("):
+        BetaVAELoss()(X, P, Normal(torch.zeros(rows), torch.ones(rows), validate_args=False))
+
+
+def test_a_posterior_of_another_batch():
+    with pytest.raises(ValueError, match="`q` must have a row for each of the 2 images, got 1"):
+        BetaVAELoss()(X, P, Normal(torch.zeros(1, 3), 1.0))
+
+
+def test_complex_images_are_refused():
+    with pytest.raises(ValueError, match=r"must be real numbers, got torch\.complex64"):
+        BetaVAELoss()(X.to(torch.complex64), P, Q)

@@ -48,6 +48,34 @@ def test_norm_and_act_are_what_was_asked_for():
     assert not kinds & {torch.nn.PReLU, torch.nn.ReLU}
 
 
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_norm_and_act_reach_every_layer(architecture):
+    """MONAI's ResNet gives its blocks batch normalisation and ReLU whatever it is told."""
+    for shape, norm, kind in itertools.product([(40, 37), (33, 47, 29)], ("batch", "group"), ("relu", "swish")):
+        network = build_network(shape, 2, architecture=architecture, norm=norm, act=kind, n_blocks=2, **TINY)
+        found = {type(module) for module in network.modules()}
+        batch = {torch.nn.BatchNorm2d, torch.nn.BatchNorm3d}
+        assert bool(found & batch) == (norm == "batch")
+        assert (torch.nn.GroupNorm in found) == (norm == "group")
+        assert (torch.nn.ReLU in found) == (kind == "relu")
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "densenet"])
+def test_arguments_of_a_norm_reach_every_layer(architecture):
+    norm = ("batch", {"momentum": 0.25})
+    network = build_encoder((40, 37), architecture=architecture, norm=norm, **TINY)
+    norms = [module for module in network.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert len(norms) > 4
+    assert {module.momentum for module in norms} == {0.25}
+
+
+@pytest.mark.parametrize("architecture", ENCODERS)
+def test_an_image_s_features_do_not_depend_on_the_other_images(architecture):
+    encoder = build_encoder((40, 37), architecture=architecture, norm="group", **TINY).train()
+    images = torch.rand(3, 1, 40, 37, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(encoder(images)[:1], encoder(images[:1]), rtol=1e-4, atol=1e-5)
+
+
 @pytest.mark.parametrize("architecture", ["conv", "residual"])
 def test_n_blocks_adds_convolutions(architecture):
     def count(n_blocks):
@@ -94,6 +122,11 @@ def test_description_makes_the_same_network_again(architecture):
         (lambda: build_encoder((8, 8), kernel_size=2), "`kernel_size` must be odd.*got 2"),
         (lambda: build_encoder((8, 8), norm="btch"), "`norm` must be one of .*got 'btch'. Did you mean 'batch'"),
         (lambda: build_encoder((8, 8), act="reluu"), "`act` must be one of .*got 'reluu'. Did you mean"),
+        (lambda: build_encoder((8, 8), norm=3), r"`norm` must be a name, \(name, arguments\) or None, got 3"),
+        (lambda: build_encoder((8, 8), act=["relu"]), r"`act` must be a name, .*got \['relu'\]"),
+        (lambda: build_encoder((8, 8), act=("relu", 1)), r"`act` must be a name, .*got \('relu', 1\)"),
+        (lambda: build_encoder((8, 8), n_blocks=101), "`n_blocks` must be an integer from 1 to 100, got 101"),
+        (lambda: build_encoder((8, 8), channels=(10**10,)), "network of at most 4294967296 weights, got .*10000000000"),
         (lambda: build_encoder((8, 8), dropout=2), "`dropout` must be .* <= 1, got 2"),
         (lambda: build_decoder(0, (8, 8)), "`latent_dim` must be an integer >= 1, got 0"),
         (lambda: build_decoder(2, (8, 8), output="tanh"), "`output` must be one of 'linear', 'sigmoid', got 'tanh'"),

@@ -127,17 +127,19 @@ def _volumes(text: str, suffix: str, image_column: str, problems: list[str]) -> 
     # Not resolved: a link's own name has the BIDS entities, the file behind it (git-annex) is called by its hash.
     path = Path(os.path.abspath(text))
     ending = path.suffix.lower()
-    if path.is_dir():
+    # os.path and not Path's own, which stop at a name that is too long for the file system
+    is_file, exists = os.path.isfile(path), os.path.exists(path)
+    if os.path.isdir(path):
         return _from_directory(path, suffix, image_column, problems)
-    if path.is_file() and ending == ".json":
+    if is_file and ending == ".json":
         return _from_datalist(path, image_column, problems)
-    if path.is_file() and ending in (".csv", ".tsv"):
+    if is_file and ending in (".csv", ".tsv"):
         return _from_table(path, image_column, problems)
-    if path.is_file() and is_volume(path.name, _FILES):
+    if is_file and is_volume(path.name, _FILES):
         return [ListedVolume(record_of(str(path)))]
-    if not path.exists() and glob.has_magic(text):
+    if not exists and glob.has_magic(text):
         return _from_pattern(text, problems)
-    came = "a file of another kind" if path.exists() else "and nothing is there"
+    came = "a file of another kind" if exists else "and nothing is there"
     raise ValueError(f"`source` must be {_ACCEPTED}, got {text!r}, {came}.")
 
 

@@ -119,7 +119,7 @@ def _check_fractions(fractions: Any) -> list[float]:
 def _by_subject(records: Iterable[RecordT]) -> dict[str, list[RecordT]]:
     by_subject: dict[str, list[RecordT]] = {}
     for i, record in enumerate(records):
-        if record.get("subject") is None:
+        if not isinstance(record, Mapping) or record.get("subject") is None:
             raise ValueError(f"`records` must each have a 'subject', got {record!r:.200} at position {i}.")
         by_subject.setdefault(str(record["subject"]), []).append(record)
     return by_subject
@@ -144,8 +144,8 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_missing(value: Any) -> bool:
-    # records made from a pandas table have NaN
-    return value is None or (_is_number(value) and math.isnan(value))
+    # records made from a pandas table have NaN; math.isnan wants a float, which a large int can't become
+    return value is None or (_is_number(value) and bool(value != value))
 
 
 def _ranks(values: list[Any]) -> list[int]:

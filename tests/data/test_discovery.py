@@ -646,3 +646,8 @@ def test_one_mgz_file_and_a_pattern_of_them(tmp_path):
     assert [record["subject"] for record in discover(tmp_path / "sub-*" / "mri" / "brain.mgz")] == ["sub-1", "sub-2"]
     (tmp_path / "list.csv").write_text("image\nsub-2/mri/brain.mgz\n")
     assert discover(tmp_path / "list.csv")[0]["subject"] == "sub-2"
+
+
+def test_a_source_whose_name_is_too_long_for_the_file_system(tmp_path):
+    with pytest.raises(ValueError, match=r"`source` must be .*, and nothing is there"):
+        discover(tmp_path / ("x" * 5000))

@@ -248,3 +248,14 @@ def test_unknown_covariate():
 def test_seed(seed):
     with pytest.raises(ValueError, match=rf"`seed` must be .* got {seed!r}"):
         split_subjects(cohort(10), seed=seed)
+
+
+@pytest.mark.parametrize("record", [None, "sub-1", 3])
+def test_a_record_that_is_no_mapping(record):
+    with pytest.raises(ValueError, match=r"`records` must each have a 'subject', got .* at position 0"):
+        split_subjects([record], (0.5, 0.5))
+
+
+def test_a_covariate_beyond_all_floats():
+    records = [{"subject": number, "age": 10**400 + number} for number in range(4)]
+    assert [len(part) for part in split_subjects(records, (0.5, 0.5), stratify="age")] == [2, 2]

@@ -167,3 +167,9 @@ def test_what_the_user_named_is_what_the_message_names(tmp_path):
     assert [(record["subject"], record["channel"]) for record in found] == [("4d", 2)]
     with pytest.raises(ValueError, match="`channel` must be an integer"):
         given_records(tmp_path / "list.csv", image_column="scan", channel=-1)
+
+
+def test_a_split_of_brackets_without_end_is_refused_by_name(tmp_path):
+    (tmp_path / "split.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match=r"split\.json must be the split\.json of a training run"):
+        read_split(tmp_path / "split.json")
