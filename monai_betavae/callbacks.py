@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import math
 import os
 import time
@@ -16,7 +15,8 @@ from torch import Tensor, nn
 
 from ._checks import check_integer, check_real, check_seed
 from .divergence import non_finite
-from .files import atomic_path, write_table
+from .files import write_table
+from .persistence import save_weights
 from .randomness import derived_seed
 
 LOSSES = ("loss", "rec_loss", "kl_loss")
@@ -44,13 +44,23 @@ class MetricsTable(pl.Callback):
         self._started = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the rows so far."""
-        return {"rows": self.rows, "seconds": self.seconds}
+        """Return the rows so far, and the sums of an epoch that isn't over."""
+        taken = time.monotonic() - self._started
+        unfinished = {"sums": self._sums, "batches": self._batches, "seconds": taken}
+        return {"rows": self.rows, "seconds": self.seconds, "unfinished": unfinished}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the rows of the run that is resumed."""
+        """Take the rows of the run that is resumed, and the sums of an epoch that it was in the middle of."""
         self.rows = list(state_dict["rows"])
         self.seconds = list(state_dict.get("seconds", []))
+        unfinished = state_dict.get("unfinished")
+        if unfinished is not None:
+            self._sums, self._batches = dict(unfinished["sums"]), int(unfinished["batches"])
+            self._started = time.monotonic() - float(unfinished["seconds"])
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the folder: if it is gone later, that is an error."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Begin the sums of an epoch."""
@@ -82,8 +92,8 @@ class MetricsTable(pl.Callback):
         if trainer.is_global_zero:
             import pandas as pd
 
-            write_table(pd.DataFrame(self.rows), self.path)
-            write_table(pd.DataFrame(self.seconds), self.path.with_name(TIMING_FILE))
+            write_table(pd.DataFrame(self.rows), self.path, make_folder=False)
+            write_table(pd.DataFrame(self.seconds), self.path.with_name(TIMING_FILE), make_folder=False)
 
 
 class BestWeights(pl.Callback):
@@ -111,6 +121,10 @@ class BestWeights(pl.Callback):
         """Take the lowest loss of the run that is resumed."""
         self.best = float(state_dict["best"])
 
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the folder: if it is gone later, that is an error."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
     def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Count the weights before training, if they were validated in full."""
         if trainer.num_sanity_val_steps == float("inf") and "val/loss" in trainer.callback_metrics:
@@ -128,11 +142,7 @@ class BestWeights(pl.Callback):
             self.best = loss
             if trainer.is_global_zero:
                 weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
-                # through memory: torch writes a file's name into it, and the temporary one is random
-                packed = io.BytesIO()
-                torch.save(weights, packed)
-                with atomic_path(self.path) as temporary:
-                    temporary.write_bytes(packed.getbuffer())
+                save_weights(weights, self.path, make_folder=False)
 
 
 class StepSeeds(pl.Callback):

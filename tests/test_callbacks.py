@@ -57,6 +57,22 @@ def test_metrics_table_travels_in_its_state(tmp_path):
     assert other.rows == table.rows
 
 
+def test_metrics_table_of_an_epoch_that_is_interrupted(tmp_path):
+    whole, first, second = (MetricsTable(tmp_path / name) for name in ("whole.csv", "first.csv", "second.csv"))
+    losses = [torch.rand(3, generator=torch.Generator().manual_seed(i)).tolist() for i in range(4)]
+    outputs = [dict(zip(("loss", "rec_loss", "kl_loss"), map(torch.tensor, each), strict=True)) for each in losses]
+    for table, steps in ((whole, range(4)), (first, range(2))):
+        table.on_train_epoch_start(None, None)
+        for step in steps:
+            table.on_train_batch_end(None, None, outputs[step], None, step)
+    torch.save(first.state_dict(), tmp_path / "state.pt")
+    second.load_state_dict(torch.load(tmp_path / "state.pt", weights_only=True))
+    for step in (2, 3):
+        second.on_train_batch_end(None, None, outputs[step], None, step)
+    assert second._batches == whole._batches == 4
+    assert all(torch.equal(value, second._sums[name]) for name, value in whole._sums.items())
+
+
 def test_best_weights_are_those_of_the_lowest_validation_loss(tmp_path):
     vae = build_vae((8, 8), 2, channels=(4, 8), random_state=0)
     best = BestWeights(vae, tmp_path / "model.pt")

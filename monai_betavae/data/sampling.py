@@ -40,6 +40,7 @@ class GlobalOrder(DistributedSampler[int]):
     def __init__(self, dataset: Any, shuffle: bool = False, seed: int = 0) -> None:
         _length(dataset)
         super().__init__(dataset, num_replicas=1, rank=0, shuffle=shuffle, seed=check_integer("seed", seed, minimum=0))
+        self._left_out = 0
         self.follow_process_group()
 
     def follow_process_group(self) -> None:
@@ -56,6 +57,22 @@ class GlobalOrder(DistributedSampler[int]):
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
 
+    def start_at(self, epoch: int, n_items: int) -> None:
+        """Begin, once, in the middle of an epoch: the next pass leaves out this process's first items.
+
+        Args:
+            epoch: number of the epoch.
+            n_items: how many to leave out.
+
+        Example:
+            >>> order = GlobalOrder(range(5))
+            >>> order.start_at(0, 3)
+            >>> list(order), list(order)
+            ([3, 4], [0, 1, 2, 3, 4])
+        """
+        self.set_epoch(check_integer("epoch", epoch, minimum=0))
+        self._left_out = check_integer("n_items", n_items, minimum=0)
+
     def __iter__(self) -> Iterator[int]:
         self.follow_process_group()
         n_items = _length(self.dataset)
@@ -65,7 +82,9 @@ class GlobalOrder(DistributedSampler[int]):
         else:
             order = torch.arange(n_items)
         padded = order[torch.arange(self.total_size) % max(n_items, 1)]
-        return iter(padded[self.rank :: self.num_replicas].tolist())
+        own = padded[self.rank :: self.num_replicas].tolist()
+        own, self._left_out = own[self._left_out :], 0
+        return iter(own)
 
     def __len__(self) -> int:
         self.follow_process_group()

@@ -32,6 +32,20 @@ def test_the_global_seed_changes_nothing():
     assert torch.equal(torch.get_rng_state(), before)
 
 
+@given(n_items=st.integers(1, 30), epoch=st.integers(0, 5), done=st.integers(0, 40))
+def test_it_begins_once_in_the_middle_of_an_epoch(n_items, epoch, done):
+    whole = GlobalOrder(range(n_items), shuffle=True, seed=2)
+    whole.set_epoch(epoch)
+    expected = list(whole)
+    sampler = GlobalOrder(range(n_items), shuffle=True, seed=2)
+    sampler.start_at(epoch, done)
+    assert len(sampler) == n_items  # a loader's length, by which Lightning knows the last batch
+    assert list(sampler) == expected[done:]
+    assert list(sampler) == expected
+    with pytest.raises(ValueError, match="`n_items`"):
+        sampler.start_at(epoch, -1)
+
+
 @given(n_items=st.integers(1, 40), world=st.integers(1, 5), local=st.integers(1, 4))
 def test_every_division_gives_the_same_global_batches(n_items, world, local):
     with pytest.MonkeyPatch.context() as patch:
