@@ -39,15 +39,24 @@ class OrderedRows:
 
     A loader's sampler may shuffle, drop the last batch or, on several processes, interleave and pad; so the dataset
     is read without it: with the loader's batch size, collate function and workers, and, in a process group, each
-    process one contiguous share. A loader whose dataset has no length, or that isn't a ``DataLoader``, is read as it
-    comes, whole, by every process.
+    process one contiguous share. Shares are whole batches, those that one process alone would read: rows are then the
+    same to the last bit, since the digits of a matrix product depend on how many rows it has. A loader that doesn't
+    batch (``batch_size=None``), whose dataset has no length, or that isn't a ``DataLoader``, is read as it comes,
+    whole, by every process.
+
+    Attributes:
+        start: number of this process's first row.
+        first_batch: number of its first batch.
+        shared: whether the processes share the work.
 
     Args:
         loader: a ``DataLoader``, or any iterable of batches.
+        share: whether the processes of a group share the work; if not, this one reads everything.
     """
 
-    def __init__(self, loader: Iterable[Any]) -> None:
+    def __init__(self, loader: Iterable[Any], *, share: bool = True) -> None:
         self.start = 0
+        self.first_batch = 0
         self.shared = False
         self._loader = loader
         if not isinstance(loader, DataLoader):
@@ -55,14 +64,18 @@ class OrderedRows:
         dataset = loader.dataset
         if isinstance(dataset, IterableDataset) or not isinstance(dataset, Sized):
             return
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            n_items, rank, world = len(dataset), dist.get_rank(), dist.get_world_size()
-            self.start, stop = n_items * rank // world, n_items * (rank + 1) // world
-            self.shared = True
-            dataset = Subset(dataset, range(self.start, stop))
         batch_size = loader.batch_size
         if batch_size is None and loader.batch_sampler is not None:
             batch_size = getattr(loader.batch_sampler, "batch_size", 1)
+        grouped = dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+        # how many rows an item has that is a batch itself isn't known before it is read
+        if share and grouped and batch_size is not None:
+            rank, world = dist.get_rank(), dist.get_world_size()
+            total = -(-len(dataset) // batch_size)
+            self.first_batch, end = total * rank // world, total * (rank + 1) // world
+            self.start = self.first_batch * batch_size
+            self.shared = True
+            dataset = Subset(dataset, range(self.start, min(end * batch_size, len(dataset))))
         self._loader = DataLoader(
             dataset,
             batch_size=batch_size,
@@ -77,6 +90,11 @@ class OrderedRows:
             generator=torch.Generator(),
         )
 
+    @property
+    def n_batches(self) -> int | None:
+        """How many batches this process reads; ``None`` for a loader that can't say."""
+        return _known_length(self._loader)
+
     def batches(self) -> Iterator[Any]:
         """Yield this process's batches, in order."""
         yield from self._loader
@@ -89,6 +107,9 @@ class OrderedRows:
             parts = [part for share in every for part in share]
         if not parts:
             raise ValueError("`test_dataloader` must give at least one batch, got none.")
+        shapes = {tuple(part.shape[1:]) for part in parts}
+        if len(shapes) > 1:
+            raise ValueError(f"All batches must have rows of one shape, got {' and '.join(map(str, sorted(shapes)))}.")
         return torch.cat(parts)
 
 
@@ -120,6 +141,11 @@ class BatchShare:
     n_processes: int
     n_own: int
     n_global: int
+
+    @property
+    def weight(self) -> float:
+        """What a mean over the own rows is multiplied by so that the processes' average is the whole batch's mean."""
+        return self.n_own * self.n_processes / max(self.n_global, 1)
 
 
 def batch_share(loader: Any, batch_idx: int, n_items: int) -> BatchShare:

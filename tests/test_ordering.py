@@ -1,5 +1,8 @@
 """Row i of the embedding is item i of the dataset, however the loader or the processes deal the items out."""
 
+import itertools
+import multiprocessing
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
 from torch.utils.data.distributed import DistributedSampler
 
-from monai_betavae import VAE
+from monai_betavae import VAE, build_vae
 from monai_betavae.data import GlobalOrder
 from monai_betavae.ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
 
@@ -212,79 +215,196 @@ def test_shared_noise_is_dealt_out_of_that_of_one_process():
     assert torch.equal(noise(BatchShare(1, 2, 3, 7), 4), torch.cat([whole[1::2], whole[:1]]))  # one row is a repeat
 
 
-# ---- two processes: this file is run as a script, once per rank, so that nothing of pytest is in them ----------------
+# ---- several processes: this file is run as a script, which forks the ranks; so nothing of pytest is in them ---------
 
-SIZES = (1, 7, 12)
+SIZES = (1, 2, 7, 11, 12, 13)
+BATCH_SIZES = (1, 4, 16)
+ORDERS = ("as it is", "shuffled", "dealt", "dealt and shuffled", "incomplete batch dropped", "dealt and dropped")
 
 
-def loaders(n_items):
+def loader_of(n_items, batch_size, order, *, rank=0, n_processes=1):
+    """A loader whose own order is another than the dataset's, or that leaves items out or repeats them."""
     items = [{"image": image, "label": index} for index, image in enumerate(images(n_items))]
-    plain = DataLoader(items, batch_size=4, shuffle=True, drop_last=n_items > 4)
-    dealt = DataLoader(items, batch_size=2, sampler=DistributedSampler(items, num_replicas=2, rank=0))
-    return {"plain": plain, "dealt": dealt}
+    dropped = "dropped" in order
+    if not order.startswith("dealt"):
+        return DataLoader(items, batch_size=batch_size, shuffle=order == "shuffled", drop_last=dropped)
+    shuffle = order == "dealt and shuffled"
+    sampler = DistributedSampler(items, n_processes, rank, shuffle=shuffle, drop_last=dropped)
+    return DataLoader(items, batch_size=batch_size, sampler=sampler)
 
 
-def embed_everything():
-    return {
-        f"{n_items} {name} {stochastic}": ready_vae(stochastic_transform=stochastic).transform_with_targets(loader)
-        for n_items in SIZES
-        for stochastic in (False, True)
-        for name, loader in loaders(n_items).items()
-    }
+def convolutional_vae():
+    vae = build_vae(
+        (2, 2, 2), 3, channels=(4,), norm="group", random_state=0, stochastic_transform=False, accelerator="cpu"
+    )
+    vae.fitted_ = True
+    return vae
 
 
-def run_rank(rank, folder):
-    dist.init_process_group("gloo", init_method=(folder / "rendezvous").as_uri(), rank=rank, world_size=2)
+def embed_everything(rank=0, n_processes=1):
+    """Return what every loader gives, or the message with which it is refused."""
+    found = {}
+    for name, vae in (("draws", ready_vae()), ("means", convolutional_vae())):
+        for n_items, batch_size, order in itertools.product(SIZES, BATCH_SIZES, ORDERS):
+            loader = loader_of(n_items, batch_size, order, rank=rank, n_processes=n_processes)
+            case = f"{name} of {n_items} in batches of {batch_size}, {order}"
+            try:
+                features, targets = vae.transform_with_targets(loader)
+                found[case] = {"transform": vae.transform(loader), "features": features, "targets": targets}
+            except ValueError as error:
+                found[case] = str(error)
+    return found
+
+
+def run_rank(rank, n_processes, folder):
+    address = (folder / f"rendezvous of {n_processes}").as_uri()
+    dist.init_process_group("gloo", init_method=address, rank=rank, world_size=n_processes)
     try:
-        torch.save(embed_everything(), folder / f"rank{rank}.pt")
+        found = embed_everything(rank, n_processes)
+        torch.save(found, folder / f"rank {rank} of {n_processes}.pt")
         dist.barrier()
     finally:
         dist.destroy_process_group()
 
 
-def test_two_processes_give_every_rank_every_row(tmp_path):
-    ranks = [
-        subprocess.Popen(
-            [sys.executable, __file__, str(rank), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for rank in (0, 1)
-    ]
-    try:
-        outputs = [rank.communicate(timeout=120)[0].decode() for rank in ranks]
-    finally:
-        for rank in ranks:
-            rank.kill()
-    assert [rank.returncode for rank in ranks] == [0, 0], "\n".join(outputs)
-    expected = embed_everything()
-    for rank in (0, 1):
-        found = torch.load(tmp_path / f"rank{rank}.pt", weights_only=True)
-        assert found.keys() == expected.keys()
-        for case, (z, y) in expected.items():
-            assert len(z) == int(case.split()[0])
-            assert found[case][1].tolist() == y.tolist() == list(range(len(z))), case
-            torch.testing.assert_close(found[case][0], z, rtol=1e-5, atol=1e-6, msg=case)
+RANKS = [(rank, n_processes) for n_processes in (1, 2, 3) for rank in range(n_processes)]
 
 
-def train_on(n_processes, folder):
-    """Train on global batches of four, with a Trainer that starts the other processes itself; validate on five."""
+def run_ranks(folder):
+    """Start every rank of every group at once; forks, since importing torch takes longer than all they do."""
+    fork = multiprocessing.get_context("fork")
+    ranks = [fork.Process(target=run_rank, args=(*rank, folder)) for rank in RANKS]
+    for rank in ranks:
+        rank.start()
+    for rank in ranks:
+        rank.join()
+    assert [rank.exitcode for rank in ranks] == [0] * len(ranks)
+
+
+def run_script(*arguments):
+    command = [sys.executable, __file__, *map(str, arguments)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def embedded(tmp_path_factory):
+    """What every rank of a group of 1, 2 and 3 processes got."""
+    folder = tmp_path_factory.mktemp("ranks")
+    run_script("embed", folder)
+    return {
+        (rank, n_processes): torch.load(folder / f"rank {rank} of {n_processes}.pt", weights_only=True)
+        for rank, n_processes in RANKS
+    }
+
+
+@pytest.fixture(scope="module")
+def expected():
+    """What this process gives, which is in no group, each item on its own place."""
+    found = embed_everything()
+    for case, result in found.items():
+        if isinstance(result, str):
+            # a loader that would give nothing is refused, on every process alike
+            assert "dropped" in case
+            assert "`test_dataloader` must give at least one batch, got an empty loader" in result
+        else:
+            n_items = int(case.split()[2])
+            assert result["targets"].tolist() == list(range(n_items))
+            assert len(result["features"].unique(dim=0)) == n_items
+    return found
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 3])
+def test_every_rank_gets_every_row_to_the_last_bit(embedded, expected, n_processes):
+    assert len(expected) == 2 * len(SIZES) * len(BATCH_SIZES) * len(ORDERS)
+    for rank in range(n_processes):
+        for case, result in embedded[rank, n_processes].items():
+            if isinstance(expected[case], str) or isinstance(result, str):
+                # a sampler that deals items out drops more of them on more processes
+                assert isinstance(result, str), case
+                assert "got an empty loader" in result, case
+                continue
+            for name, value in expected[case].items():
+                assert torch.equal(result[name], value), f"{name} of {case}, rank {rank} of {n_processes}"
+
+
+def test_rows_do_not_depend_on_how_the_loader_orders_them(expected):
+    for case, result in expected.items():
+        start = case.split(",")[0]
+        if not isinstance(result, str):
+            for name, value in expected[f"{start}, as it is"].items():
+                assert torch.equal(result[name], value), case
+
+
+@pytest.mark.parametrize("n_processes", [1, 2, 3, 5])
+def test_shares_are_whole_batches(group, n_processes):
+    for n_items, batch_size in itertools.product(range(1, 14), (1, 3, 4, 20)):
+        loader = DataLoader(range(n_items), batch_size=batch_size, shuffle=True)
+        dealt = []
+        for rank in range(n_processes):
+            group(rank, n_processes)
+            rows = OrderedRows(loader)
+            own = list(rows.batches())
+            assert (rows.first_batch, rows.start) == (len(dealt), batch_size * len(dealt))
+            dealt += own
+        group(0, 1)
+        alone = list(OrderedRows(loader).batches())
+        assert [batch.tolist() for batch in dealt] == [batch.tolist() for batch in alone]
+        assert torch.cat(alone).tolist() == list(range(n_items))
+
+
+def test_a_process_may_read_everything(group):
+    group(1, 2)
+    rows = OrderedRows(DataLoader(range(5), batch_size=2, shuffle=True), share=False)
+    assert torch.cat(list(rows.batches())).tolist() == [0, 1, 2, 3, 4]
+    assert not rows.shared
+    assert rows.gather([torch.arange(5)]).tolist() == [0, 1, 2, 3, 4]
+
+
+def test_items_that_are_batches_are_not_shared(group):
+    """Before an item is read nobody knows how many rows it has, so which noise the second process needs."""
+    group(1, 2)
+    batches = [images(6)[:1], images(6)[1:4], images(6)[4:]]
+    vae = ready_vae()
+    whole = vae.transform([images(6)])
+    torch.testing.assert_close(vae.transform(DataLoader(batches, batch_size=None)), whole, rtol=1e-5, atol=1e-6)
+
+
+def test_a_message_numbers_batches_as_one_process_does(group):
+    group(1, 2)
+    x = images(8)
+    x[7] = float("nan")
+    with pytest.raises(ValueError, match=r"The images of batch 3 must be finite, .* in item 1 with 8"):
+        ready_vae().transform(DataLoader(x, batch_size=2))
+
+
+TRAINED_SIZES = (7, 11, 12, 13)
+
+
+def train_on(n_items, n_processes, folder):
+    """Train on global batches of six and validate on five, on processes that the Trainer forks."""
     import lightning.pytorch as pl
 
-    items, held_out = images(12), images(5)
+    from monai_betavae.callbacks import MetricsTable
+
+    class RankWeights(pl.Callback):
+        def on_train_end(self, trainer, pl_module):
+            torch.save(pl_module.state_dict(), folder / f"{trainer.global_rank}.pt")
+
+    folder.mkdir()
+    items, held_out = images(n_items), images(5)
     order, held_out_order = GlobalOrder(items, shuffle=True, seed=1), GlobalOrder(held_out)
-    size = 4 // n_processes
+    size = 6 // n_processes
     vae = ready_vae(lr=0.05)
     vae.encoder[2].p = 0.0  # which features drop out depends on how the rows are dealt
-    losses = []
-
-    class Losses(pl.Callback):
-        def on_validation_epoch_end(self, trainer, pl_module):
-            losses.append(float(trainer.callback_metrics["val/loss"]))
-
     trainer = pl.Trainer(
         accelerator="cpu",
         devices=n_processes,
+        strategy="auto" if n_processes == 1 else "ddp_fork",
         max_epochs=3,
-        callbacks=[Losses()],
+        callbacks=[MetricsTable(folder / "metrics.csv"), RankWeights()],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -298,28 +418,40 @@ def train_on(n_processes, folder):
         DataLoader(items, batch_size=size, sampler=order),
         DataLoader(held_out, batch_size=size, sampler=held_out_order),
     )
-    torch.save({"losses": losses, **vae.state_dict()}, folder / f"{n_processes}_{trainer.global_rank}.pt")
 
 
 @pytest.mark.slow
-def test_training_on_two_processes_equals_training_on_one(tmp_path):
-    for n_processes in (1, 2):
-        command = [sys.executable, __file__, "train", str(n_processes), str(tmp_path)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=300)
-        assert done.returncode == 0, done.stderr
-    alone = torch.load(tmp_path / "1_0.pt", weights_only=True)
-    assert len(alone["losses"]) == 3
-    assert alone["losses"][0] != alone["losses"][-1]
-    for rank in (0, 1):
-        shared = torch.load(tmp_path / f"2_{rank}.pt", weights_only=True)
-        # five items on two processes: one is repeated, and must not count
-        np.testing.assert_allclose(shared.pop("losses"), alone["losses"], rtol=1e-5)
-        for name, weights in shared.items():
-            torch.testing.assert_close(weights, alone[name], rtol=1e-4, atol=1e-5, msg=name)
+def test_training_on_several_processes_equals_training_on_one(tmp_path):
+    run_script("train", tmp_path)
+    for n_items, n_processes in itertools.product(TRAINED_SIZES, (2, 3)):
+        alone, shared = tmp_path / f"{n_items} on 1", tmp_path / f"{n_items} on {n_processes}"
+        losses = np.genfromtxt(alone / "metrics.csv", delimiter=",", names=True)
+        assert losses.shape == (3,)
+        assert losses["valloss"][0] != losses["valloss"][-1]
+        # what is repeated so that all processes have as many must not count, neither in the losses nor in the steps
+        others = np.genfromtxt(shared / "metrics.csv", delimiter=",", names=True)
+        for column in losses.dtype.names:
+            np.testing.assert_allclose(others[column], losses[column], rtol=1e-5, err_msg=f"{column} of {shared.name}")
+        expected = torch.load(alone / "0.pt", weights_only=True)
+        for rank in range(n_processes):
+            found = torch.load(shared / f"{rank}.pt", weights_only=True)
+            assert found.keys() == expected.keys()
+            for name, weights in found.items():
+                torch.testing.assert_close(
+                    weights, expected[name], rtol=1e-4, atol=1e-5, msg=f"{name}, {shared.name}, rank {rank}"
+                )
 
 
 if __name__ == "__main__":
     if sys.argv[1] == "train":
-        train_on(int(sys.argv[2]), Path(sys.argv[3]))
+        # alone last: no process can be forked from one that has computed gradients
+        for n_processes, n_items in itertools.product((3, 2, 1), TRAINED_SIZES):
+            train_on(n_items, n_processes, Path(sys.argv[2]) / f"{n_items} on {n_processes}")
     else:
-        run_rank(int(sys.argv[1]), Path(sys.argv[2]))
+        run_ranks(Path(sys.argv[2]))
+
+
+def test_batches_whose_rows_differ_in_shape_are_refused():
+    rows = OrderedRows([])
+    with pytest.raises(ValueError, match=r"All batches must have rows of one shape, got \(\) and \(2,\)"):
+        rows.gather([torch.zeros(3, 2), torch.zeros(3)])

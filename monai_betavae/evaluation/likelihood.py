@@ -31,7 +31,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Sequence, Sized
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -285,9 +285,8 @@ class _Draws:
         self.default_dist = _default_dist(model)
         check_not_empty("dataloader", dataloader)
         self.rows = OrderedRows(dataloader)
-        dataset = getattr(dataloader, "dataset", None)
-        known = isinstance(dataset, Sized) and not self.rows.shared
-        self.n_codes = len(dataset) * n_samples if known and isinstance(dataset, Sized) else None
+        n_volumes = None if self.rows.shared else _n_volumes(dataloader, image_key)
+        self.n_codes = None if n_volumes is None else n_volumes * n_samples
         self.n_samples = n_samples
         self.image_key = image_key
         self.progress = progress
@@ -301,7 +300,7 @@ class _Draws:
         row = self.rows.start
         bar = tqdm(desc=doing, total=self.n_codes, unit="code", delay=2, disable=not self.progress)
         with bar, _evaluating(self.model), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for number, batch in enumerate(self.rows.batches()):
+            for number, batch in enumerate(self.rows.batches(), self.rows.first_batch):
                 images, where = image_tensor(batch, self.image_key), f"batch {number}"
                 check_images(images, where, item_names(batch))
                 images = images.to(device)
@@ -375,6 +374,14 @@ class _Draws:
             reason = "a bernoulli has none" if isinstance(p, Bernoulli) else "its distribution has its own"
             raise ValueError(f"`scale` must be None for this decoder ({reason}), got {self.scale!r}.")
         return (Normal if isinstance(p, Normal) else Laplace)(p.mean, self.scale, validate_args=False)
+
+
+def _n_volumes(loader: Any, image_key: str) -> int | None:
+    """Return how many volumes a loader or a list of batches has, ``None`` if it can't be said before they are read."""
+    if isinstance(loader, Sequence):
+        return sum(len(image_tensor(batch, image_key)) for batch in loader)
+    dataset = getattr(loader, "dataset", None)
+    return len(dataset) if isinstance(dataset, Sized) else None
 
 
 def _log_density(p: Distribution, x: Tensor) -> Tensor:

@@ -67,7 +67,7 @@ def latent_deviation(
     Example:
         >>> train = np.array([[-1.0], [0.0], [1.0]])
         >>> found = latent_deviation(np.array([[4.0]]), np.log([[3.0]]), train)
-        >>> found["z"].tolist(), found["score"].tolist(), found["p_subject"].tolist()
+        >>> found["z"].round(9).tolist(), found["score"].round(9).tolist(), found["p_subject"].tolist()
         ([[2.0]], [2.0], [0.75])
     """
     min_variance = check_real("min_variance", min_variance, minimum=0)

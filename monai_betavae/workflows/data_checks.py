@@ -13,7 +13,7 @@ from .._checks import check_choice
 from ..data import cached_dataset, check_volumes
 from ..data.checking import summary
 from ..files import write_table
-from .records import SPLIT_FILE, Record, process_rank, read_split, say
+from .records import SPLIT_FILE, Record, does_it_all, process_rank, read_split, say
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,6 +97,8 @@ def check_data(records: Sequence[Record], output_dir: str | os.PathLike[str], ov
     Raises:
         ValueError: if there is a table and it may not be replaced.
     """
+    if not does_it_all("The check"):
+        return
     path = Path(output_dir) / VOLUMES_FILE
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; give --overwrite True to replace it, or another folder with --output_dir.")

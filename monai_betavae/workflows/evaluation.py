@@ -38,7 +38,7 @@ from .evaluation_lesions import LESION_KINDS, anomaly_part
 from .evaluation_model import generation_part, latents_part, likelihood_part, reconstruction_part
 from .evaluation_norm import normative_part
 from .evaluation_part import FEWEST_TO_FIT, MEAN_RESIDUAL_NAME, PCA_NAME, REFINED_NAME, VAE_NAME, Part, finite
-from .records import Record, is_simulated
+from .records import Record, does_it_all, is_simulated
 from .trained_model import check_outputs
 
 Array = NDArray[Any]
@@ -71,12 +71,14 @@ class ModelEvaluation:
     Writes into ``<output_dir>/evaluation``: ``report.html``, one page with everything in it; ``scores.json``; a table
     per subject for each part (``reconstruction.csv``, ``likelihood.csv``, ``predictions.csv``, ``deviation.csv``); and
     the pictures. A part without its data is left out, and said so: lesions without masks, disentanglement without known
-    factors. The training run's ``split.json`` says who the training subjects are.
+    factors. The training run's ``split.json`` says who the training subjects are. Of several processes that a launcher
+    started alike, the first does everything.
 
     Args:
         network: module with ``encode``, ``decode``, ``decoder`` and ``fc_mu``; calling it reconstructs.
         records: the volumes to evaluate.
-        dataloader: loader of their samples from :func:`~monai_betavae.data.brain_transforms`, in their order.
+        dataloader: loader of their samples from :func:`~monai_betavae.data.brain_transforms`, whose dataset is in their
+            order; its sampler doesn't count.
         inferer: MONAI inferer that calls the network.
         preprocessing: ``spatial_shape`` and ``spacing``.
         transform: from a record to a sample.
@@ -140,7 +142,13 @@ class ModelEvaluation:
         self._pca: Any = None
 
     def run(self) -> None:
-        """Evaluate, write everything, and say what came out."""
+        """Evaluate, write everything, and say what came out.
+
+        Raises:
+            ValueError: if the loader gives no volume, others than the records say, or one that can't be used.
+        """
+        if not does_it_all("Evaluation"):
+            return
         records = [with_truth(record) for record in self.records]
         simulated = is_simulated(records)
         groups = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +18,8 @@ from scipy import ndimage
 from torch import nn
 
 from ..batches import check_images, image_tensor, item_names
+from ..data.volumes import read_header, read_voxels
+from ..ordering import OrderedRows
 from .records import SPLIT_FILE, Record, read_split
 
 Array = NDArray[Any]
@@ -69,14 +72,14 @@ def embed(
 
     Args:
         network: module with ``encode`` and ``fc_mu``.
-        loader: batches of samples of the records, in their order.
+        loader: of samples of the records, whose dataset is in their order; its sampler doesn't count.
         records: the records.
         device: where to compute.
         description: of the progress bar.
         on_batch: called with each batch and its images.
 
     Raises:
-        ValueError: naming the file of a volume that can't be used.
+        ValueError: naming the file of a volume that can't be used, or if the volumes aren't those of the records.
     """
     from tqdm.auto import tqdm
 
@@ -85,9 +88,10 @@ def embed(
     done = 0
     network.to(device).eval()
     with torch.inference_mode(), tqdm(total=len(records), desc=description, unit="volume") as bar:
-        for batch in loader:
+        for batch in OrderedRows(loader, share=False).batches():
             volumes = image_tensor(batch)
             check_images(volumes, f"the batch after {done} volumes", item_names(batch))
+            _check_same_volumes(records[done : done + len(volumes)], batch)
             if not wanted:
                 at_most = max(1, min(len(records), IMAGE_BYTES // max(volumes[0].numel() * 4, 1)))
                 wanted = set(np.linspace(0, len(records) - 1, at_most).round().astype(int).tolist())
@@ -106,8 +110,21 @@ def embed(
     if not mus:
         empty = np.zeros((0, network.fc_mu.out_features), np.float32)
         return Subjects([], empty, empty, np.zeros((0, 1, 1, 1, 1), np.float32), np.zeros(0, int), np.zeros((0, 4, 4)))
+    if done != len(records):
+        raise ValueError(f"`dataloader` must give one volume per record, got {done} for {len(records)} records.")
     codes = np.concatenate(mus), np.concatenate(logvars)
     return Subjects(list(records), *codes, np.stack(images), np.array(shown), np.stack(affines))
+
+
+def _check_same_volumes(records: Sequence[Record], batch: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if a batch's volumes are others than the records say, whose covariates they would get."""
+    images = [str(record["image"]) for record in records]
+    paths = list(batch["image_path"])
+    if images != paths:
+        there, where = next(
+            pair for pair in itertools.zip_longest(paths, images, fillvalue="nothing") if pair[0] != pair[1]
+        )
+        raise ValueError(f"`dataloader` must give the volumes of `records` in their order, got {there} for {where}.")
 
 
 def reconstruct(network: Any, images: Array, device: torch.device | str = "cpu", batch_size: int = 4) -> Array:
@@ -145,7 +162,7 @@ def run_records(training_output_dir: str | os.PathLike[str], at_most: int) -> di
         return {"training": [], "validation": []}
     found = {}
     for part in ("training", "validation"):
-        there = [record for record in read_split(path)[part] if Path(record["image"]).exists()]
+        there = [record for record in read_split(path)[part] if os.path.exists(record["image"])]
         rows = np.linspace(0, max(len(there) - 1, 0), min(at_most, len(there))).round().astype(int)
         found[part] = [with_truth(there[row]) for row in rows]
     return found
@@ -154,9 +171,9 @@ def run_records(training_output_dir: str | os.PathLike[str], at_most: int) -> di
 def with_truth(record: Record) -> Record:
     """Return a record with the lesion's mask and the healthy image that the simulated cohort has of it, if any."""
     image = Path(record["image"])
-    if record.get(LESION_KEY) or len(image.parents) < 3:
+    root, subject = image.parents[min(2, len(image.parents) - 1)], str(record.get("subject"))
+    if record.get(LESION_KEY) or len(image.parents) < 3 or re.fullmatch(r"[\w-]{1,100}", subject) is None:
         return record
-    root, subject = image.parents[2], str(record.get("subject"))
     mask = root / "derivatives" / "lesions" / subject / "anat" / f"{subject}_label-lesion_mask.nii.gz"
     healthy = root / "derivatives" / "healthy" / subject / "anat" / f"{subject}_desc-healthy_T1w.nii.gz"
     found = {key: str(path) for key, path in ((LESION_KEY, mask), (HEALTHY_KEY, healthy)) if path.is_file()}
@@ -171,8 +188,8 @@ def on_grid(path: str | os.PathLike[str], affine: Array, shape: Sequence[int]) -
         affine: 4x4, of the grid.
         shape: of the grid.
     """
-    image: Any = nib.load(os.fspath(path))
-    values = (np.asarray(image.dataobj) > 0).astype(np.float32).reshape(image.shape[:3])
+    image = read_header(path)
+    values = (read_voxels(path, image) > 0).astype(np.float32)
     to_file = np.linalg.inv(image.affine) @ affine
     inside = ndimage.affine_transform(values, to_file[:3, :3], to_file[:3, 3], output_shape=tuple(shape), order=1)
     mask: NDArray[np.bool_] = inside >= 0.5
@@ -180,20 +197,32 @@ def on_grid(path: str | os.PathLike[str], affine: Array, shape: Sequence[int]) -
 
 
 def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a training run left about itself: sizes of its parts, scores, losses; what there is of it."""
+    """Return what a training run left about itself: sizes of its parts, scores, losses; what there is of it.
+
+    Raises:
+        ValueError: naming the ``split.json`` or ``metrics.csv`` that isn't one.
+    """
     folder = Path(training_output_dir)
     found: dict[str, Any] = {}
     if (folder / SPLIT_FILE).is_file():
         found["split"] = {part: len(members) for part, members in read_split(folder / SPLIT_FILE).items()}
     try:
         found["scores"] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # a run that was killed, or files that were moved
-        found["scores"] = {}
+    except (OSError, ValueError, RecursionError):  # a run that was killed, or files that were moved
+        found["scores"] = None
+    found["scores"] = found["scores"] if isinstance(found["scores"], dict) else {}
+    if not isinstance(found["scores"].get("beta", 0), int | float):
+        del found["scores"]["beta"]
     metrics = folder / "metrics.csv"
     if metrics.is_file():
         import pandas as pd
 
-        found["losses"] = pd.read_csv(metrics).to_dict("list")
+        try:
+            table = pd.read_csv(metrics)
+            table[["epoch", "train/loss", "train/rec_loss", "train/kl_loss"]].astype(float)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{metrics} must be the metrics.csv of a training run: {error}") from error
+        found["losses"] = table.select_dtypes("number").to_dict("list")
     return found
 
 

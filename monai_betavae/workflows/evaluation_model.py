@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, TensorDataset
 
 from ..estimator import VAE
 from ..evaluation.aggregate_posterior import aggregate_posterior
@@ -115,9 +114,10 @@ def reconstruction_part(
 def likelihood_part(estimator: VAE, held_out: Subjects, n_samples: int, seed: int) -> Part:
     """Estimate ELBO and importance-weighted log-likelihood of each subject whose image is kept."""
     part = Part("likelihood", "Likelihood")
-    loader = DataLoader(TensorDataset(torch.from_numpy(held_out.images)), batch_size=4)
-    bound = elbo(estimator, loader, n_samples=1, seed=seed, progress=False)
-    weighted = log_likelihood(estimator, loader, n_samples, seed=seed)
+    # batches, not a DataLoader: the processes of a group would share that out, and the others aren't here
+    batches = torch.from_numpy(held_out.images).split(4)
+    bound = elbo(estimator, batches, n_samples=1, seed=seed, progress=False)
+    weighted = log_likelihood(estimator, batches, n_samples, seed=seed)
     n_voxels = int(np.prod(held_out.images.shape[1:]))
     rows = []
     for name, key, values in (

@@ -16,6 +16,7 @@ from .._checks import check_integer, check_seed
 from ..files import atomic_path, write_table
 from ..plots import plot_volumes, save_figure
 from ..randomness import generator
+from .records import does_it_all
 from .trained_model import check_outputs
 
 SAMPLES_FOLDER, CODES_FILE, SHEET_FILE = "samples", "codes.csv", "contact_sheet.png"
@@ -33,7 +34,8 @@ class PriorSampling:
 
     Writes into ``<output_dir>/samples``: ``sample_000.nii.gz`` ..., float32 in the preprocessing's intensities on the
     model's grid; ``contact_sheet.png``; and ``codes.csv``, one row per sample (sample, z_0 ...), which is complete only
-    when all volumes are. The codes are those of ``VAE.sample`` under the same seed.
+    when all volumes are. The codes are those of ``VAE.sample`` under the same seed. Of several processes that a
+    launcher started alike, the first does everything.
 
     Args:
         network: module with ``decode`` and ``fc_mu``.
@@ -71,6 +73,8 @@ class PriorSampling:
         import pandas as pd
         from tqdm.auto import tqdm
 
+        if not does_it_all("Generation"):
+            return
         network: Any = self.network.to(self.device).eval()
         codes = torch.randn(self.n_samples, network.fc_mu.out_features, generator=generator(self.seed, "sample"))
         names = [f"sample_{index:0{max(3, len(str(self.n_samples - 1)))}d}" for index in range(self.n_samples)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,8 +17,10 @@ from torch import nn
 from ..batches import check_images, image_tensor, item_names
 from ..data.naming import stem_of
 from ..files import atomic_path, write_table
+from ..ordering import OrderedRows
+from ..texts import file_stem
 from .data_checks import refuse_bad_headers
-from .records import SPLIT_FILE, Record, given_records, read_split
+from .records import SPLIT_FILE, Record, does_it_all, given_records, read_split, say
 from .trained_model import check_outputs
 
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
@@ -87,11 +90,11 @@ def _find_records(
             f"`dataset_dir` must be given: there is no {path} of a training run that says who is held out."
         )
     records = read_split(path)["test"]
-    missing = [record["image"] for record in records if not Path(record["image"]).exists()]
+    missing = [record["image"] for record in records if not os.path.exists(record["image"])]
     if missing or not records:
         what = f"{len(missing)} files are gone, the first is {missing[0]}" if missing else "it holds nobody out"
         raise ValueError(f"{path} can't be used ({what}); give the volumes with `dataset_dir`.")
-    print(f"Data: no dataset_dir given, using the {len(records)} held-out volumes of {path}")
+    say(f"Data: no dataset_dir given, using the {len(records)} held-out volumes of {path}")
     return records
 
 
@@ -103,14 +106,16 @@ def check_inference(
 
 
 class VolumeInference:
-    """Embed and reconstruct every volume of a loader, in its order.
+    """Embed and reconstruct every volume of a loader's dataset, in the dataset's order.
 
     Writes ``<output_dir>/latents.csv``, one row per volume (subject, image, mu_0 ..., logvar_0 ...), and
-    ``<output_dir>/reconstructions/<name>_reconstruction.nii.gz`` on each input's own grid and affine.
+    ``<output_dir>/reconstructions/<name>_reconstruction.nii.gz`` on each input's own grid and affine. Of several
+    processes that a launcher started alike, the first does everything.
 
     Args:
         network: module with ``encode``; calling it reconstructs.
-        dataloader: loader of samples from :func:`~monai_betavae.data.brain_transforms`.
+        dataloader: loader of samples from :func:`~monai_betavae.data.brain_transforms`. Its sampler doesn't count: no
+            volume is left out, and none is out of order.
         inferer: MONAI inferer that calls the network; with ``SimpleInferer`` the codes are decoded, which is the same
             and encodes once.
         postprocessing: from (reconstruction, sample) to a nibabel image, such as
@@ -139,15 +144,24 @@ class VolumeInference:
         self.image_key = image_key
 
     def run(self) -> None:
-        """Process all volumes, then write the table and say where everything is."""
+        """Process all volumes, then write the table and say where everything is.
+
+        Raises:
+            ValueError: if the loader gives no volume, or naming a volume that can't be used.
+        """
         import pandas as pd
         from tqdm.auto import tqdm
 
+        if not does_it_all("Inference"):
+            return
+        loader = OrderedRows(self.dataloader, share=False)
         rows: list[dict[str, Any]] = []
         names = OutputNames()
         self.network.to(self.device).eval()
         with torch.inference_mode():
-            for batch in tqdm(self.dataloader, desc="embedding and reconstructing", unit="batch"):
+            for batch in tqdm(
+                loader.batches(), total=loader.n_batches, desc="embedding and reconstructing", unit="batch"
+            ):
                 images = image_tensor(batch, self.image_key)
                 check_images(images, f"the batch after {len(rows)} volumes", item_names(batch))
                 images = images.to(self.device)
@@ -165,6 +179,8 @@ class VolumeInference:
                     target = self.output_dir / RECONSTRUCTIONS_FOLDER / names.unique(path, str(sample.get("subject")))
                     with atomic_path(target) as temporary:
                         nib.save(restored, temporary)
+        if not rows:
+            raise ValueError("`dataloader` must give at least one volume, got none.")
         write_table(pd.DataFrame(rows), self.output_dir / LATENTS_FILE)
         print(
             f"Latents:          {self.output_dir / LATENTS_FILE} ({len(rows)} rows)\n"
@@ -175,8 +191,9 @@ class VolumeInference:
 class OutputNames:
     """File names for reconstructions: the input's, made unique where two folders have a file of one name.
 
-    Of a path only the last part counts, so that no record can put a file elsewhere. Names that differ in case alone
-    are one on some file systems.
+    Of a path only the last part counts, so that no record can put a file elsewhere; what some system doesn't take in a
+    name becomes an underscore (see :func:`~monai_betavae.texts.file_stem`). Names that differ in case alone are one on
+    some file systems.
     """
 
     def __init__(self) -> None:
@@ -184,10 +201,10 @@ class OutputNames:
 
     def unique(self, path: str, subject: str) -> str:
         """Return a name that hasn't been returned yet."""
-        stem = stem_of(Path(path).name)
+        stem = file_stem(stem_of(Path(path).name))
         safe_subject = "".join(character if character.isalnum() or character in "-_." else "_" for character in subject)
-        candidates = [stem, f"{safe_subject}_{stem}"]
-        candidates += [f"{safe_subject}_{stem}_{number}" for number in range(2, len(self.taken) + 3)]
+        longer = file_stem(f"{safe_subject}_{stem}")
+        candidates = itertools.chain([stem, longer], (f"{longer}_{number}" for number in itertools.count(2)))
         name = next(candidate for candidate in candidates if candidate.casefold() not in self.taken)
         self.taken.add(name.casefold())
         return f"{name}_reconstruction.nii.gz"

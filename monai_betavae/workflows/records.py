@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch.distributed as dist
 from lightning.pytorch.utilities import rank_zero_only
 
 from .._checks import check_integer
@@ -33,6 +34,31 @@ say = rank_zero_only(print)
 def process_rank() -> int:
     """Return the number of this process, before a process group says it: from what the launcher set."""
     return int(getattr(rank_zero_only, "rank", 0))
+
+
+def process_of_launch() -> tuple[int, int]:
+    """Return the number of this process among those that torchrun or the like started alike, and how many they are.
+
+    Tasks that SLURM starts beside one another aren't such processes: each may have been given volumes of its own.
+    """
+    if dist.is_available() and dist.is_initialized():
+        return dist.get_rank(), dist.get_world_size()
+    try:
+        return int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    except (KeyError, ValueError):
+        return 0, 1
+
+
+def does_it_all(what: str) -> bool:
+    """Return whether this process does work that isn't shared out: the first of a launch does, and says so.
+
+    Args:
+        what: the work, for the message.
+    """
+    number, n_processes = process_of_launch()
+    if number == 0 and n_processes > 1:
+        print(f"{what} runs on one process: of the {n_processes} that were started the first does all of it.")
+    return number == 0
 
 
 def given_records(
@@ -256,7 +282,7 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     """
     try:
         split = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} must be the split.json of a training run: {error}") from error
     well_formed = isinstance(split, dict) and all(
         isinstance(split.get(part), list)
