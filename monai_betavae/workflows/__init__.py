@@ -4,6 +4,7 @@ from .data_checks import check_data, check_held_out, checked_records, volume_dat
 from .evaluation import ModelEvaluation, check_evaluation
 from .generation import PriorSampling, check_generation
 from .inference import InferenceRecords, VolumeInference, check_inference
+from .provenance import write_run
 from .records import split_records, training_records
 from .run_checks import check_parts, check_resumed, check_run
 from .settings import check_settings
@@ -32,4 +33,5 @@ __all__ = [
     "trained_settings",
     "training_records",
     "volume_dataset",
+    "write_run",
 ]

@@ -14,10 +14,14 @@ from torch import nn
 from ..callbacks import BestWeights, MetricsTable
 from ..description import description_of
 from ..estimator import VAE
+from ..files import check_available
 from .records import process_rank, say
 from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_settings
 
 RESUME_FILE, METRICS_FILE = "last.ckpt", "metrics.csv"
+
+SLURM_CHECKPOINTS = "hpc_ckpt_*.ckpt"
+"""What Lightning itself writes under SLURM, and begins from by itself if it lies in the output folder."""
 
 
 def check_run(
@@ -36,7 +40,8 @@ def check_run(
         overwrite: whether an existing result may be replaced.
 
     Raises:
-        ValueError: if there is a result and neither is set, or if a run's checkpoint is gone.
+        ValueError: if there is a result and neither is set, a run's checkpoint is gone, another run holds a folder, or
+            one can't be written.
     """
     if resume and overwrite:
         raise ValueError("Only one of `resume` and `overwrite` can be True, got both.")
@@ -55,6 +60,12 @@ def check_run(
             f"{existing[0]} exists: a run is there already. Give --resume True to continue it, --overwrite True to "
             "replace it, or other folders with --output_dir and --ckpt_dir."
         )
+    foreign = sorted(Path(output_dir).glob(SLURM_CHECKPOINTS))
+    if foreign:
+        raise ValueError(
+            f"{foreign[0]} must be moved away: under SLURM Lightning would begin from it, whatever this run is told."
+        )
+    check_available(output_dir, ckpt_dir)
 
 
 FREE = ("random_state", "n_voxels")

@@ -16,6 +16,8 @@ from types import TracebackType
 from typing import Any
 
 from ..bundle import config_file, running_bundle_root, running_config
+from ..files import UnwritableFileError
+from .provenance import PROVENANCE
 
 TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
 """Environment variable that brings back the traceback of errors that are told in one line."""
@@ -23,8 +25,8 @@ TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
 LOWEST = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0}
 """Least values of settings that nothing checks before the data are read."""
 
-OURS = {"_meta_", "initialize", "finalize"}
-"""Ids that MONAI's runner itself looks for."""
+OURS = {"_meta_", "initialize", "finalize", PROVENANCE}
+"""Ids that MONAI's runner itself looks for, and what :mod:`~.provenance` adds to the config of a run."""
 
 RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_")
 """Keys of a component that aren't arguments of its target."""
@@ -80,9 +82,9 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 def shorten_errors() -> None:
     """Let an uncaught error of ``python -m monai.bundle`` end in one line that says what is wrong.
 
-    MONAI wraps whatever a config raises in errors that show the expression. For a ``ValueError`` of this package the
-    line is all that is printed (``MONAI_BETAVAE_TRACEBACK=1`` brings the rest back); for others it comes last. Nothing
-    changes where the config is run from Python.
+    MONAI wraps whatever a config raises in errors that show the expression. For a ``ValueError`` of this package, or a
+    file that it can't write, the line is all that is printed (``MONAI_BETAVAE_TRACEBACK=1`` brings the rest back); for
+    others it comes last. Nothing changes where the config is run from Python.
     """
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     if main is not None and main.name.startswith("monai.bundle") and sys.excepthook is sys.__excepthook__:
@@ -96,7 +98,9 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
     cause = unwrapped(error)
     package = str(Path(__file__).resolve().parents[1])
     frames = traceback.extract_tb(cause.__traceback__)
-    ours = isinstance(cause, ValueError) and bool(frames) and frames[-1].filename.startswith(package)
+    ours = (
+        isinstance(cause, ValueError | UnwritableFileError) and bool(frames) and frames[-1].filename.startswith(package)
+    )
     if not ours or os.environ.get(TRACEBACK_VARIABLE):
         sys.__excepthook__(kind, error, trace)
     print(one_line(cause), file=sys.stderr)
@@ -118,7 +122,8 @@ def one_line(error: BaseException, at_most: int = 400) -> str:
         "Error: KeyError: 'train#trainr'"
     """
     text = " ".join(str(error).split())
-    named = text if isinstance(error, ValueError) else f"{type(error).__name__}: {text}"
+    told = isinstance(error, ValueError | UnwritableFileError)
+    named = text if told else f"{type(error).__name__}: {text}"
     return "Error: " + (named if len(named) <= at_most else named[: at_most - 4] + " ...")
 
 

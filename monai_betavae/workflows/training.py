@@ -21,14 +21,16 @@ from torch.utils.data import DataLoader
 from ..batches import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
 from ..callbacks import TIMING_FILE
+from ..checkpoints import Position, begin_at, position_of
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
-from ..files import atomic_path, locked, remove_unfinished
-from ..persistence import load_weights_only
+from ..files import atomic_path, check_space, locked, remove_unfinished
+from ..persistence import load_weights_only, resuming
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
 from ..warm_start import MEAN_IMAGE_VOLUMES, warm_start
+from .provenance import RUN_FILE, write_run
 from .records import SPLIT_FILE, Split, is_simulated, say, write_split
 from .run_checks import METRICS_FILE, RESUME_FILE
 from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
@@ -42,6 +44,7 @@ WRITTEN = (
     METRICS_FILE,
     TIMING_FILE,
     SPLIT_FILE,
+    RUN_FILE,
     SCORES_FILE,
     "loss_curves.png",
     "reconstructions.png",
@@ -52,6 +55,10 @@ WRITTEN = (
 PCA_BYTES = 4 * 2**30
 """The PCA baseline is left out where the training volumes take more memory than this."""
 
+CHECKPOINT_TIMES = 8
+"""Room for a run's weights, as often: the best ones, those of the checkpoint with AdamW's two moments, each twice while
+a new one is written and the old one is still there."""
+
 KNOWN_NOISE = (
     # the volumes are cached: worker processes would only copy them
     ".*does not have many workers.*",
@@ -61,6 +68,8 @@ KNOWN_NOISE = (
     ".*smaller than the logging interval.*",
     # the folder is ours: check_run has asked already
     ".*Checkpoint directory .* exists and is not empty.*",
+    # Lightning knows no sampler that begins in the middle of an epoch; begin_at has told ours
+    ".*resuming from a checkpoint that ended before the epoch ended.*",
 )
 
 
@@ -135,25 +144,25 @@ def _train(
     plain_dataloader = _without_augmentation(train_dataloader)
     _say_scale(estimator, preprocessing["spatial_shape"], trainer)
     if resume:
-        _say_resumed(ckpt_dir / RESUME_FILE, trainer.max_epochs)
+        position = position_of(ckpt_dir / RESUME_FILE)
+        _say_resumed(ckpt_dir / RESUME_FILE, position, trainer.max_epochs)
+        begin_at(train_dataloader, position, trainer.world_size)
     else:
         _start_warm(estimator, plain_dataloader, seed)
     if trainer.is_global_zero:
+        check_space(ckpt_dir, CHECKPOINT_TIMES * sum(weights.nbytes for weights in estimator.state_dict().values()))
         if not (resume and (output_dir / SPLIT_FILE).is_file()):
             write_split(split, output_dir / SPLIT_FILE)
         if not (resume and (ckpt_dir / SETTINGS_FILE).is_file()):
             affine = common_affine(_affines(plain_dataloader), **preprocessing)
             write_settings(network, preprocessing, affine, ckpt_dir / SETTINGS_FILE)
+        write_run(output_dir / RUN_FILE, split, seed=seed, resumed=resume)
     with warnings.catch_warnings(), seeded(seed):
         for message in KNOWN_NOISE:
             warnings.filterwarnings("ignore", message=message)
-        trainer.fit(
-            estimator,
-            train_dataloader,
-            val_dataloader,
-            ckpt_path=ckpt_dir / RESUME_FILE if resume else None,
-            weights_only=True,
-        )
+        checkpoint = ckpt_dir / RESUME_FILE if resume else None
+        with resuming(trainer):
+            trainer.fit(estimator, train_dataloader, val_dataloader, ckpt_path=checkpoint, weights_only=True)
     if trainer.is_global_zero:
         network.load_state_dict(load_weights_only(ckpt_dir / MODEL_FILE))
         _finish(estimator, plain_dataloader, test_dataset, split, output_dir, ckpt_dir, preprocessing, seed)
@@ -208,14 +217,11 @@ def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer
     )
 
 
-def _say_resumed(checkpoint: Path, max_epochs: int | None) -> None:
-    try:
-        done = int(load_weights_only(checkpoint)["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"{checkpoint} must be the checkpoint of a training run.") from error
-    more = max_epochs is None or max_epochs < 0 or max_epochs > done
+def _say_resumed(checkpoint: Path, position: Position, max_epochs: int | None) -> None:
+    more = max_epochs is None or max_epochs < 0 or max_epochs > position.epochs
     what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
-    say(f"Resuming: {checkpoint} has {done} epochs; {what}")
+    inside = f" and {position.batches} batches of the next" if position.batches else ""
+    say(f"Resuming: {checkpoint} has {position.epochs} epochs{inside}; {what}")
 
 
 def _finish(
@@ -388,6 +394,8 @@ def _print_files(output_dir: Path, ckpt_dir: Path) -> None:
         f"Weights:   {ckpt_dir / MODEL_FILE} (best epoch), {ckpt_dir / RESUME_FILE} (to resume)\n"
         f"Pictures:  {output_dir}/*.png\n"
         f"Tables:    {output_dir / METRICS_FILE}, {output_dir / SCORES_FILE}\n"
+        f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
+        "--ckpt_dir <new>\n"
         f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
         f"{elsewhere} [--dataset_dir <folder, table or file>]\n"
         "Longer:    the same training command with --resume True --max_epochs <more>"

@@ -103,6 +103,7 @@ def start_docs_commands(commands, checkout, data):
     """Start each command of the docs; the name of each is what the tests know it by."""
     names = {
         "contact_sheet.py": "sheet",
+        "run.json": "again",
         "--resume": "resume",
         "--beta": "override",
         "decathlon": "public cohort",
@@ -126,7 +127,7 @@ def start_docs_commands(commands, checkout, data):
         command = [sys.executable if word == "python" else word.replace("/data/", f"{data}/") for word in words]
         name = next(name for mark, name in names.items() if mark in " ".join(words))
         assert name not in started, f"two commands of the docs look alike: {words}"
-        if "training" in words:
+        if "training" in words and name != "again":
             command = small(["3" if word == "60" else word for word in command])
         if name == "onnx":
             command += ["--input_shape", str([1, 1, *SHAPE])]
@@ -140,7 +141,7 @@ def start_docs_commands(commands, checkout, data):
             else ("train",)
         )
         if name not in (*first, "torchrun", "mlflow", "sheet", "verify"):
-            after = ("train", "resume")
+            after = ("override",) if name == "again" else ("train", "resume")
         environment = {"MLFLOW_ALLOW_FILE_STORE": "true"} if name == "mlflow" else {}
         commands.start(name, started[name], checkout, after=after, **environment)
 
@@ -354,6 +355,7 @@ WRITTEN = [
     "output/loss_curves.png",
     "output/metrics.csv",
     "output/reconstructions.png",
+    "output/run.json",
     "output/scores.json",
     "output/split.json",
     "output/tensorboard/version_0/events",
@@ -511,6 +513,16 @@ def test_5_resume_goes_on_to_more_epochs(commands, place):
     assert checkpoint["global_step"] == 9
 
 
+def test_5_a_run_is_run_again_from_its_own_file(commands, place):
+    commands.done("override"), commands.done("again")
+    before, after = place / "data" / "beta4", place / "data" / "again"
+    for name in ("metrics.csv", "model.pt", "scores.json", "split.json"):
+        assert (before / name).read_bytes() == (after / name).read_bytes(), name
+    provenance = [json.loads((folder / "run.json").read_text())["provenance"] for folder in (before, after)]
+    assert provenance[0]["data"] == provenance[1]["data"]
+    assert "Not as then" not in commands.done("again") or "the code has changes" in commands.done("again")
+
+
 def test_5_an_existing_result_is_not_overwritten(commands):
     refused = commands["existing"]
     assert refused.returncode != 0
@@ -652,7 +664,7 @@ def test_9_errors_are_one_line(commands, place, name, message):
 
 
 def test_10_every_command_of_the_docs_runs(commands):
-    assert len(docs_commands()) == 18
+    assert len(docs_commands()) == 19
     for name in ("sheet", "train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
                  "mlflow", "verify", "torchscript", "onnx", "program", "zoo"):  # fmt: skip
         commands.done(name)

@@ -8,7 +8,6 @@ from monai_betavae.workflows.export import export_program
 from monai_betavae.workflows.trained_model import centred_affine, write_settings
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")  # torch's own exporter
 def test_program(tmp_path):
     network = build_network((8, 10, 8), 3, channels=(4, 8), random_state=0)
     with torch.no_grad():

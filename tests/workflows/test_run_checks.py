@@ -6,6 +6,7 @@ import torch
 
 from monai_betavae import VAE
 from monai_betavae.callbacks import BestWeights, MetricsTable
+from monai_betavae.files import locked
 from monai_betavae.networks import build_network
 from monai_betavae.workflows.run_checks import check_parts, check_resumed, check_run
 from monai_betavae.workflows.trained_model import centred_affine, write_settings
@@ -33,6 +34,21 @@ def test_check_run(tmp_path, capsys):
     assert (weights / "last.ckpt").exists()
     check_run(output, weights, overwrite=True)
     assert (weights / "last.ckpt").read_text() == "weights"  # replaced later, by a complete one
+
+
+def test_a_folder_in_use_or_out_of_reach_is_refused_before_any_work(tmp_path):
+    with locked(tmp_path / "models"), pytest.raises(ValueError, match="models is in use by another run"):
+        check_run(tmp_path / "output", tmp_path / "models")
+    (tmp_path / "file").touch()
+    with pytest.raises(ValueError, match=r"file/output can't be made: .*file: Not a directory"):
+        check_run(tmp_path / "file" / "output", tmp_path / "models")
+    assert not (tmp_path / "output").exists()
+
+
+def test_a_checkpoint_that_lightning_would_begin_from_is_refused(tmp_path):
+    (tmp_path / "hpc_ckpt_3.ckpt").touch()
+    with pytest.raises(ValueError, match=r"hpc_ckpt_3\.ckpt must be moved away"):
+        check_run(tmp_path, tmp_path / "models")
 
 
 def test_other_processes_do_not_ask_again(tmp_path, monkeypatch):
