@@ -317,7 +317,9 @@ def _distance_mm(inside: npt.NDArray[np.bool_]) -> Floats:
     """Return the distance to the nearest voxel outside, from a 2 mm grid: eight times faster than from 1 mm."""
     coarse = 2 * ndimage.distance_transform_edt(inside[::2, ::2, ::2]).astype(np.float32)
     # by interpolation and not by repetition, which would shift everything to one side
-    distance: Floats = ndimage.affine_transform(coarse, [0.5] * 3, output_shape=inside.shape, order=1, mode="nearest")
+    # the matrix in full: of its diagonal alone older versions of scipy warn
+    halved = np.diag([0.5] * 3)
+    distance: Floats = ndimage.affine_transform(coarse, halved, output_shape=inside.shape, order=1, mode="nearest")
     return distance
 
 
