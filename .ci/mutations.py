@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Whether the tests of the evaluation can fail: each fault below, put in a copy, must break the tests named with it.
+"""Whether the tests can fail: each fault below, put in a copy, must break the tests of its module.
 
-python .ci/mutations.py [module ...]
+python .ci/mutations.py [module ...], such as "evaluation", "evaluation/probes", "checkpoints"
 
 Not part of .ci/run: each fault starts pytest anew, about ten seconds. A fault that survives, or that no longer applies
 since the line has changed, is an error.
@@ -18,98 +18,136 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
-# module, line, what it becomes, which of the module's tests must fail (pytest's -k)
+# module below the package, line, what it becomes, which of the module's tests must fail (pytest's -k)
 FAULTS = [
-    ("intervals", "[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", ""),
-    ("intervals", "rng.integers(0, n, (n_resamples, n))", "rng.integers(0, n - 1, (n_resamples, n))", ""),
-    ("reconstruction", "difference = (images - reconstructions)", "difference = (images + reconstructions)", ""),
-    ("reconstruction", "10 * np.log10(data_range**2 / mse)", "10 * np.log10(mse / data_range**2)", ""),
+    ("evaluation/intervals", "[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", ""),
+    ("evaluation/intervals", "rng.integers(0, n, (n_resamples, n))", "rng.integers(0, n - 1, (n_resamples, n))", ""),
     (
-        "reconstruction",
+        "evaluation/reconstruction",
+        "difference = (images - reconstructions)",
+        "difference = (images + reconstructions)",
+        "",
+    ),
+    ("evaluation/reconstruction", "10 * np.log10(data_range**2 / mse)", "10 * np.log10(mse / data_range**2)", ""),
+    (
+        "evaluation/reconstruction",
         '"mae_brain": _masked_mean(np.abs(error), inside)',
         '"mae_brain": _masked_mean(error, inside)',
         "",
     ),
-    ("reconstruction", "data_range=torch.tensor(data_range)", "data_range=torch.tensor(2 * data_range)", ""),
-    ("reconstruction", "centres = inside[window]", "centres = ~inside[window]", ""),
-    ("likelihood", "log_density + drawn.log_ratio", "log_density - drawn.log_ratio", ""),
-    ("likelihood", "- math.log(n_samples)", "", ""),
-    ("likelihood", "log_density - kl)", "log_density + kl)", ""),
-    ("likelihood", "(n_values - k) * math.log(s2)", "n_values * math.log(s2)", ""),
+    ("evaluation/reconstruction", "data_range=torch.tensor(data_range)", "data_range=torch.tensor(2 * data_range)", ""),
+    ("evaluation/reconstruction", "centres = inside[window]", "centres = ~inside[window]", ""),
+    ("evaluation/likelihood", "log_density + drawn.log_ratio", "log_density - drawn.log_ratio", ""),
+    ("evaluation/likelihood", "- math.log(n_samples)", "", ""),
+    ("evaluation/likelihood", "log_density - kl)", "log_density + kl)", ""),
+    ("evaluation/likelihood", "(n_values - k) * math.log(s2)", "n_values * math.log(s2)", ""),
     (
-        "likelihood",
+        "evaluation/likelihood",
         "torch.logsumexp(drawn.log_density + drawn.log_ratio, dim=1)",
         "torch.logsumexp(drawn.log_density + drawn.log_ratio, dim=0)",
         "",
     ),
     (
-        "refinement",
+        "evaluation/refinement",
         "self.image - restored)).double() - self.variance",
         "self.image - restored)).double() + self.variance",
         "",
     ),
-    ("refinement", "if new < energy", "if True", ""),
-    ("latents", "mu**2 + np.exp(logvar) - 1.0 - logvar", "mu**2 + np.exp(logvar) - 1.0 + logvar", ""),
-    ("latents", "np.var(mu, axis=0)", "np.var(mu, axis=1)", ""),
-    ("aggregate_posterior", "log_conditional - log_joint)", "log_joint - log_conditional)", ""),
-    ("aggregate_posterior", "log_densities.sum(axis=2), axis=1)", "log_densities.sum(axis=2), axis=0)", ""),
-    ("aggregate_posterior", "log_joint - log_marginals.sum(axis=1)", "log_joint - log_marginals.mean(axis=1)", ""),
-    ("disentanglement", "ranked[-1] - ranked[-2]", "ranked[-1] - ranked[0]", "mig or ideal or duplicated"),
-    ("disentanglement", "_gap(information) / entropy", "_gap(information)", "mig"),
-    ("disentanglement", "scaled.T @ target / len(target)) ** 2", "scaled.T @ target / len(target))", "sap"),
-    ("disentanglement", ".var(axis=0).argmin()", ".var(axis=0).argmax()", "factor_vae or ideal"),
-    ("factors", "np.arange(len(shuffled)) % N_FOLDS", "np.arange(len(shuffled)) * 0", ""),
+    ("evaluation/refinement", "if new < energy", "if True", ""),
+    ("evaluation/latents", "mu**2 + np.exp(logvar) - 1.0 - logvar", "mu**2 + np.exp(logvar) - 1.0 + logvar", ""),
+    ("evaluation/latents", "np.var(mu, axis=0)", "np.var(mu, axis=1)", ""),
+    ("evaluation/aggregate_posterior", "log_conditional - log_joint)", "log_joint - log_conditional)", ""),
+    ("evaluation/aggregate_posterior", "log_densities.sum(axis=2), axis=1)", "log_densities.sum(axis=2), axis=0)", ""),
     (
-        "factors",
+        "evaluation/aggregate_posterior",
+        "log_joint - log_marginals.sum(axis=1)",
+        "log_joint - log_marginals.mean(axis=1)",
+        "",
+    ),
+    ("evaluation/disentanglement", "ranked[-1] - ranked[-2]", "ranked[-1] - ranked[0]", "mig or ideal or duplicated"),
+    ("evaluation/disentanglement", "_gap(information) / entropy", "_gap(information)", "mig"),
+    ("evaluation/disentanglement", "scaled.T @ target / len(target)) ** 2", "scaled.T @ target / len(target))", "sap"),
+    ("evaluation/disentanglement", ".var(axis=0).argmin()", ".var(axis=0).argmax()", "factor_vae or ideal"),
+    ("evaluation/factors", "np.arange(len(shuffled)) % N_FOLDS", "np.arange(len(shuffled)) * 0", ""),
+    (
+        "evaluation/factors",
         "2 * position < n_bins * edge, position // edge, (position - 1) // edge",
         "True, position // edge, 0",
         "",
     ),
     (
-        "importance",
+        "evaluation/importance",
         "importance.sum(axis=1) @ concentration(importance) / total",
         "concentration(importance).mean()",
         "",
     ),
-    ("importance", "/ math.log(n)", "", ""),
-    ("importance", "concentration(importance.T)", "concentration(importance).repeat(9)[: importance.shape[1]]", ""),
-    ("probes", "return float(1 - error /", "return float(1 + error /", "definitions or ideal"),
+    ("evaluation/importance", "/ math.log(n)", "", ""),
+    ("evaluation/importance", "disentanglement_of(np.transpose(importance))", "disentanglement_of(importance)", ""),
+    ("evaluation/disentanglement", "concentration(importance.T)", "concentration(importance)", "dci or factor"),
+    ("evaluation/probes", "return float(1 - error /", "return float(1 + error /", "definitions or ideal"),
     (
-        "probes",
+        "evaluation/probes",
         "data.codes[~test], values[~test], data.codes[test]",
         "data.codes, values, data.codes[test]",
         "useless or pipeline",
     ),
-    ("probes", "dealt[numbers]", "dealt[rng.permutation(numbers)]", "subject or fold"),
-    ("probes", "null >= found.value - 1e-12", "null <= found.value", "ideal or useless"),
-    ("probes", "first[rng.permutation(len(first))][numbers]", "rng.permutation(len(numbers))", "permutations_swap"),
-    ("targets", "value is None or bool(value != value)", "value is None", ""),
-    ("targets", "len(np.unique(values)) <= MOST_CLASSES", "len(np.unique(values)) >= MOST_CLASSES", ""),
-    ("residuals", 'scores if kind == "positive" else -scores', "scores", ""),
-    ("residuals", "n - 1 - above])", "above])", ""),
-    ("residuals", "iterations=erosion", "iterations=erosion + 1", ""),
-    ("residuals", "np.ones((3, 3, 3))", "None", ""),
-    ("anomaly", "2.0 * voxel_counts(found & lesions)", "voxel_counts(found & lesions)", ""),
-    ("anomaly", "average_precision_score(lesions, values)", "average_precision_score(lesions, -values)", ""),
-    ("anomaly", "(repaired - target) ** 2", "(repaired - diseased) ** 2", ""),
-    ("anomaly", "rankdata(values)[patients]", "rankdata(values)[~patients]", ""),
-    ("anomaly", "hits[ends] / (ends + 1)", "hits[ends] / (ends + 2)", ""),
-    ("normative", "np.sqrt(variance[active] + posterior_variance)", "np.sqrt(variance[active])", ""),
-    ("normative", "2 * stdtr(degrees, -np.abs(statistic))", "2 * stdtr(degrees, np.abs(statistic))", ""),
-    ("normative", "(healthy >= score[:, None])", "(healthy <= score[:, None])", ""),
-    ("normative", "row[chosen] * chosen.sum()", "row[chosen]", ""),
-    ("generation", "within_x + within_y - 2 * between", "within_x + within_y - between", "mmd"),
-    ("generation", "(1 + as_far) / (1 + n_permutations)", "as_far / n_permutations", "mmd"),
-    ("generation", "weights = np.array(MS_SSIM_WEIGHTS[:n_scales])", "weights = np.ones(n_scales)", "ssim"),
-    ("generation", "np.exp(0.5 * logvar) * rng", "0 * rng", "mixture"),
-    ("generation", "noise[rows] @ root.T", "noise[rows] @ root", "codes or sample or mixture"),
-    ("generation", "numbers - j * (j - 1) // 2", "numbers - j * (j - 1)", "pairs or ssim"),
+    ("evaluation/probes", "dealt[numbers]", "dealt[rng.permutation(numbers)]", "subject or fold"),
+    ("evaluation/probes", "null >= found.value - 1e-12", "null <= found.value", "ideal or useless"),
+    (
+        "evaluation/probes",
+        "first[rng.permutation(len(first))][numbers]",
+        "rng.permutation(len(numbers))",
+        "permutations_swap",
+    ),
+    ("evaluation/targets", "value is None or bool(value != value)", "value is None", ""),
+    ("evaluation/targets", "len(np.unique(values)) <= MOST_CLASSES", "len(np.unique(values)) >= MOST_CLASSES", ""),
+    ("evaluation/residuals", 'scores if kind == "positive" else -scores', "scores", ""),
+    ("evaluation/residuals", "n - 1 - above])", "above])", ""),
+    ("evaluation/residuals", "iterations=erosion", "iterations=erosion + 1", ""),
+    ("evaluation/residuals", "np.ones((3, 3, 3))", "None", ""),
+    ("evaluation/anomaly", "2.0 * voxel_counts(found & lesions)", "voxel_counts(found & lesions)", ""),
+    ("evaluation/anomaly", "average_precision_score(lesions, values)", "average_precision_score(lesions, -values)", ""),
+    ("evaluation/anomaly", "(repaired - target) ** 2", "(repaired - diseased) ** 2", ""),
+    ("evaluation/anomaly", "rankdata(values)[patients]", "rankdata(values)[~patients]", ""),
+    ("evaluation/anomaly", "hits[ends] / (ends + 1)", "hits[ends] / (ends + 2)", ""),
+    ("evaluation/normative", "np.sqrt(variance[active] + posterior_variance)", "np.sqrt(variance[active])", ""),
+    ("evaluation/normative", "2 * stdtr(degrees, -np.abs(statistic))", "2 * stdtr(degrees, np.abs(statistic))", ""),
+    ("evaluation/normative", "(healthy >= score[:, None])", "(healthy <= score[:, None])", ""),
+    ("evaluation/normative", "row[chosen] * chosen.sum()", "row[chosen]", ""),
+    ("evaluation/generation", "within_x + within_y - 2 * between", "within_x + within_y - between", "mmd"),
+    ("evaluation/generation", "(1 + as_far) / (1 + n_permutations)", "as_far / n_permutations", "mmd"),
+    ("evaluation/generation", "weights = np.array(MS_SSIM_WEIGHTS[:n_scales])", "weights = np.ones(n_scales)", "ssim"),
+    ("evaluation/generation", "np.exp(0.5 * logvar) * rng", "0 * rng", "mixture"),
+    ("evaluation/generation", "noise[rows] @ root.T", "noise[rows] @ root", "codes or sample or mixture"),
+    ("evaluation/generation", "numbers - j * (j - 1) // 2", "numbers - j * (j - 1)", "pairs or ssim"),
+    # trust: what keeps files whole, resumed runs equal, rows in order, and code out
+    ("files", "os.replace(temporary, target)", "os.link(temporary, target)", ""),
+    ("files", "temporary.unlink(missing_ok=True)\n            raise", "raise", ""),
+    ("files", "if free < n_bytes", "if free < 0", ""),
+    ("files", 'return "\'" + value', "return value", ""),
+    ("checkpoints", "os.replace(temporary, self.path)", "os.link(temporary, self.path)", ""),
+    ("checkpoints", "trainer.is_last_batch or ", "", ""),
+    ("checkpoints", "done % trainer.accumulate_grad_batches != 0", "False", ""),
+    ("checkpoints", "self._batches, self._global_batch = done,", "self._batches, self._global_batch = done + 1,", ""),
+    ("checkpoints", "position.epochs, position.batches * loader.batch_size", "position.epochs, 0", ""),
+    ("checkpoints", "position.batches and position.global_batch !=", "False and position.global_batch !=", ""),
+    ("preemption", "super().__init__(128 + number)", "super().__init__(0)", ""),
+    ("data/sampling", "own[self._left_out :], 0", "own[self._left_out :], self._left_out", ""),
+    ("data/sampling", "padded[self.rank :: self.num_replicas]", "padded[self.rank * self.num_samples :]", ""),
+    ("callbacks", 'self._sums, self._batches = dict(unfinished["sums"])', "self._sums, self._batches = {}", ""),
+    ("divergence", "bool(torch.isfinite(value).all())", "True", ""),
+    ("divergence", "if kl < COLLAPSED_KL", "if kl < 0", ""),
+    ("persistence", "weights_only=True)", "weights_only=False)", ""),
+    ("workflows/provenance", "file.seek(max(SAMPLE_BYTES, size - SAMPLE_BYTES))", "file.seek(size)", ""),
+    ("workflows/provenance", "plain[name] = False", "pass", ""),
+    ("report", "return html.escape(visible(text))", "return str(text)", ""),
 ]
 
 
 def survives(copy: Path, module: str, line: str, fault: str, tests: str) -> bool:
     """Put one fault in a copy, run the module's tests, take it out again; whether they all passed."""
-    path = copy / "monai_betavae" / "evaluation" / f"{module}.py"
+    path = copy / "monai_betavae" / f"{module}.py"
+    folder, name = Path(module).parent, Path(module).name
     text = path.read_text(encoding="utf-8")
     if text.count(line) != 1:
         raise SystemExit(f"{module}: the line {line!r} is there {text.count(line)} times, not once.")
@@ -122,7 +160,7 @@ def survives(copy: Path, module: str, line: str, fault: str, tests: str) -> bool
         "-q",
         "-p",
         "no:cacheprovider",
-        f"tests/evaluation/test_{module}.py",
+        str("tests" / folder / f"test_{name}.py"),
     ]
     done = subprocess.run([*command, "-k", tests] if tests else command, cwd=copy, capture_output=True, text=True)
     path.write_text(text, encoding="utf-8")
@@ -133,7 +171,7 @@ def survives(copy: Path, module: str, line: str, fault: str, tests: str) -> bool
 
 def main(modules: list[str]) -> None:
     """Try all faults, or those of some modules."""
-    chosen = [fault for fault in FAULTS if not modules or fault[0] in modules]
+    chosen = [fault for fault in FAULTS if not modules or {fault[0], *map(str, Path(fault[0]).parents)} & set(modules)]
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "project"
