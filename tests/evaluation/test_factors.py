@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from monai_betavae.evaluation.disentanglement import mig
+from monai_betavae.evaluation.factors import N_FOLDS, Factor, folds_of, quantile_bins
 
 N = 150
 
@@ -74,3 +75,31 @@ def test_arrays_mappings_and_tables_are_the_same_factors():
     assert mig(codes, table)["per_factor"] == dict(zip("abc", expected, strict=True))
     assert mig(codes, table.assign(id="s"), names=["c", "a"])["per_factor"] == {"c": expected[2], "a": expected[0]}
     assert mig(codes, factors)["per_factor"].keys() == {"factor_0", "factor_1", "factor_2"}
+
+
+def test_bins_by_hand_and_in_reverse():
+    # ranks 1 to 6 in three bins: positions 1/4, 3/4, 5/4, ... of a bin's width
+    assert quantile_bins(np.array([3.0, 1, 2, 6, 5, 4]), 3).tolist() == [1, 0, 0, 2, 2, 1]
+    # three equal values share rank 2, position 3/4 of two bins
+    assert quantile_bins(np.array([0.0, 0, 0, 7]), 2).tolist() == [0, 0, 0, 1]
+    # five values in two bins: the middle one's position is the edge, and goes to the side of the median: below
+    assert quantile_bins(np.arange(5.0), 2).tolist() == [0, 0, 0, 1, 1]
+    # six in four: ranks 2 and 5 lie on edges 1 and 3 of the first and last bin, and go towards the middle
+    assert quantile_bins(np.arange(6.0), 4).tolist() == [0, 1, 1, 2, 2, 3]
+    for values in (np.arange(6.0), np.array([0.0, 0, 1, 5, 5, 9])):
+        for n_bins in (2, 3, 4, 5):
+            assert quantile_bins(-values, n_bins).tolist() == (n_bins - 1 - quantile_bins(values, n_bins)).tolist()
+
+
+def test_folds_deal_out_subjects_and_each_level():
+    rng = np.random.default_rng(0)
+    folds = folds_of(Factor("age", np.arange(23.0), discrete=False), rng)
+    assert sorted(np.bincount(folds, minlength=N_FOLDS)) == [23 // N_FOLDS] * (N_FOLDS - 23 % N_FOLDS) + [
+        23 // N_FOLDS + 1
+    ] * (23 % N_FOLDS)
+    sex = np.array([0.0] * 10 + [1.0] * 13)
+    folds = folds_of(Factor("sex", sex, discrete=True), rng)
+    for level in (0.0, 1.0):
+        counts = np.bincount(folds[sex == level], minlength=N_FOLDS)
+        assert counts.max() - counts.min() <= 1
+        assert counts.min() >= 1
