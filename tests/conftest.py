@@ -1,5 +1,11 @@
 """What several test files share."""
 
+import os
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    # as many workers as cores: two threads each would wait for one another. Before torch is imported, which reads it
+    os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 import torch.distributed as dist
 
