@@ -6,6 +6,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import pytest
+import quiet_trainer
 import torch
 from sklearn.exceptions import NotFittedError
 from torch.utils.data import DataLoader
@@ -31,15 +32,7 @@ pytestmark = [
 SHAPES = ((9, 8), (8, 9, 7))
 N_ITEMS, LATENT_DIM = 7, 2
 CHANNELS = {"resnet": (4, 4, 4, 8), "densenet": (4, 8, 8)}
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-    "devices": 1,
-    "max_epochs": 2,
-}
+QUIET = {**quiet_trainer.QUIET, "max_epochs": 2}
 CASES = [
     *itertools.product(ENCODERS, LIKELIHOODS, SHAPES, ("mean",)),
     # what starts at principal components has a linear output, so no Bernoulli

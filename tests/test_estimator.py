@@ -9,6 +9,7 @@ import resource
 import lightning.pytorch as pl
 import numpy as np
 import pytest
+import quiet_trainer
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import list_data_collate
@@ -33,15 +34,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*Checkpoint directory .* exists and is not empty:UserWarning"),
 ]
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-    "devices": 1,
-    "max_epochs": 1,
-}
+QUIET = {**quiet_trainer.QUIET, "max_epochs": 1}
 SHAPE = (1, 4, 4, 4)
 LOSSES = {"loss", "rec_loss", "kl_loss"}
 

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import quiet_trainer
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -283,15 +284,7 @@ def test_arguments_of_the_loss_are_taken_or_refused(beta, dist):
 
 # ---- the estimator ---------------------------------------------------------------------------------------------------
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-    "devices": 1,
-    "max_epochs": 1,
-}
+QUIET = {**quiet_trainer.QUIET, "max_epochs": 1}
 SHAPE = (1, 4, 4)
 KINDS = ("built", "built bernoulli", "custom", "custom laplace", "custom bernoulli")
 

@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 import nibabel as nib
 import numpy as np
 import pytest
+import quiet_trainer
 import torch
 from hostile_files import broken_archives, damaged, hostile_files, payload_of, zipped
 from lightning.pytorch.callbacks import Callback
@@ -42,15 +43,7 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*"),
 ]
 
-QUIET = {
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-    "accelerator": "cpu",
-    "devices": 1,
-    "num_nodes": 1,
-}
+QUIET = {**quiet_trainer.QUIET, "num_nodes": 1}
 SHAPE = (8, 8, 8)
 N_EXECUTING, N_BROKEN = {"vae": 66, "checkpoint": 100, "weights": 66, "sample": 60}, 16
 
