@@ -142,12 +142,13 @@ def position_of(checkpoint: str | os.PathLike[str]) -> Position:
     try:
         epochs = int(content["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"])
         state = content.get("callbacks", {}).get(LastCheckpoint.__name__) or {}
-        batches, global_batch = int(state.get("batches", 0)), state.get("global_batch")
+        stored = state.get("global_batch")
+        batches, global_batch = int(state.get("batches", 0)), None if stored is None else int(stored)
         if not isinstance(content.get("state_dict"), Mapping):
             raise TypeError("no weights")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{os.fspath(checkpoint)} must be the checkpoint of a training run.") from error
-    return Position(epochs, batches, None if global_batch is None else int(global_batch))
+    return Position(epochs, batches, global_batch)
 
 
 def begin_at(loader: Any, position: Position, world_size: int = 1) -> None:

@@ -232,8 +232,21 @@ def test_another_batch_size_cannot_go_on_inside_an_epoch(tmp_path):
     begin_at(loader, Position(1, 0, 3))
 
 
+LOOPS = {"fit_loop": {"epoch_progress": {"current": {"processed": 1}}}}
+
+
 @pytest.mark.parametrize(
-    "content", [{}, [1, 2], {"state_dict": {}}, {"loops": None}, {"loops": {"fit_loop": 3}, "state_dict": {}}]
+    "content",
+    [
+        {},
+        [1, 2],
+        {"state_dict": {}},
+        {"loops": None},
+        {"loops": {"fit_loop": 3}, "state_dict": {}},
+        {"loops": LOOPS},
+        {"loops": LOOPS, "state_dict": {}, "callbacks": {"LastCheckpoint": {"global_batch": [3]}}},
+        {"loops": LOOPS, "state_dict": {}, "callbacks": {"LastCheckpoint": {"batches": float("inf")}}},
+    ],
 )
 def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     torch.save(content, tmp_path / "last.ckpt")
