@@ -12,6 +12,10 @@ MOST_VOXELS = 2**31
 """An image of more is a mistake: 8 GiB in float32, a side of 1290."""
 
 
+class ArgumentTypeError(TypeError, ValueError):
+    """An argument of a wrong type: a ``ValueError`` as all refusals are, and a ``TypeError`` as nidl raises."""
+
+
 def _is_integer(value: Any) -> bool:
     # numpy's integers count; True and False don't, though Python calls them integers
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)

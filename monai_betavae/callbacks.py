@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ._checks import check_integer, check_real, check_seed
 from .divergence import non_finite
 from .files import write_table
+from .optimization import rate_factor
 from .persistence import save_weights
 from .randomness import derived_seed
 
@@ -174,10 +175,9 @@ class StepSeeds(pl.Callback):
 
 
 class WarmupAndDecay(pl.Callback):
-    """Scale the learning rate: linearly up over the first steps, constant, linearly down to almost zero at the end.
+    """Scale the learning rate as :func:`~monai_betavae.optimization.warmup_and_decay` does, from outside the estimator.
 
-    The factor at step i of n is min(1, (i + 1) / warmup_steps) * clip((1 - i / n) / decay_fraction, 0.02, 1). The loss
-    at a constant rate keeps the noise of its last steps; going down at the end removes it.
+    For configs written for release 0.1.0; new ones give :class:`~monai_betavae.VAE` that function as ``lr_scheduler``.
 
     Args:
         warmup_steps: steps of the rise.
@@ -197,8 +197,7 @@ class WarmupAndDecay(pl.Callback):
             >>> [round(WarmupAndDecay(4, 0.5).factor(step, 100), 3) for step in (0, 3, 50, 75, 99)]
             [0.25, 1.0, 1.0, 0.5, 0.02]
         """
-        decay = (1 - step / n_steps) / self.decay_fraction
-        return min(1.0, (step + 1) / self.warmup_steps) * min(1.0, max(0.02, decay))
+        return rate_factor(step, n_steps, self.warmup_steps, self.decay_fraction)
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Remember the full rates; a checkpoint that is resumed holds scaled ones."""

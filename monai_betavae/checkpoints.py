@@ -45,6 +45,10 @@ class LastCheckpoint(Checkpoint):
     Not Lightning's ``ModelCheckpoint``: with ``save_top_k=0`` it writes ``last.ckpt`` at the end of the whole training
     only (2.6), and it doesn't flush to the disk before it renames.
 
+    Attributes:
+        settings: JSON text with the settings of the run, for whoever resumes it; set by whoever runs it, and read back
+            by :func:`settings_of`. ``None`` for none.
+
     Args:
         path: the file.
 
@@ -59,13 +63,14 @@ class LastCheckpoint(Checkpoint):
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
+        self.settings: str | None = None
         self._ending = EndingSignals()
         self._batches = 0
         self._global_batch: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches of an unfinished epoch were trained on, and how large they were."""
-        return {"batches": self._batches, "global_batch": self._global_batch}
+        """Return how many batches of an unfinished epoch were trained on, how large they were, and the settings."""
+        return {"batches": self._batches, "global_batch": self._global_batch, "settings": self.settings}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Make the folder: if it is gone later, that is an error."""
@@ -121,7 +126,8 @@ class LastCheckpoint(Checkpoint):
             if not self.path.parent.is_dir():  # Lightning would make it again, without the run's other files
                 raise FileNotFoundError(2, "its folder is gone", str(self.path.parent))
             try:
-                trainer.save_checkpoint(temporary)
+                # the default, but Lightning logs a line at every checkpoint if it isn't said
+                trainer.save_checkpoint(temporary, weights_only=False)
                 if trainer.is_global_zero:
                     with open(temporary, "rb") as written:
                         os.fsync(written.fileno())
@@ -149,6 +155,31 @@ def position_of(checkpoint: str | os.PathLike[str]) -> Position:
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise ValueError(f"{os.fspath(checkpoint)} must be the checkpoint of a training run.") from error
     return Position(epochs, batches, global_batch)
+
+
+def settings_of(checkpoint: str | os.PathLike[str]) -> str | None:
+    """Return the settings that a :class:`LastCheckpoint` stored; nothing in the file is executed.
+
+    Args:
+        checkpoint: the file.
+
+    Returns:
+        JSON text, or ``None`` if the checkpoint has none.
+
+    Raises:
+        ValueError: naming the file, if it isn't a checkpoint, or its settings aren't text.
+    """
+    content = load_weights_only(checkpoint)
+    callbacks = content.get("callbacks") if isinstance(content, Mapping) else None
+    if not isinstance(callbacks, Mapping):
+        raise ValueError(f"{os.fspath(checkpoint)} must be the checkpoint of a training run.")
+    state = callbacks.get(LastCheckpoint.__name__)
+    settings = state.get("settings") if isinstance(state, Mapping) else None
+    if settings is not None and not isinstance(settings, str):
+        raise ValueError(
+            f"{os.fspath(checkpoint)}: the settings of the run must be text, got {type(settings).__name__}."
+        )
+    return settings
 
 
 def begin_at(loader: Any, position: Position, world_size: int = 1) -> None:

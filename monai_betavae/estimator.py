@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import inspect
 import json
+import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -14,14 +15,19 @@ import lightning
 import lightning.pytorch as pl
 import torch
 from lightning.fabric.utilities import move_data_to_device
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.combined_loader import CombinedLoader
 from torch import Tensor, nn, optim
 from torch.distributions import Distribution, Normal
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from ._checks import check_choice, check_integer, check_real, check_seed
 from .batches import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
 from .description import MOST_WEIGHTS, description_of, is_plain
-from .losses import BetaVAELoss, likelihood
+from .losses import LIKELIHOODS, BetaVAELoss, likelihood, number_of
+from .modules import check_parts
+from .optimization import check_length, made_optimizer, made_scheduler, resume_course
 from .ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
 from .persistence import (
     described_networks,
@@ -63,8 +69,36 @@ TRAINER_DEFAULTS: dict[str, Any] = {
 CHECKPOINT_KEY = "monai_betavae_description"
 """Key of the JSON description in Lightning's checkpoints."""
 
+CHECKED = (
+    "encoder_out_dim",
+    "latent_dim",
+    "beta",
+    "stochastic_transform",
+    "lr",
+    "weight_decay",
+    "random_state",
+    "image_key",
+    "lr_interval",
+)
+"""Arguments whose checked values are attributes."""
+
+NOT_HPARAMS = ("encoder", "decoder", "loss", "optimizer", "lr_scheduler", "ignore", "save_hparams")
+"""Arguments that are never among the hyperparameters."""
+
 FUSED_DEVICES = ("cpu", "cuda", "mps")
 """Devices for which torch has a fused AdamW."""
+
+LOSSES = ("loss", "rec_loss", "kl_loss")
+"""What a loss must give."""
+
+INTERVALS = ("step", "epoch")
+"""How often a learning rate scheduler takes a step."""
+
+ADAMW_ARGUMENTS = ("lr", "weight_decay")
+"""Arguments of the default optimizer; one that is passed in has its own."""
+
+LOSS_DEFAULTS = {"beta": 1.0, "default_dist": "normal"}
+"""Arguments of the default loss; a loss that is passed in has its own."""
 
 AUTOCAST_TYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
 
@@ -102,6 +136,19 @@ class VAE(pl.LightningModule):
             passed in exist already; :func:`~monai_betavae.build_vae` seeds those too. ``None``: not seeded, except
             that :meth:`transform` always draws the same noise, so that two calls agree.
         image_key: key of the images in dictionary batches.
+        loss: the loss, in place of ``BetaVAELoss(beta, default_dist)``: another :class:`~monai_betavae.BetaVAELoss`,
+            one derived from it, or any callable from images, decoder distribution and posterior to a dictionary with
+            "loss", "rec_loss" and "kl_loss". If it has ``beta`` and ``default_dist``, those count; else the arguments
+            do. One of your own isn't stored: :meth:`load` and :meth:`load_from_checkpoint` need it again.
+        optimizer: a callable from the list of parameters to a torch optimizer, such as
+            ``functools.partial(torch.optim.SGD, lr=0.1)``, in place of AdamW with ``lr`` and ``weight_decay``.
+        lr_scheduler: a callable from the optimizer to a torch scheduler, such as
+            :func:`~monai_betavae.optimization.warmup_and_decay`, or to Lightning's dictionary of one. If it takes
+            ``total_steps`` or ``T_max`` and hasn't got it, it gets the length of the training. A ``ReduceLROnPlateau``
+            follows "val/loss".
+        lr_interval: what the scheduler counts, "step" or "epoch".
+        ignore: names of arguments that are left out of ``hparams``.
+        save_hparams: whether there are ``hparams``; files keep what they need either way.
         kwargs: arguments of ``lightning.pytorch.Trainer`` for :meth:`fit`.
 
     Attributes:
@@ -109,10 +156,11 @@ class VAE(pl.LightningModule):
         decoder: the decoder network.
         fc_mu: linear layer to the mean of the posterior.
         fc_logvar: linear layer to its log-variance.
-        criterion: the :class:`~monai_betavae.BetaVAELoss`.
+        criterion: the loss, a :class:`~monai_betavae.BetaVAELoss` or what was passed in.
+        beta: its weight of the KL divergence.
         fitted: whether the model was trained, or loaded from a trained one.
         trainer_params: arguments that :meth:`fit` gives to the Trainer.
-        hparams: the arguments above, without networks and objects.
+        hparams: the arguments above and those of the Trainer that the reference has, without networks and objects.
 
     Raises:
         ValueError: naming the argument, what came and what is accepted.
@@ -143,6 +191,12 @@ class VAE(pl.LightningModule):
         random_state: int | None = None,
         *,
         image_key: str = "image",
+        loss: Callable[..., Any] | None = None,
+        optimizer: Callable[..., Any] | None = None,
+        lr_scheduler: Callable[..., Any] | None = None,
+        lr_interval: str = "step",
+        ignore: Sequence[str] | None = None,
+        save_hparams: bool = True,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -150,9 +204,30 @@ class VAE(pl.LightningModule):
         _check_module("decoder", decoder)
         self.encoder_out_dim = check_integer("encoder_out_dim", encoder_out_dim, minimum=1)
         self.latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
-        self.criterion = BetaVAELoss(beta=beta, default_dist=default_dist)
-        self.beta = self.criterion.beta
+        beta = number_of(beta)
+        if loss is None:
+            self.criterion: Callable[..., Any] = BetaVAELoss(beta=beta, default_dist=default_dist)
+        else:
+            beta, default_dist = _settings_of_loss(loss, beta, default_dist)
+            self.criterion = loss
+        self.beta = beta = check_real("beta", number_of(getattr(self.criterion, "beta", beta)), minimum=0)
+        self._default_dist = default_dist
+        self._loss_given = loss is not None
+        for name, factory in (("optimizer", optimizer), ("lr_scheduler", lr_scheduler)):
+            if factory is not None and not callable(factory):
+                raise ValueError(
+                    f"`{name}` must be None or a callable that makes one, such as functools.partial(torch.optim.SGD, "
+                    f"lr=0.1), got a value of type {type(factory).__name__}."
+                )
+        self.optimizer = optimizer
+        self.lr_scheduler = lr_scheduler
+        self.lr_interval = check_choice("lr_interval", lr_interval, INTERVALS)
         self.stochastic_transform = bool(stochastic_transform)
+        # what a factory says of itself is what loggers are told
+        keywords = getattr(optimizer, "keywords", {})
+        told = {name: value for name, value in keywords.items() if isinstance(value, int | float)}
+        known = [name for name in ADAMW_ARGUMENTS if optimizer is None or name in told]
+        lr, weight_decay = told.get("lr", lr), told.get("weight_decay", weight_decay)
         self.lr = check_real("lr", lr, minimum=0, exclusive=True)
         self.weight_decay = check_real("weight_decay", weight_decay, minimum=0)
         self.random_state = check_seed("random_state", random_state)
@@ -160,23 +235,31 @@ class VAE(pl.LightningModule):
             raise ValueError(f"`image_key` must be a string, got {image_key!r}.")
         self.image_key = image_key
         _check_trainer_arguments(kwargs)
-        # objects (callbacks, loggers, networks) stay out: a checkpoint must load under weights_only
-        objects = [name for name, value in kwargs.items() if not is_plain(value)]
-        self.save_hyperparameters(ignore=["callbacks", "encoder", "decoder", *objects])
-        # the checked values: a numpy number, say, couldn't be written as JSON
-        checked = (
-            "encoder_out_dim",
-            "latent_dim",
-            "beta",
-            "stochastic_transform",
-            "lr",
-            "weight_decay",
-            "random_state",
-        )
-        self.hparams.update({name: getattr(self, name) for name in checked})
+        ignored = _check_ignored(ignore)
+        if not isinstance(save_hparams, bool):
+            raise ValueError(f"`save_hparams` must be True or False, got {save_hparams!r}.")
         self.trainer_params_ = {**TRAINER_DEFAULTS, **kwargs}
+        # objects (callbacks, loggers, networks) stay out: a checkpoint must load under weights_only
+        objects = ["callbacks", *(name for name, value in self.trainer_params_.items() if not is_plain(value))]
+        # the checked values: a numpy number, say, couldn't be written as JSON
+        self._arguments: dict[str, Any] = {
+            **{name: getattr(self, name) for name in CHECKED},
+            "default_dist": default_dist,
+            **{name: value for name, value in self.trainer_params_.items() if name not in objects},
+        }
+        if save_hparams:
+            kept_out = {*objects, *ignored, *NOT_HPARAMS, *(name for name in ADAMW_ARGUMENTS if name not in known)}
+            # first Lightning's way, which also finds the arguments of a class derived from this one
+            self.save_hyperparameters(ignore=list(kept_out))
+            self.save_hyperparameters({name: self._arguments[name] for name in self._arguments.keys() - kept_out})
+        else:
+            self._arguments["save_hparams"] = False
+        if ignored:
+            self._arguments["ignore"] = ignored
         self.fitted_ = False
-        self._transform_noise: Tensor | None = None
+        self._started = False
+        self._target_key = "label"
+        self._transform_rows: range | None = None
 
         self.encoder = encoder
         self.decoder = decoder
@@ -194,23 +277,37 @@ class VAE(pl.LightningModule):
         """Make an estimator that trains ``network`` in place: the modules are shared, not copied.
 
         Args:
-            network: module with ``encoder`` (that has ``out_dim``), ``decoder``, ``fc_mu`` and ``fc_logvar``, such as
-                :class:`~monai_betavae.networks.ReconstructionNetwork`.
+            network: module with ``encoder``, ``decoder``, and the linear layers ``fc_mu`` and ``fc_logvar``, such as
+                :class:`~monai_betavae.modules.ReconstructionNetwork`.
             kwargs: the other arguments of :class:`VAE`.
 
         Raises:
-            ValueError: if ``network`` lacks one of them.
+            ValueError: if ``network`` lacks one of them; if ``beta`` or ``default_dist`` are given beside ``loss``, or
+                ``lr`` or ``weight_decay`` beside ``optimizer``.
         """
-        missing = [name for name in ("encoder", "decoder", "fc_mu", "fc_logvar") if not hasattr(network, name)]
-        if missing:
-            raise ValueError(
-                f"`network` must have encoder, decoder, fc_mu and fc_logvar, got a {type(network).__name__} without "
-                f"{', '.join(missing)}."
-            )
-        fc_mu: Any = network.fc_mu
-        vae = cls(network.encoder, network.decoder, fc_mu.in_features, fc_mu.out_features, **kwargs)  # type: ignore[arg-type]  # nn.Module types its attributes as Tensor | Module
-        vae.fc_mu, vae.fc_logvar = fc_mu, network.fc_logvar  # type: ignore[assignment]  # likewise
+        check_parts("network", network)
+        if kwargs.get("loss") is not None:
+            for name in LOSS_DEFAULTS:
+                if name in kwargs:
+                    raise ValueError(
+                        f"`{name}` must not be given beside `loss`, whose setting it is: give it to the loss, got "
+                        f"{name}={kwargs[name]!r} and loss={_name_of(kwargs['loss'])}."
+                    )
+        for name in ADAMW_ARGUMENTS:
+            if name in kwargs and kwargs.get("optimizer") is not None:
+                raise ValueError(
+                    f"`{name}` must not be given beside `optimizer`, whose setting it is, got {name}={kwargs[name]!r}."
+                )
+        parts: Any = network
+        fc_mu: nn.Linear = parts.fc_mu
+        vae = cls(parts.encoder, parts.decoder, fc_mu.in_features, fc_mu.out_features, **kwargs)
+        vae.fc_mu, vae.fc_logvar = fc_mu, parts.fc_logvar
         return vae
+
+    @property
+    def default_dist(self) -> str:
+        """What a tensor from the decoder stands for: the loss's setting, or the argument if the loss has none."""
+        return str(getattr(self.criterion, "default_dist", self._default_dist))
 
     @property
     def fitted(self) -> bool:
@@ -234,8 +331,8 @@ class VAE(pl.LightningModule):
         """Train the model with a Lightning Trainer made of ``trainer_params``.
 
         Networks of the package's builders start from the training volumes first, in the way their ``warm_start`` says,
-        if they haven't yet; see :func:`~monai_betavae.warm_start.warm_start`, which you call yourself before a Trainer
-        of your own. Other networks start as they are.
+        if they haven't yet, here as in a Trainer of your own; see :func:`~monai_betavae.warm_start.warm_start`. Other
+        networks start as they are.
 
         Args:
             train_dataloader: loader of the training images.
@@ -254,6 +351,7 @@ class VAE(pl.LightningModule):
             check_not_empty("val_dataloader", val_dataloader)
         if ckpt_path is None:
             warm_start(self, train_dataloader, seed=self.random_state)
+            self._started = True
         elif os.path.isfile(ckpt_path):
             load_weights_only(ckpt_path)  # refuses by name what Lightning would stumble over
         with seeded(self.random_state):
@@ -309,19 +407,63 @@ class VAE(pl.LightningModule):
         self._log_losses("val", losses, share.n_own * share.n_processes, sync_dist=True)
         return losses
 
-    def configure_optimizers(self) -> list[optim.Optimizer]:
-        """Return an AdamW over all parameters, with ``lr`` and ``weight_decay``.
+    def configure_optimizers(self) -> Any:
+        """Return ``[optimizer]``, or with an ``lr_scheduler`` Lightning's dictionary of both.
 
-        It is torch's fused one, which updates all weights in one pass over memory (on 2 CPU cores five times faster
-        than the usual one), except where Lightning refuses that: gradient clipping at 16-mixed precision.
+        The default is an AdamW over all parameters, with ``lr`` and ``weight_decay``. It is torch's fused one, which
+        updates all weights in one pass over memory (on 2 CPU cores five times faster than the usual one), except where
+        Lightning refuses that: gradient clipping at 16-mixed precision.
+
+        Raises:
+            ValueError: naming ``optimizer`` or ``lr_scheduler``, if one stops or gives anything else, needs the length
+                of a training that has no end, or follows a validation that doesn't take place.
         """
+        optimizer = self._make_optimizer()
+        if self.lr_scheduler is None:
+            return [optimizer]
+        return {"optimizer": optimizer, "lr_scheduler": self._make_schedule(optimizer)}
+
+    def _make_optimizer(self) -> optim.Optimizer:
         parameters = list(self.parameters())
+        if self.optimizer is not None:
+            return made_optimizer(self.optimizer, parameters)
         trainer = self._trainer
         clipped = trainer is not None and bool(trainer.gradient_clip_val) and trainer.precision == "16-mixed"
         fused = not clipped and all(
             weights.is_floating_point() and weights.device.type in FUSED_DEVICES for weights in parameters
         )
-        return [optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused)]
+        return optim.AdamW(parameters, lr=self.lr, weight_decay=self.weight_decay, fused=fused)
+
+    def _make_schedule(self, optimizer: optim.Optimizer) -> dict[str, Any]:
+        """Return Lightning's description of the scheduler."""
+        assert self.lr_scheduler is not None
+        made = made_scheduler(self.lr_scheduler, optimizer, self._training_length)
+        if isinstance(made, dict):
+            return made
+        if not isinstance(made, ReduceLROnPlateau):
+            return {"scheduler": made, "interval": self.lr_interval}
+        trainer = self._trainer
+        if trainer is not None and not trainer.enable_validation:
+            raise ValueError(
+                "`lr_scheduler` ReduceLROnPlateau follows 'val/loss', so it needs a validation loader, got none."
+            )
+        every = 1 if trainer is None else trainer.check_val_every_n_epoch or 1
+        return {"scheduler": made, "interval": "epoch", "frequency": every, "monitor": "val/loss"}
+
+    def _training_length(self) -> int:
+        """Return the number of steps, or epochs, of the training."""
+        trainer = self._trainer
+        if trainer is None:
+            return check_length(math.inf)
+        n_steps = trainer.estimated_stepping_batches
+        if self.lr_interval == "step":
+            return check_length(n_steps)
+        if trainer.max_steps == -1:
+            return check_length(math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs)
+        if trainer.train_dataloader is None:  # Lightning hasn't needed it to know the number of steps
+            trainer.fit_loop.setup_data()
+        per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+        return check_length(max(1, math.ceil(n_steps / per_epoch)))
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Check images while they are still on the CPU, where it doesn't make a GPU wait."""
@@ -330,6 +472,21 @@ class VAE(pl.LightningModule):
         if self.device.type != "cpu":
             self._check_images(batch, "the batch")
         return batch
+
+    def setup(self, stage: str) -> None:
+        """Start networks that ask for it from the training volumes, before a Trainer makes the optimizers.
+
+        Not where a checkpoint is resumed, whose weights take their place.
+        """
+        trainer = self._trainer
+        if stage != "fit" or trainer is None or self._started or _resumes(trainer) is not False:
+            return
+        loader = _training_loader(trainer)
+        if loader is not None:
+            # processes that drew other numbers would get components of other voxels
+            seed = 0 if self.random_state is None and trainer.world_size > 1 else self.random_state
+            warm_start(self, loader, seed=seed)
+            self._started = True
 
     def on_fit_start(self) -> None:
         """Refuse to train networks that should have started from the training volumes and haven't."""
@@ -367,9 +524,28 @@ class VAE(pl.LightningModule):
         mu, logvar = self._posterior(images)
         if not self.stochastic_transform:
             return mu
-        if self._transform_noise is None:
+        if self._transform_rows is None:
             return posterior_distribution(mu, logvar).rsample()
-        return mu + torch.exp(0.5 * logvar) * self._transform_noise.to(mu)
+        # 0 where unseeded: two calls on the same volumes must agree
+        noise = row_noise(self._transform_rows, mu[0].numel(), self.random_state or 0, "transform")
+        return mu + torch.exp(0.5 * logvar) * noise.reshape(mu.shape).to(mu)
+
+    def transform_step_with_targets(
+        self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0
+    ) -> dict[str, Tensor]:
+        """Embed one batch and return its targets beside it; :meth:`transform_with_targets` calls this.
+
+        Args:
+            batch: ``(images, targets)``, or a dictionary with the targets under "label", or under the ``target_key``
+                that :meth:`transform_with_targets` was given.
+            batch_idx: number of the batch, for messages.
+            dataloader_idx: ignored.
+
+        Returns:
+            "features", as :meth:`transform_step` gives them, and "targets", on the CPU.
+        """
+        features = self.transform_step(batch, batch_idx, dataloader_idx)
+        return {"features": features, "targets": batch_targets(batch, self._target_key, len(features))}
 
     def predict_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> Tensor:
         """Embed one batch in ``Trainer.predict``; see :meth:`transform_step`."""
@@ -387,7 +563,8 @@ class VAE(pl.LightningModule):
             test_dataloader: loader of the images.
 
         Returns:
-            tensor of shape (n, latent_dim) on the CPU. With ``stochastic_transform`` row i is a draw from q(z|x_i)
+            tensor of shape (n, latent_dim) on the CPU, (n, ..., latent_dim) for an encoder that gives several rows of
+            features for an image. With ``stochastic_transform`` row i is a draw from q(z|x_i)
             whose noise depends on ``random_state`` and i alone.
 
         Raises:
@@ -425,7 +602,8 @@ class VAE(pl.LightningModule):
             x: images, shape (batch, channel, ...), or any batch that holds them.
 
         Returns:
-            ``Normal`` with parameters of shape (batch, latent_dim).
+            ``Normal`` with parameters of shape (batch, latent_dim), or (batch, ..., latent_dim) for an encoder that
+            gives several rows of features for an image.
         """
         with _evaluating(self):
             return posterior_distribution(*self._posterior(self._images(x, "`x`").to(self.device)))
@@ -434,13 +612,19 @@ class VAE(pl.LightningModule):
         """Return the mean of p(x|z) in eval mode: intensities, or probabilities for a Bernoulli.
 
         Args:
-            z: codes, shape (batch, latent_dim).
+            z: codes, shape (batch, latent_dim), or (batch, ..., latent_dim) for a decoder that takes such.
 
         Raises:
             ValueError: if ``z`` hasn't ``latent_dim`` columns of real numbers, or no row; or, on the CPU, if it isn't
                 finite and of at most 1e15 in magnitude.
         """
-        if not isinstance(z, Tensor) or z.ndim != 2 or z.shape[1] != self.latent_dim or len(z) == 0 or z.is_complex():
+        if (
+            not isinstance(z, Tensor)
+            or z.ndim < 2
+            or z.shape[-1] != self.latent_dim
+            or z.numel() == 0
+            or z.is_complex()
+        ):
             came = f"shape {tuple(z.shape)}, {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
             raise ValueError(f"`z` must be a tensor of shape (batch, latent_dim={self.latent_dim}), got {came}.")
         z = plain_tensor(z).to(self.device, self.fc_mu.weight.dtype)
@@ -463,7 +647,8 @@ class VAE(pl.LightningModule):
     def sample(self, n_samples: int) -> Tensor:
         """Generate images: the mean of p(x|z) for codes drawn from the prior N(0, I).
 
-        Without gradient, in eval mode (the mode is restored), on the model's device. With a ``random_state`` every
+        One code of ``latent_dim`` numbers for an image. Without gradient, in eval mode (the mode is restored), on the
+        model's device. With a ``random_state`` every
         call gives the same codes, on every device.
 
         Args:
@@ -503,6 +688,7 @@ class VAE(pl.LightningModule):
         path: str | os.PathLike[str],
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
+        loss: Callable[..., Any] | None = None,
     ) -> VAE:
         """Read a model written by :meth:`save`; nothing in the file is unpickled or executed.
 
@@ -510,13 +696,14 @@ class VAE(pl.LightningModule):
             path: the file.
             encoder: the encoder, for a model whose encoder no builder of the package made; its weights are replaced.
             decoder: likewise the decoder.
+            loss: the loss, for a model that was trained with one of your own; its settings replace stored ones.
 
         Returns:
             the estimator, on the CPU.
 
         Raises:
-            ValueError: naming the file, if it isn't such a file, holds code, lacks a network that is to be passed
-                in, or doesn't fit the networks passed in.
+            ValueError: naming the file, if it isn't such a file, holds code, lacks a network or loss that is to be
+                passed in, or doesn't fit the networks passed in.
         """
         content = load_weights_only(path)
         if not isinstance(content, dict) or content.get("format") != FILE_FORMAT:
@@ -525,9 +712,11 @@ class VAE(pl.LightningModule):
         networks: dict[str, Any] = described_networks(
             description, {"encoder": encoder, "decoder": decoder}, os.fspath(path), content.get("state_dict", {})
         )
+        _check_loss_given(description, loss, os.fspath(path))
         with naming(os.fspath(path)):
             _check_layer_sizes(description["hparams"], content["state_dict"])
-            vae = cls(**networks, **_without_folder(description["hparams"]))
+            arguments = {**_without_folder(description["hparams"]), **_with_loss(loss)}
+            vae = cls(**networks, **arguments)
         try:
             vae.load_state_dict(content["state_dict"])
         except Exception as error:  # what a file may hold in place of weights is more than torch expects
@@ -553,13 +742,15 @@ class VAE(pl.LightningModule):
             hparams_file: as in Lightning.
             strict: whether the state dict must fit exactly; Lightning's default.
             weights_only: nothing in the file is executed unless this is set to false.
-            kwargs: arguments of :class:`VAE` that replace stored ones; ``encoder`` and ``decoder`` for custom networks.
+            kwargs: arguments of :class:`VAE` that replace stored ones; ``encoder`` and ``decoder`` for custom networks,
+                ``loss`` for a custom loss.
 
         Raises:
-            ValueError: naming the file, if it holds code or lacks a network that is to be passed in.
+            ValueError: naming the file, if it holds code or lacks a network or loss that is to be passed in.
         """
         loader = super().load_from_checkpoint
         vae: VAE
+        kwargs = {**_with_loss(kwargs.get("loss")), **kwargs}
         if weights_only is False:
             vae = loader(checkpoint_path, map_location, hparams_file, strict, weights_only=False, **kwargs)
             return vae
@@ -569,12 +760,20 @@ class VAE(pl.LightningModule):
             checkpoint_path.seek(0)
         if not isinstance(content, dict):
             raise ValueError(f"{source} must be a Lightning checkpoint of a VAE, got a {type(content).__name__}.")
-        if not ("encoder" in kwargs and "decoder" in kwargs):
+        custom = "encoder" in kwargs and "decoder" in kwargs
+        stored: dict[str, Any] = {}
+        if CHECKPOINT_KEY in content or not custom:
             description = parse_description(content.get(CHECKPOINT_KEY), source)
+            _check_loss_given(description, kwargs.get("loss"), source)
+            stored = _without_folder(description["hparams"])
+        if not custom:
             given = {name: kwargs.get(name) for name in ("encoder", "decoder")}
             kwargs.update(described_networks(description, given, source, content.get("state_dict", {})))
         with naming(source):
-            kwargs = {**_loaded_overrides(content), **kwargs}
+            # the description has what was left out of the hyperparameters
+            left_out = stored.keys() - _hyperparameters(content).keys()
+            public = {name: stored[name] for name in left_out if not name.startswith("_")}
+            kwargs = {**public, **_loaded_overrides(content), **kwargs}
             vae = loader(checkpoint_path, map_location, hparams_file, strict, weights_only=True, **kwargs)
         return vae
 
@@ -583,12 +782,38 @@ class VAE(pl.LightningModule):
         checkpoint[CHECKPOINT_KEY] = json.dumps(self._description())
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Note that the weights are those of a trained model; refuse paths of files that Lightning would remove."""
-        if self._trainer is not None:
+        """Note that the weights are those of a trained model, and put the learning rate where the run was.
+
+        Raises:
+            ValueError: for paths of files that Lightning would remove; if the run had a loss of one's own and this
+                model hasn't; naming ``lr_scheduler``, if its course isn't the one that is resumed.
+        """
+        trainer = self._trainer
+        if trainer is not None:
             refuse_stray_paths(
-                checkpoint, [getattr(callback, "dirpath", None) for callback in self._trainer.checkpoint_callbacks]
+                checkpoint, [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
             )
+        if CHECKPOINT_KEY in checkpoint:
+            description = parse_description(checkpoint[CHECKPOINT_KEY], "the checkpoint")
+            _check_loss_given(description, self.criterion if self._loss_given else None, "the checkpoint")
+        if trainer is not None and trainer.state.fn == TrainerFn.FITTING and self.lr_scheduler is not None:
+            self._resume_schedule(checkpoint)
         self.fitted_ = True
+
+    def _resume_schedule(self, checkpoint: dict[str, Any]) -> None:
+        optimizer = self._make_optimizer()
+        schedule = self._make_schedule(optimizer)
+        by_epoch = schedule.get("interval", "epoch") == "epoch"
+        done = (
+            checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+            if by_epoch
+            else checkpoint["global_step"]
+        )
+        done = check_integer("steps of the checkpoint", done, minimum=0) // schedule.get("frequency", 1)
+        if not checkpoint.get("lr_schedulers") and isinstance(checkpoint.get("callbacks"), dict):
+            # it did in release 0.1.0 what the scheduler does now; Lightning would warn that it is gone
+            checkpoint["callbacks"].pop("WarmupAndDecay", None)
+        resume_course(checkpoint, optimizer, schedule["scheduler"], done)
 
     # ---- internals ----------------------------------------------------------------------------------------------
 
@@ -604,14 +829,14 @@ class VAE(pl.LightningModule):
             image_tensor(batch, self.image_key),
             where,
             item_names(batch),
-            probabilities=self.criterion.default_dist == "bernoulli",
+            probabilities=self.default_dist == "bernoulli",
             largest=LARGEST_VALUE,
         )
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:
         with _given_to("encoder", "images", images):
             features = self.encoder(images.to(self.fc_mu.weight.dtype))
-        if not isinstance(features, Tensor) or features.ndim != 2 or features.shape[1] != self.encoder_out_dim:
+        if not isinstance(features, Tensor) or features.ndim < 2 or features.shape[-1] != self.encoder_out_dim:
             gave = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else f"a {type(features).__name__}"
             raise ValueError(
                 f"`encoder_out_dim` must be the number of features the encoder gives, got {self.encoder_out_dim}; "
@@ -622,17 +847,17 @@ class VAE(pl.LightningModule):
     def _decoded(self, z: Tensor) -> Distribution:
         with _given_to("decoder", "codes", z):
             output = self.decoder(z)
-        return likelihood(output, self.criterion.default_dist)
+        return likelihood(output, self.default_dist)
 
     def _decoded_mean(self, z: Tensor) -> Tensor:
         with _evaluating(self):
             mean: Tensor = self._decoded(z).mean
         return mean
 
-    def _run_step(self, images: Tensor, share: BatchShare) -> tuple[Distribution, Normal]:
+    def _run_step(self, images: Tensor, share: BatchShare | None = None) -> tuple[Distribution, Normal]:
         """Return the decoder's distribution for one code drawn per image, and the posterior."""
         q = posterior_distribution(*self._posterior(images))
-        z = q.rsample() if share.n_processes == 1 else q.mean + q.scale * shared_noise(q.mean, share)
+        z = q.rsample() if share is None or share.n_processes == 1 else q.mean + q.scale * shared_noise(q.mean, share)
         p = self._decoded(z)
         if p.batch_shape != images.shape:
             raise ValueError(
@@ -646,7 +871,11 @@ class VAE(pl.LightningModule):
 
     def _losses(self, images: Tensor, share: BatchShare) -> dict[str, Tensor]:
         p, q = self._run_step(images, share)
-        return self.criterion(images, p, q)
+        losses = self.criterion(images, p, q)
+        if type(self.criterion) is not BetaVAELoss:
+            _check_losses(losses)
+        checked: dict[str, Tensor] = losses
+        return checked
 
     def _log_losses(self, stage: str, losses: Mapping[str, Tensor], weight: int, **options: Any) -> None:
         trainer = self._trainer
@@ -671,18 +900,19 @@ class VAE(pl.LightningModule):
                     n_images = len(image_tensor(batch, self.image_key))
                     if device.type != "cpu":  # where transform_step checks, it would make a GPU wait
                         self._check_images(batch, f"batch {batch_idx}")
-                    if self.stochastic_transform:
-                        # 0 where unseeded: two calls on the same volumes must agree
-                        self._transform_noise = row_noise(
-                            range(row, row + n_images), self.latent_dim, self.random_state or 0, "transform"
-                        )
-                    embedded = self.transform_step(move_data_to_device(batch, device), batch_idx)
+                    self._transform_rows = range(row, row + n_images)
+                    moved = move_data_to_device(batch, device)
+                    if target_key is None:
+                        embedded = self.transform_step(moved, batch_idx)
+                    else:
+                        self._target_key = target_key
+                        found = self.transform_step_with_targets(moved, batch_idx)
+                        embedded = found["features"]
+                        targets.append(found["targets"].cpu())
                     features.append(embedded.float().cpu())
-                    if target_key is not None:
-                        targets.append(batch_targets(batch, target_key, n_images))
                     row += n_images
             finally:
-                self._transform_noise = None
+                self._transform_rows, self._target_key = None, "label"
         return rows.gather(features), rows.gather(targets) if target_key is not None else None
 
     @contextlib.contextmanager
@@ -699,19 +929,114 @@ class VAE(pl.LightningModule):
             self.to(home)
 
     def _description(self) -> dict[str, Any]:
-        return {
+        description = {
             "class": type(self).__name__,
-            "hparams": dict(self.hparams),
+            "hparams": {**self._arguments, **self.hparams},
             "encoder": description_of(self.encoder),
             "decoder": description_of(self.decoder),
             "fitted": self.fitted,
             "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
         }
+        if type(self.criterion) is not BetaVAELoss:
+            description["loss"] = _name_of(self.criterion)
+        return description
 
 
 def _check_module(name: str, value: Any) -> None:
     if not isinstance(value, nn.Module):
         raise ValueError(f"`{name}` must be a torch.nn.Module, got {type(value).__name__}.")
+
+
+def _settings_of_loss(loss: Any, beta: Any, default_dist: Any) -> tuple[Any, str]:
+    """Return the settings of a loss that was passed in, the arguments where it has none.
+
+    Raises:
+        ValueError: if it isn't a loss, or an argument says something else than the loss.
+    """
+    if not callable(loss):
+        raise ValueError(
+            "`loss` must be None, a BetaVAELoss or another callable (x, p, q) -> dict, got a value of type "
+            f"{type(loss).__name__}."
+        )
+    given = {"beta": beta, "default_dist": default_dist}
+    for name, value in given.items():
+        own = number_of(getattr(loss, name, value))
+        if value != LOSS_DEFAULTS[name] and value != own:
+            raise ValueError(
+                f"`{name}` must not be given beside `loss`, whose setting it is: got {value!r}, the loss has {own!r}."
+            )
+        given[name] = own
+    check_real("beta" if not hasattr(loss, "beta") else "loss.beta", given["beta"], minimum=0)
+    name = "loss.default_dist" if hasattr(loss, "default_dist") else "default_dist"
+    return given["beta"], check_choice(name, given["default_dist"], LIKELIHOODS)
+
+
+def _check_losses(losses: Any) -> None:
+    """Refuse what a loss of one's own gives, if training can't go on with it."""
+    found = losses if isinstance(losses, Mapping) else {}
+    wrong = [name for name in LOSSES if not isinstance(found.get(name), Tensor) or found[name].numel() != 1]
+    if wrong:
+        came = f"keys {', '.join(map(repr, losses))}" if isinstance(losses, Mapping) else f"a {type(losses).__name__}"
+        raise ValueError(
+            f"`loss` must give a dictionary with tensors of one number under {', '.join(map(repr, LOSSES))}, got "
+            f"{came}, where {', '.join(map(repr, wrong))} isn't one."
+        )
+
+
+def _check_ignored(ignore: Any) -> list[str]:
+    names = [ignore] if isinstance(ignore, str) else list(ignore or []) if isinstance(ignore, Iterable | None) else None
+    if names is None or not all(isinstance(name, str) for name in names):
+        raise ValueError(f"`ignore` must be None or a list of names of arguments, got {ignore!r}.")
+    return names
+
+
+def _name_of(loss: Any) -> str:
+    """Return where a loss of one's own is defined."""
+    named = loss if hasattr(loss, "__qualname__") else type(loss)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _check_loss_given(description: Mapping[str, Any], loss: Any, source: str) -> None:
+    """Refuse to go on without the loss that a file's model was trained with."""
+    stored = description.get("loss")
+    if stored is not None and loss is None:
+        raise ValueError(f"`loss` must be passed in: {source} was written with one of its own, {stored!r:.200}.")
+
+
+def _with_loss(loss: Any) -> dict[str, Any]:
+    """Return the arguments that a loss passed in stands for: its settings in place of stored ones."""
+    if loss is None:
+        return {}
+    return {"loss": loss, **{name: getattr(loss, name) for name in LOSS_DEFAULTS if hasattr(loss, name)}}
+
+
+def _resumes(trainer: pl.Trainer) -> bool | None:
+    """Return whether a running ``Trainer.fit`` resumes from a checkpoint, ``None`` if that can't be told.
+
+    Lightning (2.6) says so only after ``setup``, when it is too late to change sizes: so it is read off the argument of
+    its own method that is running.
+    """
+    frame = inspect.currentframe()
+    while frame is not None:
+        if frame.f_code.co_name == "_run" and frame.f_locals.get("self") is trainer and "ckpt_path" in frame.f_locals:
+            return frame.f_locals["ckpt_path"] is not None
+        frame = frame.f_back
+    return None
+
+
+def _training_loader(trainer: pl.Trainer) -> Iterable[Any] | None:
+    """Return the training loader that a Trainer was given, ``None`` if it can't be had before it trains.
+
+    Nor if reading it would take its batches away, or if it is several.
+    """
+    source = getattr(trainer.fit_loop, "_data_source", None)  # not public in Lightning 2.6
+    if source is None or not hasattr(source, "dataloader"):
+        return None
+    loader = source.dataloader()
+    several = isinstance(loader, Mapping | list | tuple | CombinedLoader)
+    if several or not isinstance(loader, Iterable) or isinstance(loader, Iterator):
+        return None
+    return loader
 
 
 def _check_trainer_arguments(kwargs: Mapping[str, Any]) -> None:
@@ -754,10 +1079,15 @@ def _without_folder(hparams: Mapping[str, Any]) -> dict[str, Any]:
     return {name: None if name == "default_root_dir" else value for name, value in hparams.items()}
 
 
+def _hyperparameters(checkpoint: Mapping[str, Any]) -> dict[Any, Any]:
+    """Return the arguments that Lightning finds in a checkpoint, under any of the names that it had for them."""
+    stored = [checkpoint.get(key, {}) for key in ("hyper_parameters", "hparams", "module_arguments")]
+    return {name: arguments[name] for arguments in stored for name in arguments}
+
+
 def _loaded_overrides(checkpoint: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments of a checkpoint that are to be replaced, and refuse names of code to be called."""
-    stored = [checkpoint.get(key, {}) for key in ("hyper_parameters", "hparams", "module_arguments")]
-    names = [name for arguments in stored for name in arguments]
+    names = list(_hyperparameters(checkpoint))
     # Lightning imports and calls what "_instantiator" says; from 2.6.2 on, only its own
     private = [name for name in names if not isinstance(name, str) or name.startswith("_")]
     if private:

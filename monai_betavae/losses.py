@@ -12,12 +12,14 @@ A loss written as mean squared error + w KL corresponds to ``beta = w N`` here.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
-from ._checks import check_choice, check_real
+from ._checks import ArgumentTypeError, check_choice, check_real
 from .batches import check_images, plain_tensor
 
 LIKELIHOODS = ("normal", "laplace", "bernoulli")
@@ -32,6 +34,11 @@ def at_least_float32(value: Tensor) -> Tensor:
     return value if value.dtype in (torch.float32, torch.float64) else value.float()
 
 
+def number_of(value: Any) -> Any:
+    """Return the Python number of a tensor without axes, and anything else as it is."""
+    return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
+
+
 def likelihood(p: Tensor | Distribution, default_dist: str = "normal") -> Distribution:
     """Return the decoder's output as a distribution over images.
 
@@ -41,12 +48,13 @@ def likelihood(p: Tensor | Distribution, default_dist: str = "normal") -> Distri
         default_dist: what a tensor stands for: "normal", "laplace" or "bernoulli".
 
     Raises:
-        ValueError: if ``p`` is anything else, or ``default_dist`` is unknown.
+        ArgumentTypeError: (a ``ValueError`` and a ``TypeError``) if ``p`` is anything else.
+        ValueError: if ``default_dist`` is unknown.
     """
     if isinstance(p, Normal | Laplace | Bernoulli):
         return p
     if not isinstance(p, Tensor):
-        raise ValueError(
+        raise ArgumentTypeError(
             "The decoder's output must be a tensor or a torch.distributions Normal, Laplace or Bernoulli, "
             f"got {type(p).__name__}."
         )
@@ -76,7 +84,8 @@ def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
         scalar tensor, in nats up to the constants above.
 
     Raises:
-        ValueError: for another distribution, shapes that differ, data without an image, complex numbers, or
+        ArgumentTypeError: (a ``ValueError`` and a ``TypeError``) for another distribution, or data that is no tensor.
+        ValueError: for shapes that differ, data without an image, complex numbers, or
             (checked on the CPU only, as it would make a GPU wait) data or probabilities outside [0, 1] for a
             ``Bernoulli``.
 
@@ -86,10 +95,13 @@ def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
         2.5
     """
     if not isinstance(p, Normal | Laplace | Bernoulli):
-        raise ValueError(f"`p` must be a torch.distributions Normal, Laplace or Bernoulli, got {type(p).__name__}.")
-    if not isinstance(data, Tensor) or data.ndim == 0 or data.numel() == 0:
-        came = f"shape {tuple(data.shape)}" if isinstance(data, Tensor) else type(data).__name__
-        raise ValueError(f"`data` must be a tensor of at least one image, got {came}.")
+        raise ArgumentTypeError(
+            f"`p` must be a torch.distributions Normal, Laplace or Bernoulli, got {type(p).__name__}."
+        )
+    if not isinstance(data, Tensor):
+        raise ArgumentTypeError(f"`data` must be a tensor of at least one image, got {type(data).__name__}.")
+    if data.ndim == 0 or data.numel() == 0:
+        raise ValueError(f"`data` must be a tensor of at least one image, got shape {tuple(data.shape)}.")
     if p.batch_shape != data.shape:
         raise ValueError(f"`p` must have the shape of the images, {tuple(data.shape)}, got {tuple(p.batch_shape)}.")
     x = at_least_float32(data)
@@ -138,15 +150,19 @@ def kl_per_dimension(q: Normal) -> Tensor:
     .. math:: D_k = \frac1B \sum_b \tfrac12 (\mu_{bk}^2 + \sigma_{bk}^2 - 1 - \log \sigma_{bk}^2)
 
     Args:
-        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim); or (batch, ..., latent_dim), of an
+            encoder that gives several rows of features for an image.
 
     Returns:
-        tensor of shape (latent_dim,), nats, each >= 0 but for rounding.
+        tensor of shape (latent_dim,), or (..., latent_dim), nats, each >= 0 but for rounding.
 
     Raises:
+        ArgumentTypeError: (a ``ValueError`` and a ``TypeError``) if ``q`` isn't a ``Normal``.
         ValueError: for parameters of another shape, or without a row.
     """
-    if len(q.batch_shape) != 2 or q.batch_shape[0] == 0:
+    if not isinstance(q, Normal):
+        raise ArgumentTypeError(f"`q` must be a torch.distributions Normal, got {type(q).__name__}.")
+    if len(q.batch_shape) < 2 or 0 in q.batch_shape:
         raise ValueError(f"`q` must have parameters of shape (batch, latent_dim), got {tuple(q.batch_shape)}.")
     with torch.autocast(device_type=q.loc.device.type, enabled=False):
         loc, scale = at_least_float32(q.loc), at_least_float32(q.scale)
@@ -159,20 +175,18 @@ def kl_normal_loss(q: Normal) -> Tensor:
     """Compute the KL divergence of the posterior from the standard normal prior, summed over latent dimensions.
 
     Args:
-        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim) or (batch, ..., latent_dim).
 
     Returns:
-        scalar tensor, nats per image, averaged over the batch.
+        scalar tensor, nats per image: averaged over the batch, summed over everything else.
 
     Raises:
-        ValueError: if ``q`` isn't a ``Normal``, or as in :func:`kl_per_dimension`.
+        ValueError: as in :func:`kl_per_dimension`.
 
     Example:
         >>> float(kl_normal_loss(Normal(torch.tensor([[2.0, 0.0]]), 1.0)))
         2.0
     """
-    if not isinstance(q, Normal):
-        raise ValueError(f"`q` must be a torch.distributions Normal, got {type(q).__name__}.")
     return kl_per_dimension(q).sum()
 
 
@@ -191,7 +205,8 @@ class BetaVAELoss:
     is the term they enter.
 
     Args:
-        beta: weight of the KL divergence, >= 0 and finite in float32. 1 gives the VAE; more asks for a posterior
+        beta: weight of the KL divergence, >= 0 and finite in float32; a tensor of one number counts as that number. 1
+            gives the VAE; more asks for a posterior
             closer to the prior at the price of reconstruction.
         default_dist: what a tensor from the decoder stands for: the mean of a "normal" (squared error) or
             "laplace" (absolute error), or the probability of a "bernoulli" (cross entropy).
@@ -212,7 +227,8 @@ class BetaVAELoss:
     """
 
     def __init__(self, beta: float = 4.0, default_dist: str = "normal") -> None:
-        self.beta = check_real("beta", beta, minimum=0)
+        # a Python number from here on: it is written to files, and must not keep a graph or wait for a GPU
+        self.beta = check_real("beta", number_of(beta), minimum=0)
         if self.beta > torch.finfo(torch.float32).max:
             raise ValueError(f"`beta` must be finite in float32, got {beta!r}.")
         self.default_dist = check_choice("default_dist", default_dist, LIKELIHOODS)
@@ -223,7 +239,7 @@ class BetaVAELoss:
         Args:
             x: images, shape (batch, channel, ...).
             p: decoder output of the same shape, a tensor or a ``Normal``, ``Laplace`` or ``Bernoulli``.
-            q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+            q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim) or (batch, ..., latent_dim).
 
         Returns:
             scalar tensors under "rec_loss", "kl_loss" and "loss".
@@ -232,7 +248,7 @@ class BetaVAELoss:
             ValueError: as in :func:`reconstruction_loss` and :func:`kl_per_dimension`, or if ``q`` hasn't a row for
                 each image.
         """
-        rec_loss = self.reconstruction_loss(likelihood(p, self.default_dist), x)
+        rec_loss = self.reconstruction_loss(self._parse_distribution(p), x)
         kl_loss = self.kl_normal_loss(q)
         if q.batch_shape[0] != len(x):
             raise ValueError(f"`q` must have a row for each of the {len(x)} images, got {q.batch_shape[0]}.")
@@ -247,6 +263,10 @@ class BetaVAELoss:
     def kl_normal_loss(self, q: Normal) -> Tensor:
         """Compute the KL divergence per image; see :func:`kl_normal_loss`."""
         return kl_normal_loss(q)
+
+    def _parse_distribution(self, p: Tensor | Distribution) -> Distribution:
+        """Return the decoder's output as a distribution; nidl's name, for losses derived from its own."""
+        return likelihood(p, self.default_dist)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(beta={self.beta:g}, default_dist={self.default_dist!r})"

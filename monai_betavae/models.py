@@ -22,6 +22,8 @@ def build_vae(
 ) -> VAE:
     """Build encoder, decoder and estimator for images of one spatial shape.
 
+    The default is the package's one default model: "conv", group normalisation, a deformable template as decoder.
+
     Args:
         spatial_shape: two or three sides of the images, any size.
         latent_dim: number of latent dimensions.
@@ -31,7 +33,7 @@ def build_vae(
         vae_kwargs: further arguments of :func:`~monai_betavae.networks.build_network` (``in_channels``,
             ``channels``, ``n_blocks``, ``kernel_size``, ``norm``, ``act``, ``dropout``, ``warm_start``) and of
             :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``, ``max_epochs``, ...). With
-            ``default_dist="bernoulli"`` the decoder ends in a sigmoid.
+            ``default_dist="bernoulli"``, or a ``loss`` of that, the decoder ends in a sigmoid.
 
     Returns:
         the estimator, untrained.
@@ -46,7 +48,8 @@ def build_vae(
         torch.Size([1, 1, 16, 20, 16])
     """
     shaping = {name: vae_kwargs.pop(name) for name in NETWORK_ARGUMENTS if name in vae_kwargs}
-    output = "sigmoid" if vae_kwargs.get("default_dist") == "bernoulli" else "linear"
+    default_dist = getattr(vae_kwargs.get("loss"), "default_dist", vae_kwargs.get("default_dist"))
+    output = "sigmoid" if isinstance(default_dist, str) and default_dist == "bernoulli" else "linear"
     network = build_network(
         spatial_shape, latent_dim, architecture=architecture, output=output, random_state=random_state, **shaping
     )

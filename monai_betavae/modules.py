@@ -93,6 +93,8 @@ class Decoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Map codes of shape (batch, latent_dim) to images of shape (batch, channel, ...)."""
+        if z.ndim != 2:
+            raise ValueError(f"`z` must have shape (batch, latent_dim), got {list(z.shape)}.")
         image = self.output_mean
         if self.template is not None:
             image = self.template(z, image)
@@ -168,6 +170,24 @@ class ReconstructionNetwork(nn.Module):
         self.fc_mu = nn.Linear(out_dim, latent_dim)
         self.fc_logvar = nn.Linear(out_dim, latent_dim)
 
+    @classmethod
+    def from_layers(
+        cls, encoder: nn.Module, decoder: nn.Module, fc_mu: nn.Linear, fc_logvar: nn.Linear
+    ) -> ReconstructionNetwork:
+        """Make one of layers that exist: they are shared, and no random number is drawn.
+
+        Args:
+            encoder: network from images to ``fc_mu.in_features`` features; it needs no ``out_dim``.
+            decoder: network from codes to images.
+            fc_mu: linear layer to the mean of the posterior.
+            fc_logvar: linear layer to its log-variance.
+        """
+        network = cls.__new__(cls)
+        nn.Module.__init__(network)
+        network.encoder, network.decoder = encoder, decoder
+        network.fc_mu, network.fc_logvar = fc_mu, fc_logvar
+        return network
+
     def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of the posterior, each of shape (batch, latent_dim)."""
         features: Tensor = self.encoder(image)
@@ -184,3 +204,56 @@ class ReconstructionNetwork(nn.Module):
     def forward(self, image: Tensor) -> Tensor:
         """Return the reconstruction from the posterior mean, of the image's shape."""
         return self.decode(self.encode(image)[0])
+
+
+PARTS = ("encoder", "decoder", "fc_mu", "fc_logvar")
+"""What an autoencoder must have as its attributes, to be trained and to reconstruct."""
+
+
+def check_parts(name: str, network: Any) -> None:
+    """Raise ``ValueError`` if a network lacks one of the four parts, or one isn't what it must be."""
+    missing = [part for part in PARTS if not isinstance(getattr(network, part, None), nn.Module)]
+    if missing:
+        raise ValueError(
+            f"`{name}` must have encoder, decoder, fc_mu and fc_logvar, got a {type(network).__name__} without "
+            f"{', '.join(missing)}."
+        )
+    mu, logvar = network.fc_mu, network.fc_logvar
+    for part, layer in (("fc_mu", mu), ("fc_logvar", logvar)):
+        if not isinstance(layer, nn.Linear):
+            raise ValueError(f"`{name}.{part}` must be a torch.nn.Linear, got a {type(layer).__name__}.")
+    if mu.weight.shape != logvar.weight.shape:
+        raise ValueError(
+            f"`{name}` must have fc_mu and fc_logvar of one size, got {tuple(mu.weight.shape)} and "
+            f"{tuple(logvar.weight.shape)}."
+        )
+
+
+def reconstruction_network(network: nn.Module) -> nn.Module:
+    """Return a network from images to reconstructions: this one, or one made of its parts.
+
+    Args:
+        network: module with methods ``encode``, ``decode`` and ``forward``, returned as it is; or with ``encoder``,
+            ``decoder``, ``fc_mu`` and ``fc_logvar``, which are shared, not copied.
+
+    Returns:
+        module with ``encode`` and ``decode`` whose ``forward`` maps images to reconstructions.
+
+    Raises:
+        ValueError: naming what is missing.
+
+    Example:
+        >>> parts = nn.Module()
+        >>> parts.encoder, parts.decoder = nn.Flatten(), nn.Unflatten(1, (1, 2))
+        >>> parts.fc_mu, parts.fc_logvar = nn.Linear(4, 2), nn.Linear(4, 2)
+        >>> reconstruction_network(parts)(torch.zeros(3, 1, 4)).shape
+        torch.Size([3, 1, 2])
+    """
+    methods = all(callable(getattr(network, name, None)) for name in ("encode", "decode"))
+    if methods and isinstance(network, nn.Module) and type(network).forward is not nn.Module.forward:
+        return network
+    check_parts("network_def", network)
+    parts: Any = network
+    made = ReconstructionNetwork.from_layers(parts.encoder, parts.decoder, parts.fc_mu, parts.fc_logvar)
+    made.training = network.training
+    return made

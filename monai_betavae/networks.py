@@ -7,9 +7,11 @@ that its output has exactly the encoder's input shape, odd sides included, witho
 from __future__ import annotations
 
 import copy
+import functools
+import inspect
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, ParamSpec
 
 import torch
 from monai.networks.blocks import Convolution, ResidualUnit, SubpixelUpsample
@@ -20,7 +22,7 @@ from monai.networks.nets.resnet import ResNetBlock
 from torch import Tensor, nn
 
 from ._checks import check_choice, check_integer, check_real, check_seed, check_spatial_shape
-from .description import described
+from .description import BUILDERS, described
 from .modules import BlocksToChannels, Decoder, Encoder, ReconstructionNetwork
 from .randomness import seeded
 from .template import PrincipalProjection
@@ -46,6 +48,29 @@ MOST_BLOCKS = 100
 
 NamedLayer = tuple[str, dict[str, Any]]
 LayerName = str | NamedLayer
+P = ParamSpec("P")
+
+
+def default_warm_start(warm_start: str | None, output: str) -> str:
+    """Return the warm start asked for; for ``None`` "deformable", or "mean" for a sigmoid, which can't have that."""
+    if warm_start is not None:
+        return warm_start
+    return "mean" if output == "sigmoid" else "deformable"
+
+
+def _with_default_warm_start(builder: Callable[P, ReconstructionNetwork]) -> Callable[P, ReconstructionNetwork]:
+    """Let a described builder see, and so store, what ``warm_start=None`` stands for."""
+    signature = inspect.signature(builder)
+
+    @functools.wraps(builder)
+    def build(*args: P.args, **kwargs: P.kwargs) -> ReconstructionNetwork:
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        kwargs["warm_start"] = default_warm_start(bound.arguments["warm_start"], bound.arguments["output"])
+        return builder(*args, **kwargs)
+
+    BUILDERS[builder.__name__] = build
+    return build
 
 
 @described
@@ -57,7 +82,7 @@ def build_encoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "instance",
+    norm: LayerName | None = "group",
     act: LayerName | None = "relu",
     dropout: float = 0.0,
     n_components: int = 0,
@@ -78,8 +103,8 @@ def build_encoder(
         n_blocks: blocks per level.
         kernel_size: odd side of the kernels of "conv", "plain" and "residual".
         norm: MONAI's name of a normalisation ("instance", "group", "batch", ...), or (name, arguments), or ``None``.
-            "group" takes up to eight groups unless told otherwise; "instance" hides contrast from the code;
-            "batch" makes the loss depend on batch size and number of processes.
+            "group", the default, takes up to eight groups unless told otherwise; "instance" hides contrast from the
+            code; "batch" makes the loss depend on batch size and number of processes.
         act: MONAI's name of an activation ("relu", "prelu", "swish", ...), or (name, arguments), or ``None``.
         dropout: dropout probability of "conv", "plain", "residual" and "densenet".
         n_components: number of principal component scores given beside the features, once a warm start has set their
@@ -138,7 +163,7 @@ def build_decoder(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "instance",
+    norm: LayerName | None = "group",
     act: LayerName | None = "relu",
     dropout: float = 0.0,
     output: str = "linear",
@@ -167,7 +192,8 @@ def build_decoder(
         output: "linear", or "sigmoid" for probabilities (a Bernoulli likelihood).
         warm_start: where training starts: "none", "mean", or, with a linear output, "linear" (principal components
             beside the convolutions) or "deformable" (a deformable template in their place); see
-            :mod:`~monai_betavae.warm_start`.
+            :mod:`~monai_betavae.warm_start`. The default here is "mean": components need an encoder that gives their
+            scores (``n_components``), which :func:`build_network` sees to.
         n_voxels: as in :func:`build_encoder`.
 
     Returns:
@@ -235,6 +261,7 @@ def _upward(
     return levels
 
 
+@_with_default_warm_start
 @described
 def build_network(
     spatial_shape: Sequence[int],
@@ -245,11 +272,11 @@ def build_network(
     channels: Sequence[int] = CHANNELS,
     n_blocks: int = 1,
     kernel_size: int = 3,
-    norm: LayerName | None = "instance",
+    norm: LayerName | None = "group",
     act: LayerName | None = "relu",
     dropout: float = 0.0,
     output: str = "linear",
-    warm_start: str = "mean",
+    warm_start: str | None = None,
     n_voxels: int = 0,
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
@@ -268,7 +295,8 @@ def build_network(
         act: activation, as in :func:`build_encoder`.
         dropout: dropout probability.
         output: "linear" or "sigmoid", as in :func:`build_decoder`.
-        warm_start: "none", "mean", "linear" or "deformable"; see :mod:`~monai_betavae.warm_start`.
+        warm_start: "none", "mean", "linear" or "deformable"; see :mod:`~monai_betavae.warm_start`. ``None`` stands for
+            "deformable", or for "mean" with a sigmoid output.
         n_voxels: as in :func:`build_encoder`.
         random_state: seed of all weights, whatever the global seed is; ``None`` draws from the global generator.
 
@@ -301,7 +329,7 @@ def build_network(
             in_channels,
             architecture=DECODER_OF[architecture],
             output=output,
-            warm_start=warm_start,
+            warm_start=default_warm_start(warm_start, output),
             **style,
         )
         n_components = latent_dim if decoder.template is not None else 0

@@ -47,9 +47,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         latent_dim: number of latent dimensions.
         beta: weight of the KL divergence; see :mod:`monai_betavae.losses` for its scale.
         architecture: of the networks for volumes; see :func:`~monai_betavae.build_vae`. Plain features ignore it.
-        warm_start: where the networks for volumes start, "none", "mean", "linear" or "deformable"; see
-            :mod:`monai_betavae.warm_start`. Plain features ignore it. (Not scikit-learn's ``warm_start``: every ``fit``
-            starts anew.)
+        warm_start: where the networks for volumes start, "none", "mean", "linear" or "deformable", which ``None``
+            stands for; see :mod:`monai_betavae.warm_start`. Plain features ignore it. (Not scikit-learn's
+            ``warm_start``: every ``fit`` starts anew.)
         channels: channels of each level of the networks for volumes; ``None`` for the builder's. Small volumes need
             fewer levels.
         max_epochs: number of epochs.
@@ -81,7 +81,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         *,
         beta: float = 1.0,
         architecture: str = "conv",
-        warm_start: str = "deformable",
+        warm_start: str | None = None,
         channels: Sequence[int] | None = None,
         max_epochs: int = 30,
         batch_size: int = 16,

@@ -101,8 +101,8 @@ def check_started(model: Any) -> None:
     template: DeformableTemplate | None = getattr(decoder, "template", None)
     if template is not None and decoder.levels is None and not _is_set(decoder):
         raise ValueError(
-            f"`warm_start` {decoder.warm_start!r} needs the training volumes before a Trainer of your own trains: call "
-            "monai_betavae.warm_start.warm_start(vae, train_dataloader) first, or VAE.fit, which does it."
+            f"`warm_start` {decoder.warm_start!r} needs the training volumes first, and they couldn't be read from the "
+            "Trainer: call monai_betavae.warm_start.warm_start(vae, train_dataloader) before it trains, or VAE.fit."
         )
 
 
@@ -132,14 +132,29 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
 
 
 def likelihood_variance(model: Any) -> float:
-    """Return the variance of the likelihood whose exact ELBO a model's loss is, 1/2 for the default loss.
+    """Return the variance of the likelihood whose exact ELBO a model's loss is; see :func:`variance_of`."""
+    criterion = getattr(model, "criterion", None)
+    # a loss of one's own may lack both; the estimator's own arguments count then
+    beta = float(getattr(criterion, "beta", getattr(model, "beta", 1.0)))
+    return variance_of(getattr(criterion, "default_dist", getattr(model, "default_dist", "normal")), beta)
+
+
+def variance_of(distribution: str, beta: float) -> float:
+    """Return the variance of the likelihood whose exact ELBO the loss is, 1/2 for the default loss.
 
     The "normal" loss is SSE + beta KL, proportional to the ELBO of a Gaussian of variance beta / 2; "laplace" is that
-    of a scale of beta, whose variance is 2 beta squared.
+    of a scale of beta, whose variance is 2 beta squared. A beta below 0.001 counts as that.
+
+    Args:
+        distribution: "normal", "laplace" or "bernoulli".
+        beta: weight of the KL divergence.
+
+    Example:
+        >>> variance_of("normal", 1.0), variance_of("laplace", 2.0)
+        (0.5, 8.0)
     """
-    criterion = getattr(model, "criterion", None)
-    beta = max(float(getattr(criterion, "beta", 1.0)), 1e-3)
-    return 2 * beta**2 if getattr(criterion, "default_dist", "normal") == "laplace" else beta / 2
+    beta = max(beta, 1e-3)
+    return 2 * beta**2 if distribution == "laplace" else beta / 2
 
 
 def displaced(components: Tensor, mean: Tensor, voxels: Tensor, n_controls: Sequence[int]) -> tuple[Tensor, Tensor]:

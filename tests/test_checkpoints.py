@@ -1,6 +1,7 @@
 """The checkpoint stands after every epoch, whole, and a run that goes on from it ends as if it had never stopped."""
 
 import contextlib
+import logging
 import os
 import resource
 import signal
@@ -12,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from monai_betavae import build_vae
 from monai_betavae.callbacks import BestWeights, MetricsTable, StepSeeds, WarmupAndDecay
-from monai_betavae.checkpoints import LastCheckpoint, Position, begin_at, position_of
+from monai_betavae.checkpoints import LastCheckpoint, Position, begin_at, position_of, settings_of
 from monai_betavae.data import GlobalOrder
 from monai_betavae.files import UnwritableFileError
 from monai_betavae.preemption import Preempted
@@ -252,3 +253,44 @@ def test_a_file_that_is_no_checkpoint_is_named(tmp_path, content):
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(ValueError, match=r"last\.ckpt must be the checkpoint of a training run"):
         position_of(tmp_path / "last.ckpt")
+
+
+def test_the_settings_of_a_run_travel_in_its_checkpoint(tmp_path):
+    path = tmp_path / "last.ckpt"
+    saver = LastCheckpoint(path)
+    for settings in (None, '{"learning_rate": 0.001}'):
+        saver.settings = settings
+        vae = build_vae((8, 8), 2, channels=(4, 8), random_state=0)
+        trainer = pl.Trainer(max_epochs=1, callbacks=[saver], accelerator="cpu", devices=1, **QUIET)
+        trainer.fit(vae, DataLoader(IMAGES, 5), DataLoader(IMAGES, 5))
+        assert settings_of(path) == settings
+        assert position_of(path) == Position(1, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"callbacks": {"LastCheckpoint": {"settings": 3}}}, "the settings of the run must be text, got int"),
+        ({"state_dict": {}}, "must be the checkpoint of a training run"),
+        ([1], "must be the checkpoint of a training run"),
+        ({"callbacks": [1]}, "must be the checkpoint of a training run"),
+    ],
+)
+def test_settings_that_are_none(content, message, tmp_path):
+    path = tmp_path / "other.ckpt"
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=f"other.ckpt.*{message}"):
+        settings_of(path)
+
+
+@pytest.mark.parametrize("content", [{"callbacks": {}}, {"callbacks": {"LastCheckpoint": {"batches": 0}}}])
+def test_a_checkpoint_of_before_has_no_settings(content, tmp_path):
+    torch.save(content, tmp_path / "old.ckpt")
+    assert settings_of(tmp_path / "old.ckpt") is None
+
+
+def test_lightning_logs_no_line_about_the_checkpoint(tmp_path, caplog):
+    with caplog.at_level(logging.DEBUG):
+        train(tmp_path, epochs=2)
+    assert caplog.records  # Lightning does log
+    assert not [record for record in caplog.records if "weights_only" in record.getMessage()]

@@ -80,8 +80,9 @@ def test_a_network_of_more_weights_than_are_stored_is_refused():
     weights = encoder.state_dict()
     assert rebuild(encoder.description, "model.pt", weights).out_dim == encoder.out_dim
     larger = {**encoder.description, "arguments": {**encoder.description["arguments"], "channels": [4, 9]}}
-    n_stored, n_needed = sum(map(torch.numel, weights.values())), 9 * 16 + 9
-    assert n_stored == 8 * 16 + 8
+    # one convolution, and a scale and a shift for each of its channels
+    n_stored, n_needed = sum(map(torch.numel, weights.values())), 9 * 16 + 9 + 2 * 9
+    assert n_stored == 8 * 16 + 8 + 2 * 8
     with pytest.raises(ValueError, match=f"model.pt: .* makes a network of {n_needed}, and {n_stored} are stored"):
         rebuild(larger, "model.pt", weights)
     # a tensor can claim a shape of which it stores one number

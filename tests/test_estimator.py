@@ -1,5 +1,6 @@
 """The estimator's contract: training, embedding, sampling, files, seeds and messages."""
 
+import functools
 import inspect
 import json
 import os
@@ -19,6 +20,7 @@ from torch.distributions import Bernoulli, Laplace, Normal
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from monai_betavae import VAE, BetaVAELoss, build_encoder, build_vae
+from monai_betavae.optimization import warmup_and_decay
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -522,7 +524,8 @@ class Order(Dataset):
 
 def seeded_run(random_state, global_seed):
     seed_everything(global_seed)
-    vae, data = built_vae(random_state=random_state, dropout=0.2, lr=0.01), Order()
+    # a deformable template, the default, starts without a random number
+    vae, data = built_vae(random_state=random_state, dropout=0.2, lr=0.01, warm_start="mean"), Order()
     start = {name: value.clone() for name, value in vae.state_dict().items()}
     vae.fit(DataLoader(data, batch_size=4, shuffle=True))
     return vae, start, data.seen[16:]  # before training the warm start reads all 16, in order
@@ -967,3 +970,289 @@ def test_a_file_that_asks_for_other_layers_than_it_holds(tmp_path, change):
     torch.save({**content, "description": json.dumps(description)}, path)
     with pytest.raises(ValueError, match=r"model\.pt.* the weights don't fit the networks: `latent_dim` and"):
         VAE.load(path, *networks())
+
+
+# ---- a loss of one's own ---------------------------------------------------------------------------------------------
+
+
+class Halved(BetaVAELoss):
+    """Counts half the divergence."""
+
+    def kl_normal_loss(self, q):
+        return 0.5 * super().kl_normal_loss(q)
+
+
+class Weighted(nn.Module):
+    """A loss with a weight that is learned, and no setting of its own."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def forward(self, x, p, q):
+        error = self.weight * (x - p.mean).square().sum() / len(x)
+        divergence = q.mean.square().sum() / len(x)
+        return {"loss": error + divergence, "rec_loss": error, "kl_loss": divergence, "extra": 2 * divergence}
+
+
+def plain_loss(x, p, q):
+    zero = (x - p.mean).square().sum()
+    return {"loss": zero, "rec_loss": zero, "kl_loss": 0 * zero}
+
+
+def test_a_loss_that_is_passed_in_is_the_criterion():
+    loss = BetaVAELoss(2.5, "laplace")
+    vae = custom_vae(loss=loss)
+    assert vae.criterion is loss
+    assert (vae.beta, vae.default_dist) == (2.5, "laplace")
+    assert (vae.hparams["beta"], vae.hparams["default_dist"]) == (2.5, "laplace")
+    torch.manual_seed(0)
+    found = vae.training_step(images(), 0)
+    torch.manual_seed(0)
+    expected = custom_vae(beta=2.5, default_dist="laplace").training_step(images(), 0)
+    assert all(torch.equal(found[name], expected[name]) for name in LOSSES)
+
+
+def test_settings_of_a_loss_that_has_none_are_the_arguments():
+    vae = custom_vae(loss=plain_loss, beta=3.0, default_dist="bernoulli", head=nn.Sigmoid())
+    assert (vae.beta, vae.default_dist) == (3.0, "bernoulli")
+    with pytest.raises(ValueError, match=r"must lie in \[0, 1\] for `default_dist` 'bernoulli'"):
+        vae.training_step(2 * images() + 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"beta": 2.0}, r"`beta` must not be given beside `loss`, whose setting it is: got 2\.0, the loss has 4\.0"),
+        ({"default_dist": "laplace"}, "`default_dist` must not be given .*got 'laplace', the loss has 'normal'"),
+        ({"loss": 3}, "`loss` must be None, a BetaVAELoss or another callable.*type int"),
+        ({"loss": "mse"}, "`loss` must be None, a BetaVAELoss or another callable.*type str"),
+    ],
+)
+def test_a_loss_and_arguments_that_do_not_fit(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        custom_vae(**{"loss": BetaVAELoss(4.0), **arguments})
+
+
+def test_arguments_that_say_what_the_loss_says_are_accepted():
+    assert custom_vae(loss=BetaVAELoss(4.0, "laplace"), beta=4.0, default_dist="laplace").beta == 4.0
+    assert custom_vae(loss=BetaVAELoss(4.0), beta=1.0).beta == 4.0  # the default can't be told from one given
+
+
+@pytest.mark.parametrize("name", ["beta", "default_dist"])
+def test_where_it_is_known_settings_beside_a_loss_are_always_refused(name):
+    loss = BetaVAELoss(1.0)
+    with pytest.raises(
+        ValueError, match=f"`{name}` must not be given beside `loss`, whose setting it is: give it to the"
+    ):
+        built_vae(loss=loss, **{name: getattr(loss, name)})
+    assert built_vae(loss=loss).criterion is loss
+
+
+@pytest.mark.parametrize(("name", "value"), [("beta", -1.0), ("beta", "4"), ("default_dist", "student")])
+def test_settings_of_a_loss_are_checked(name, value):
+    loss = Weighted()
+    setattr(loss, name, value)
+    with pytest.raises(ValueError, match=rf"`loss\.{name}` must be .*got {value!r}"):
+        custom_vae(loss=loss)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (lambda x, p, q: None, "`loss` must give a dictionary .* got a NoneType, where 'loss', 'rec_loss', 'kl_loss'"),
+        (lambda x, p, q: {"loss": x.sum()}, "got keys 'loss', where 'rec_loss', 'kl_loss' isn't one"),
+        (lambda x, p, q: {**plain_loss(x, p, q), "kl_loss": 3.0}, "where 'kl_loss' isn't one"),
+        (lambda x, p, q: {**plain_loss(x, p, q), "loss": x}, "where 'loss' isn't one"),
+    ],
+)
+def test_what_a_loss_must_give(given, message):
+    with pytest.raises(ValueError, match=message):
+        custom_vae(loss=given).training_step(images(), 0)
+
+
+def test_a_loss_s_weights_are_trained_and_its_further_numbers_logged():
+    loss = Weighted()
+    vae = custom_vae(loss=loss, lr=0.1).fit(DataLoader(images(), batch_size=3))
+    assert number(loss.weight) != 1
+    assert "train/extra" in vae.trainer.callback_metrics
+    assert "criterion.weight" in vae.state_dict()
+
+
+def test_a_subclass_counts():
+    torch.manual_seed(0)
+    whole = custom_vae(beta=2.0).training_step(images(), 0)
+    torch.manual_seed(0)
+    halved = custom_vae(loss=Halved(2.0)).training_step(images(), 0)
+    torch.testing.assert_close(halved["kl_loss"], whole["kl_loss"] / 2)
+
+
+LOSSES_OF_ONE_S_OWN = {"subclass": lambda: Halved(2.0), "module": Weighted, "function": lambda: plain_loss}
+
+
+@pytest.mark.parametrize("kind", LOSSES_OF_ONE_S_OWN)
+def test_a_model_with_a_loss_of_one_s_own_needs_it_again(kind, tmp_path):
+    loss = LOSSES_OF_ONE_S_OWN[kind]()
+    saver = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="last")
+    vae = built_vae(loss=loss, callbacks=[saver], enable_checkpointing=True).fit(DataLoader(images(), batch_size=3))
+    vae.save(tmp_path / "model.pt")
+    name = {"subclass": "Halved", "module": "Weighted", "function": "plain_loss"}[kind]
+    description = json.loads(torch.load(tmp_path / "model.pt", weights_only=True)["description"])
+    assert description["loss"].endswith(f"test_estimator.{name}")
+    for reader, file in ((VAE.load, "model.pt"), (VAE.load_from_checkpoint, "last.ckpt")):
+        path = tmp_path / file
+        with pytest.raises(ValueError, match=rf"`loss` must be passed in: .*{file} .*{name}") as caught:
+            reader(path)
+        assert "\n" not in str(caught.value)
+        again = LOSSES_OF_ONE_S_OWN[kind]()
+        loaded = reader(path, loss=again)
+        assert loaded.criterion is again
+        assert (loaded.beta, loaded.default_dist) == (vae.beta, vae.default_dist)
+        assert same_weights(loaded, vae)
+        replaced = BetaVAELoss(7.0, "laplace")
+        if kind != "module":
+            assert reader(path, loss=replaced).beta == 7.0
+    networks_again = {"encoder": built_vae().encoder, "decoder": built_vae().decoder}
+    with pytest.raises(ValueError, match="`loss` must be passed in"):
+        VAE.load_from_checkpoint(tmp_path / "last.ckpt", weights_only=False, **networks_again)
+    with pytest.raises(ValueError, match=r"last\.ckpt can't be resumed from: `loss` must be passed in"):
+        built_vae(max_epochs=2, callbacks=[saver], enable_checkpointing=True).fit(
+            DataLoader(images(), batch_size=3), ckpt_path=tmp_path / "last.ckpt"
+        )
+
+
+def test_the_settings_of_a_beta_vae_loss_are_stored(tmp_path):
+    vae = built_vae(loss=BetaVAELoss(2.5, "laplace"))
+    loaded = VAE.load(vae.save(tmp_path / "model.pt"))
+    assert type(loaded.criterion) is BetaVAELoss
+    assert (loaded.beta, loaded.criterion.beta, loaded.criterion.default_dist) == (2.5, 2.5, "laplace")
+    description = json.loads(torch.load(tmp_path / "model.pt", weights_only=True)["description"])
+    assert "loss" not in description
+
+
+def test_factories_are_not_stored(tmp_path):
+    def make(**kwargs):
+        saver = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="last")
+        return built_vae(callbacks=[saver], enable_checkpointing=True, **kwargs)
+
+    factories = {"optimizer": functools.partial(torch.optim.SGD, lr=0.01), "lr_scheduler": warmup_and_decay}
+    vae = make(**factories).fit(DataLoader(images(), batch_size=3))
+    assert not {"loss", *factories} & set(vae.hparams)
+    loaded = VAE.load(vae.save(tmp_path / "model.pt"))
+    assert loaded.optimizer is loaded.lr_scheduler is None
+    assert VAE.load_from_checkpoint(tmp_path / "last.ckpt").optimizer is None
+    resumed = make(max_epochs=2, **factories).fit(DataLoader(images(), batch_size=3), ckpt_path=tmp_path / "last.ckpt")
+    assert type(resumed.trainer.optimizers[0]) is torch.optim.SGD
+
+
+# ---- hyperparameters -------------------------------------------------------------------------------------------------
+
+
+def test_hparams_hold_checked_values_in_both_copies():
+    vae = custom_vae(beta=torch.tensor(2.0), lr=np.float64(0.1))
+    for found in (vae.hparams, vae.hparams_initial):
+        assert (type(found["beta"]), found["beta"]) == (float, 2.0)
+        assert type(found["lr"]) is float
+    assert vae.hparams["max_steps"] == -1  # the reference's trainer arguments too
+
+
+@pytest.mark.parametrize("builders", [True, False])
+@pytest.mark.parametrize(
+    "options", [{"save_hparams": False}, {"ignore": ["lr", "latent_dim", "beta"]}, {"ignore": "lr"}]
+)
+def test_files_keep_what_hparams_do_not(builders, options, tmp_path):
+    make = built_vae if builders else custom_vae
+    saver = pl.callbacks.ModelCheckpoint(dirpath=tmp_path, filename="last")
+    arguments = {"lr": 0.02, "beta": 3.0, "callbacks": [saver], "enable_checkpointing": True, **options}
+    vae = make(**arguments).fit(DataLoader(images(), batch_size=3))
+    left_out = [options["ignore"]] if isinstance(options.get("ignore"), str) else options.get("ignore")
+    if left_out is None:
+        assert dict(vae.hparams) == {}
+    else:
+        assert not set(left_out) & set(vae.hparams)
+        assert vae.hparams["weight_decay"] == 0.01
+    vae.save(tmp_path / "model.pt")
+    given = {} if builders else dict(zip(("encoder", "decoder"), networks(seed=5), strict=True))
+    for reader, file in ((VAE.load, "model.pt"), (VAE.load_from_checkpoint, "last.ckpt")):
+        loaded = reader(tmp_path / file, **given)
+        assert (loaded.lr, loaded.beta, loaded.latent_dim) == (0.02, 3.0, 2)
+        assert dict(loaded.hparams) == dict(vae.hparams)
+        assert same_weights(loaded, vae)
+    assert VAE.load_from_checkpoint(tmp_path / "last.ckpt", lr=0.5, **given).lr == 0.5
+    resumed = make(**{**arguments, "max_epochs": 2}).fit(
+        DataLoader(images(), batch_size=3), ckpt_path=tmp_path / "last.ckpt"
+    )
+    assert resumed.trainer.global_step == 4
+
+
+def test_arguments_of_a_derived_class_are_hparams_too(tmp_path):
+    class Named(VAE):
+        def __init__(self, encoder, decoder, *, study="ixi", **kwargs):
+            super().__init__(encoder, decoder, **kwargs)
+            self.study = study
+
+    vae = Named(*networks(), encoder_out_dim=8, latent_dim=2, study="adni", **QUIET)
+    assert vae.hparams["study"] == "adni"
+    assert Named.load(vae.save(tmp_path / "model.pt"), *networks()).study == "adni"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"ignore": 3}, "`ignore` must be None or a list of names of arguments, got 3"),
+        ({"ignore": ["lr", 3]}, "`ignore` must be None or a list of names of arguments, got "),
+        ({"save_hparams": "no"}, "`save_hparams` must be True or False, got 'no'"),
+    ],
+)
+def test_wrong_arguments_about_hparams(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        custom_vae(**arguments)
+
+
+# ---- several rows of features for an image ---------------------------------------------------------------------------
+
+
+class Slices(nn.Module):
+    """Features of each of an image's slices, as a network along time or slices gives."""
+
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(16, 8)
+
+    def forward(self, x):
+        return torch.tanh(self.linear(x.flatten(3).squeeze(1)))
+
+
+class OfSlices(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(3, 16)
+
+    def forward(self, z):
+        return self.linear(z).unflatten(2, (4, 4)).unsqueeze(1)
+
+
+def sliced_vae(**kwargs):
+    return VAE(Slices(), OfSlices(), 8, 3, **{"random_state": 0, **QUIET, **kwargs})
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_an_encoder_of_several_rows(stochastic):
+    vae, x = sliced_vae(stochastic_transform=stochastic), images(6)
+    loader = DataLoader(TensorDataset(x, torch.arange(6)), batch_size=4)
+    vae.fit(loader, loader)
+    z = vae.transform(loader)
+    assert z.shape == (6, 4, 3)
+    assert torch.equal(z, vae.transform(loader))
+    torch.testing.assert_close(z, vae.transform(DataLoader(x, batch_size=1)))
+    features, targets = vae.transform_with_targets(loader)
+    assert torch.equal(features, z)
+    assert targets.tolist() == list(range(6))
+    q = vae.encode(x)
+    assert q.mean.shape == (6, 4, 3)
+    assert torch.allclose(z, q.mean, atol=1e-6) is not stochastic
+    assert vae.decode(z).shape == x.shape
+    torch.testing.assert_close(vae.decode(q.mean), vae.reconstruct(x))
+    losses = vae.training_step(x, 0)
+    entries = 0.5 * (q.mean.square() + q.scale.square() - 1) - q.scale.log()
+    torch.testing.assert_close(losses["kl_loss"], entries.sum() / 6)

@@ -167,8 +167,9 @@ def test_bad_distribution_name():
 
 
 def test_bad_decoder_output():
-    with pytest.raises(ValueError, match="got Gamma"):
-        BetaVAELoss()(X, torch.distributions.Gamma(1.0, 1.0), Q)
+    for error in (ValueError, TypeError):
+        with pytest.raises(error, match="got Gamma"):
+            BetaVAELoss()(X, torch.distributions.Gamma(1.0, 1.0), Q)
     with pytest.raises(ValueError, match=r"\(2, 1, 2, 2, 2\), got \(2, 1, 2, 2, 1\)"):
         BetaVAELoss()(X, P[..., :1], Q)
     with pytest.raises(ValueError, match=r"`q` must be a torch\.distributions Normal, got Tensor"):
@@ -229,10 +230,33 @@ def test_a_batch_without_an_image(shape):
         BetaVAELoss()(torch.zeros(shape), torch.zeros(shape), Q)
 
 
-@pytest.mark.parametrize("rows", [(0, 3), (3,), (2, 3, 1)])
+@pytest.mark.parametrize("rows", [(0, 3), (3,), (2, 0, 3)])
 def test_a_posterior_of_another_shape(rows):
     with pytest.raises(ValueError, match=r"`q` must have parameters of shape \(batch, latent_dim\), got \("):
         BetaVAELoss()(X, P, Normal(torch.zeros(rows), torch.ones(rows), validate_args=False))
+
+
+def test_a_posterior_of_several_rows_for_an_image():
+    mu, scale = (
+        torch.randn(4, 3, 2, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0.5, 2.0]).expand(4, 3, 2),
+    )
+    q = Normal(mu, scale)
+    per_entry = 0.5 * (mu.square() + scale.square() - 1) - scale.log()
+    torch.testing.assert_close(kl_per_dimension(q), per_entry.mean(0))
+    torch.testing.assert_close(kl_normal_loss(q), per_entry.sum() / 4)
+    x = torch.zeros(4, 1, 2)
+    torch.testing.assert_close(BetaVAELoss(3.0)(x, x, q)["loss"], 3 * per_entry.sum() / 4)
+
+
+@pytest.mark.parametrize("beta", [torch.tensor(2.5), torch.tensor(2.5, dtype=torch.float64, requires_grad=True)])
+def test_a_tensor_as_beta_becomes_a_number(beta):
+    loss = BetaVAELoss(beta)
+    assert type(loss.beta) is float
+    assert loss.beta == 2.5
+    for wrong in (torch.tensor(-1.0), torch.tensor([1.0, 2.0]), torch.tensor(True)):
+        with pytest.raises(ValueError, match="`beta` must be a finite number >= 0"):
+            BetaVAELoss(wrong)
 
 
 def test_a_posterior_of_another_batch():

@@ -1,10 +1,14 @@
 """Builders: exact shapes, MONAI's names, seeds, and refusals."""
 
+import contextlib
 import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from monai_betavae import BetaVAELoss, build_vae
 from monai_betavae.description import rebuild
 from monai_betavae.networks import (
     DECODERS,
@@ -13,6 +17,8 @@ from monai_betavae.networks import (
     build_encoder,
     build_network,
 )
+from monai_betavae.transformer import VAETransformer
+from monai_betavae.warm_start import warm_start
 
 TINY = {"channels": (4, 4, 8, 8)}
 
@@ -148,7 +154,9 @@ def test_refusals(build, message):
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")  # what MONAI's ckpt_export still calls
 def test_torchscript_gives_the_same(architecture):
     shape = {"norm": "group", "channels": (4, 8, 8, 8)}
-    network = build_network((16, 20, 16), 4, architecture=architecture, random_state=0, **shape).eval()
+    network = build_network(
+        (16, 20, 16), 4, architecture=architecture, warm_start="mean", random_state=0, **shape
+    ).eval()
     generator = torch.Generator().manual_seed(0)
     images = torch.rand(2, 1, 16, 20, 16, generator=generator)
     with torch.no_grad():
@@ -158,3 +166,69 @@ def test_torchscript_gives_the_same(architecture):
         expected = network(images)
         assert (expected[0] - expected[1]).abs().max() > 0.1
         torch.testing.assert_close(torch.jit.script(network)(images), expected)
+
+
+# ---- defaults --------------------------------------------------------------------------------------------------------
+
+
+def test_one_default_model_everywhere():
+    network = build_network((8, 8, 8), 2)
+    assert network.description["arguments"]["warm_start"] == "deformable"
+    assert network.description["arguments"]["norm"] == "group"
+    vae = build_vae((8, 8, 8), 2)
+    for part in ("encoder", "decoder"):
+        assert getattr(vae, part).description == getattr(network, part).description
+    assert vae.decoder.description["arguments"]["warm_start"] == "deformable"
+    assert build_network((8, 8), 2, warm_start=None).description["arguments"]["warm_start"] == "deformable"
+    for sigmoid in (build_network((8, 8), 2, output="sigmoid"), build_vae((8, 8), 2, default_dist="bernoulli")):
+        assert sigmoid.decoder.description["arguments"]["warm_start"] == "mean"
+    assert build_vae((8, 8), 2, loss=BetaVAELoss(1.0, "bernoulli")).decoder.sigmoid
+    assert build_decoder(2, (8, 8)).warm_start == "mean"  # it has no encoder to give it scores
+    assert VAETransformer().get_params()["warm_start"] is None
+
+
+def test_a_description_without_a_warm_start_makes_the_default():
+    network = rebuild({"builder": "build_network", "arguments": {"spatial_shape": [8, 8], "latent_dim": 2}}, "a test")
+    assert network.description["arguments"]["warm_start"] == "deformable"
+
+
+def train_default(shape, **arguments):
+    """Build with defaults alone, start from a few volumes, take one step and embed."""
+    volumes = torch.rand(3, 1, *shape, generator=torch.Generator().manual_seed(0))
+    vae = build_vae(shape, 2, random_state=0, **arguments)
+    assert warm_start(vae, volumes.split(1))
+    optimizer = vae.configure_optimizers()[0]
+    losses = vae.train().training_step(volumes[:1], 0)  # a batch of one, in training mode
+    losses["loss"].backward()
+    optimizer.step()
+    vae.fitted_ = True
+    assert vae.reconstruct(volumes).shape == volumes.shape
+    assert torch.isfinite(vae.transform([volumes])).all()
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [(1, 1), (1, 2), (3, 1), (5, 4), (1, 1, 1), (2, 2, 2), (1, 5, 9), (3, 3, 3), (17, 1, 9), (16, 16, 16)],
+    ids=str,
+)
+@pytest.mark.parametrize("default_dist", ["normal", "bernoulli"])
+@pytest.mark.parametrize("architecture", ["conv", "plain", "residual"])
+def test_defaults_work_for_every_shape(shape, default_dist, architecture):
+    train_default(shape, default_dist=default_dist, architecture=architecture)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(1, 21), min_size=2, max_size=3))
+def test_defaults_work_for_any_shape(shape):
+    train_default(tuple(shape))
+
+
+@pytest.mark.parametrize("architecture", ["resnet", "densenet"])
+@pytest.mark.parametrize("side", [1, 2, 3, 8, 16])
+def test_defaults_of_other_architectures_work_or_say_that_the_shape_is_too_small(architecture, side):
+    too_small = architecture == "densenet" and side < 16
+    refused = (
+        pytest.raises(ValueError, match="`spatial_shape` must be larger") if too_small else contextlib.nullcontext()
+    )
+    with refused:
+        train_default((side, side, side), architecture=architecture)

@@ -272,10 +272,11 @@ def test_a_sigmoid_output_has_no_linear_start():
 
 def test_a_template_that_was_never_set_is_not_trained():
     vae = build_vae(SHAPE, 2, channels=(4, 8), warm_start="deformable", random_state=0)
-    with pytest.raises(ValueError, match=r"'deformable' needs the training volumes.*warm_start"):
-        pl.Trainer(**QUIET).fit(vae, DataLoader(blobs(4), batch_size=2))
+    # batches that can be read once only aren't read for the start
+    with pytest.raises(ValueError, match=r"'deformable' needs the training volumes first.*warm_start"):
+        pl.Trainer(**QUIET).fit(vae, iter([blobs(4)]))
     check_started(started("deformable", blobs(4)))
-    check_started(build_vae(SHAPE, 2, channels=(4, 8)))
+    check_started(build_vae(SHAPE, 2, channels=(4, 8), warm_start="mean"))
 
 
 @pytest.mark.parametrize("kind", ["mean", "linear", "deformable"])
@@ -298,3 +299,130 @@ def test_fit_starts_warm_and_the_model_comes_back(kind, tmp_path):
     more.fit(loader, ckpt_path=tmp_path / "vae.ckpt")
     if kind == "deformable":
         assert (more.decoder.template.components - vae.decoder.template.components).abs().max() > 1e-5
+
+
+# ---- in a Trainer of the user's --------------------------------------------------------------------------------------
+
+
+class Volumes(pl.LightningDataModule):
+    """Loaders that exist only once Lightning has called ``setup``."""
+
+    def setup(self, stage):
+        self.volumes = blobs(12)
+
+    def train_dataloader(self):
+        return DataLoader(self.volumes, batch_size=4, shuffle=True)
+
+    def val_dataloader(self):
+        return DataLoader(self.volumes, batch_size=4)
+
+
+def unstarted(**arguments):
+    return build_vae(SHAPE, 3, channels=(4, 8), random_state=0, lr=1e-3, **{**QUIET, **arguments})
+
+
+@pytest.mark.parametrize("given", ["loader", "with validation", "datamodule"])
+@pytest.mark.filterwarnings("ignore:.*have passed in a `LightningDataModule`:UserWarning")
+def test_the_default_model_starts_warm_in_a_trainer(given):
+    volumes = blobs(12)
+    loader = DataLoader(volumes, batch_size=4, shuffle=True)
+    vae, twin = unstarted(), unstarted()
+    trainer = pl.Trainer(**QUIET, accelerator="cpu")
+    if given == "datamodule":
+        trainer.fit(vae, datamodule=Volumes())
+    else:
+        trainer.fit(vae, loader, DataLoader(volumes, batch_size=4) if given == "with validation" else None)
+    assert vae.fitted
+    torch.testing.assert_close(vae.decoder.output_mean, volumes.mean(0), atol=1e-6, rtol=0)
+    held = {id(weights) for group in trainer.optimizers[0].param_groups for weights in group["params"]}
+    assert id(vae.decoder.template.components) in held  # of its new size
+    warm_start(twin, loader, seed=0)
+    assert (vae.decoder.template.components - twin.decoder.template.components).abs().max() < 0.1
+    assert not torch.equal(vae.decoder.template.components, twin.decoder.template.components)
+    assert vae.transform(DataLoader(volumes, batch_size=5)).shape == (12, 3)
+
+
+class Counting(torch.utils.data.Dataset):
+    """Volumes that count how often they are read."""
+
+    def __init__(self):
+        self.volumes, self.n_read = blobs(12), 0
+
+    def __len__(self):
+        return 12
+
+    def __getitem__(self, index):
+        self.n_read += 1
+        return self.volumes[index]
+
+
+@pytest.mark.parametrize("kind", ["mean", "deformable"])
+def test_it_starts_once(kind):
+    data = Counting()
+    loader = DataLoader(data, batch_size=4)
+    vae = unstarted(warm_start=kind)
+    pl.Trainer(**QUIET, accelerator="cpu").fit(vae, loader)
+    assert data.n_read == 24  # for the start, and one epoch
+    start = vae.decoder.output_mean.clone()
+    pl.Trainer(**QUIET, accelerator="cpu").fit(vae, loader)
+    assert data.n_read == 36
+    assert torch.equal(start, vae.decoder.output_mean)
+    alone = unstarted(warm_start=kind)
+    alone.fit(loader)
+    assert data.n_read == 60
+    called = unstarted(warm_start=kind)
+    warm_start(called, loader)
+    pl.Trainer(**QUIET, accelerator="cpu").fit(called, loader)
+    assert data.n_read == 84
+
+
+def test_volumes_without_intensities_are_read_for_the_start_once():
+    """Their mean image looks like one that was never set."""
+    data = Counting()
+    data.volumes = torch.zeros(12, 1, *SHAPE)
+    unstarted(warm_start="mean").fit(DataLoader(data, batch_size=4))
+    assert data.n_read == 24
+
+
+def test_a_checkpoint_takes_the_place_of_the_start(tmp_path):
+    data = Counting()
+    loader = DataLoader(data, batch_size=4)
+    first = unstarted()
+    trainer = pl.Trainer(**QUIET, accelerator="cpu")
+    trainer.fit(first, loader)
+    trainer.save_checkpoint(tmp_path / "first.ckpt")
+    data.n_read = 0
+    # what the checkpoint holds is of other volumes than those it is trained on now
+    data.volumes = data.volumes.flip(0) + 1
+    resumed = unstarted()
+    again = pl.Trainer(**{**QUIET, "max_epochs": 2}, accelerator="cpu")
+    again.fit(resumed, loader, ckpt_path=tmp_path / "first.ckpt", weights_only=True)
+    assert data.n_read == 12  # one epoch, no start
+    assert torch.equal(resumed.decoder.output_mean, first.decoder.output_mean)
+    assert again.global_step == 6
+
+
+@pytest.mark.parametrize("loaders", ["two", "named", "iterator"])
+def test_loaders_that_give_no_single_start_are_told_so(loaders):
+    loader = DataLoader(blobs(4), batch_size=2)
+    given = {"two": [loader, loader], "named": {"a": loader}, "iterator": iter([blobs(2)])}[loaders]
+    with pytest.raises(
+        ValueError, match="`warm_start` 'deformable' needs the training volumes first, and they couldn't"
+    ):
+        pl.Trainer(**QUIET, accelerator="cpu").fit(unstarted(), given)
+
+
+def test_a_lightning_that_keeps_its_loader_elsewhere_is_told_so(monkeypatch):
+    trainer = pl.Trainer(**QUIET, accelerator="cpu")
+    monkeypatch.setattr("monai_betavae.estimator._training_loader", lambda trainer: None)
+    with pytest.raises(ValueError, match="they couldn't be read from the Trainer"):
+        trainer.fit(unstarted(), DataLoader(blobs(4), batch_size=2))
+    monkeypatch.undo()
+    monkeypatch.setattr("monai_betavae.estimator._resumes", lambda trainer: None)
+    with pytest.raises(ValueError, match="they couldn't be read from the Trainer"):
+        trainer.fit(unstarted(), DataLoader(blobs(4), batch_size=2))
+
+
+def test_likelihood_variance_of_a_loss_without_settings():
+    vae = VAE(nn.Flatten(), nn.Identity(), 4, 4, beta=4.0, loss=lambda x, p, q: {})
+    assert likelihood_variance(vae) == 2.0
