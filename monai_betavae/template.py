@@ -212,6 +212,9 @@ class DeformableTemplate(_VaryingVoxels):
         if displacements.dtype != torch.float64:
             displacements = displacements.float()
         change = (z.to(displacements.dtype) @ displacements).unflatten(1, [n_axes] + n_controls)  # noqa: RUF005
+        # a place that is NaN, of a run that diverges, makes torch's sampler (2.13, 2D, CPU) write beyond its memory;
+        # the template itself is NaN then, and so is what is sampled from it
+        change = torch.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0)
         coordinates: list[Tensor] = []
         # grid_sample wants the axes in the order x, y, z of a picture: the last axis first
         for level in range(n_axes):

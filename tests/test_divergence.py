@@ -44,7 +44,8 @@ class Spoil(pl.Callback):
 
 
 def train(folder, *callbacks, epochs=3, validate=True, **options):
-    vae = build_vae((8, 8), 2, channels=(4, 8), random_state=0, **{"lr": 1e-3, **options})
+    arguments = {"lr": 1e-3, **options}
+    vae = build_vae((8, 8), 2, channels=(4, 8), random_state=0, **arguments)
     loader = DataLoader(Named(), batch_size=2)
     last = LastCheckpoint(folder / "last.ckpt")
     stop = StopOnDivergence(folder / "last.ckpt")
