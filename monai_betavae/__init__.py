@@ -6,6 +6,8 @@
 ``build_vae``         estimator with networks made of MONAI's blocks, for any 2D or 3D shape
 ``build_encoder``     those networks alone
 ``build_decoder``
+``adapters``          MONAI's ``VarAutoEncoder`` as a network of this package
+``optimization``      the learning rate's course, factories of optimizers and schedulers
 ``warm_start``        where training starts: the mean image, PCA, a deformable template
 ``acceleration``      compile, recompute activations
 ``bundle_root``       the folder of the MONAI Bundle
@@ -18,7 +20,7 @@
 
 __version__ = "0.1.0"
 
-from . import data, evaluation
+from . import adapters, data, evaluation
 from .bundle import bundle_root
 from .estimator import VAE
 from .losses import BetaVAELoss
@@ -28,6 +30,7 @@ from .networks import build_decoder, build_encoder
 __all__ = [
     "VAE",
     "BetaVAELoss",
+    "adapters",
     "build_decoder",
     "build_encoder",
     "build_vae",

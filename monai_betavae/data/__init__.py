@@ -8,13 +8,27 @@ from .discovery import discover
 from .sampling import GlobalOrder
 from .simulation import simulate_cohort
 from .splits import split_subjects
-from .transforms import RestoreVolume, brain_transforms
+from .transforms import (
+    ReadVolumed,
+    ResampleAntiAliasedd,
+    RestoreVolume,
+    RestoreVolumed,
+    ScaleBrainIntensityd,
+    ToPlainSampled,
+    brain_transforms,
+    volume_image,
+)
 
 __all__ = [
     "AugmentedDataset",
     "DiskCacheDataset",
     "GlobalOrder",
+    "ReadVolumed",
+    "ResampleAntiAliasedd",
     "RestoreVolume",
+    "RestoreVolumed",
+    "ScaleBrainIntensityd",
+    "ToPlainSampled",
     "augmentation",
     "brain_transforms",
     "cached_dataset",
@@ -25,4 +39,5 @@ __all__ = [
     "oasis_vbm",
     "simulate_cohort",
     "split_subjects",
+    "volume_image",
 ]

@@ -46,7 +46,7 @@ def test_a_series_gives_the_sample_of_its_nifti_copy(tmp_path, orientation):
 def test_the_header_is_that_of_the_voxels(tmp_path, orientation):
     folder = write_series(tmp_path / "series", integers(), AFFINES[orientation])
     image = read_header(folder)
-    loaded = brain_transforms(SHAPE).transforms[1]({"image": str(folder)})["image"]
+    loaded = brain_transforms(SHAPE).transforms[0]({"image": str(folder)})["image"]
     assert image.shape == tuple(loaded.shape[1:])
     assert np.allclose(image.affine, loaded.affine, atol=1e-6)
     assert np.array_equal(read_voxels(folder, image), loaded[0].numpy())

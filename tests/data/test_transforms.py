@@ -4,9 +4,10 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from monai.data import DataLoader, Dataset
+from monai.data import DataLoader, Dataset, MetaTensor
+from monai.transforms import Compose
 
-from monai_betavae.data import RestoreVolume, brain_transforms
+from monai_betavae.data import ReadVolumed, RestoreVolume, ToPlainSampled, brain_transforms, cached_dataset
 
 OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0.1, -25], [0, -0.1, 2.1, -15], [0, 0, 0, 1]])
 AFFINES = {
@@ -225,3 +226,154 @@ def test_resampled_values_stand_where_the_affine_says(tmp_path, name, spacing):
     middle = nib.affines.apply_affine(AFFINES[name], (np.array(shape) - 1) / 2)
     voxel = nib.affines.apply_affine(np.linalg.inv(sample["image_affine"].numpy()), middle)
     assert np.abs(voxel - 5.5).max() < 0.51
+
+
+# ---- images in memory ----
+
+
+def in_memory(values, affine=AFFINES["RAS"], **meta):
+    return MetaTensor(torch.as_tensor(values), affine=torch.as_tensor(affine), meta=meta)
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        lambda v: v, lambda v: v[None], lambda v: v[..., None], lambda v: v[None, ..., None], lambda v: v[None, None],
+        lambda v: torch.from_numpy(v), lambda v: torch.from_numpy(v)[None].double().requires_grad_(),
+        lambda v: v.astype(">f4"), lambda v: v.astype(np.float64)[::-1][::-1], lambda v: np.asfortranarray(v),
+    ],
+)  # fmt: skip
+def test_shapes_and_types_in_memory(form):
+    volume = smooth()
+    given = form(volume)
+    found = ReadVolumed("image")({"image": given, "image_meta_dict": {"affine": OBLIQUE, "filename_or_obj": "a.nii"}})
+    assert found["image"].shape == (1, 20, 24, 18)
+    assert found["image"].dtype == torch.float32
+    assert np.array_equal(found["image"].numpy()[0], volume)
+    assert found["image"].affine.tolist() == found["image_source_affine"].tolist() == OBLIQUE.tolist()
+    assert (found["image_path"], found["image_source_shape"].tolist()) == ("a.nii", [20, 24, 18])
+    found["image"][:] = 0
+    assert volume.any()  # what was given stays as it was
+
+
+@pytest.mark.parametrize(("dtype", "scale"), [(np.int16, 1), (np.uint16, 50), (np.uint8, 0.2)])
+def test_integers_in_memory(dtype, scale):
+    values = (smooth() * scale).astype(dtype)
+    found = ReadVolumed("image")({"image": values, "image_meta_dict": {"affine": np.eye(4)}})["image"]
+    assert np.array_equal(found.numpy()[0], values.astype(np.float32))
+
+
+def test_an_affine_in_lps_is_turned():
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ OBLIQUE
+    found = brain_transforms((20, 24, 18))({"image": in_memory(smooth(), lps, space="LPS")})
+    expected = brain_transforms((20, 24, 18))({"image": in_memory(smooth(), OBLIQUE)})
+    for key in ("image", "image_affine", "image_source_affine"):
+        torch.testing.assert_close(found[key], expected[key], rtol=0, atol=1e-6)
+    plain = Compose([ToPlainSampled("image")])
+    meta = {"space": "LPS", "original_affine": lps, "spatial_shape": np.array([20, 24, 18])}
+    sample = plain({"image": in_memory(smooth()[None], lps, **meta)})
+    np.testing.assert_array_equal(sample["image_source_affine"], OBLIQUE)
+    np.testing.assert_array_equal(sample["image_affine"], OBLIQUE)
+    # turned while it was loaded: whose shape that is isn't known
+    assert "image_source_shape" not in plain({"image": in_memory(smooth()[None], **meta, as_closest_canonical=True)})
+
+
+BAD_AFFINE = np.diag([2.0, 2.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (
+            np.zeros((3, 6, 6, 6)),
+            r"must be one three-dimensional volume, of shape \(1, x, y, z\) .* got shape \(3, 6, 6, 6",
+        ),
+        (np.zeros((6, 6)), "must be one three-dimensional volume"),
+        (np.zeros((1, 6, 6)), "one slice"),
+        (np.zeros((1, 0, 6, 6)), "got none"),
+        (np.full((6, 6, 6), 7.0), "must not be constant, got 7"),
+        (torch.full((1, 6, 6, 6), torch.nan), "has no finite voxel"),
+        (torch.zeros(6, 6, 6, dtype=torch.complex64), "must hold real numbers, got complex numbers"),
+        (np.zeros((6, 6, 6), complex), "must hold real numbers, got complex numbers"),
+        (np.zeros((6, 6, 6), object), "must hold real numbers, got object"),
+        (np.full((6, 6, 6), 1e300), "has no finite voxel"),
+        (in_memory(smooth(), BAD_AFFINE), "must have voxels of 0.05 to 20 mm, got 2 x 2 x 0"),
+        (in_memory(smooth(), 2 * np.eye(4)), "ends in 0, 0, 0, 1"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+@pytest.mark.parametrize("path", ["", "/data/sub-1.nii.gz"])
+def test_bad_images_in_memory_are_refused_by_name(image, message, path):
+    record = {"image": image, "image_meta_dict": {"affine": np.eye(4)}, "image_path": path}
+    with pytest.raises(ValueError, match=f"^{path or 'The image in memory'} .*{message}"):
+        ReadVolumed("image")(record)
+
+
+@pytest.mark.parametrize("affine", ["text", [[1, 2], [3, 4]], np.eye(3), [[1], [2, 3]], {}])
+def test_an_affine_that_is_none_is_refused(affine):
+    with pytest.raises(ValueError, match="The image in memory must have an affine of 4x4 numbers"):
+        ReadVolumed("image")({"image": smooth(), "image_meta_dict": {"affine": affine}})
+
+
+@pytest.mark.parametrize("value", [None, 3, ["a.nii"], b"a.nii"])
+def test_neither_a_path_nor_an_image(value):
+    with pytest.raises(ValueError, match="The record must have a path or an image under 'image', got"):
+        ReadVolumed("image")({"image": value})
+
+
+def test_non_finite_voxels_in_memory_are_repaired():
+    volume = smooth()
+    volume[3, 4, 5] = np.inf
+    with pytest.warns(UserWarning, match=r"sub-1\.nii has 1 non-finite voxels"):
+        found = ReadVolumed("image")({"image": in_memory(volume, filename_or_obj="sub-1.nii")})["image"]
+    assert found.isfinite().all()
+    assert found.affine.tolist() == AFFINES["RAS"].tolist()
+    assert np.isinf(volume[3, 4, 5])
+
+
+def test_without_an_affine_it_is_taken_for_ras():
+    with pytest.warns(UserWarning, match="'image' has no affine: it is taken for RAS with voxels of 1 mm") as caught:
+        sample = brain_transforms((20, 24, 18))({"image": smooth()})
+    assert len(caught) == 1
+    assert sample["image_path"] == ""
+    assert sample["image_source_affine"].tolist() == np.eye(4).tolist()
+
+
+@pytest.mark.parametrize("form", [lambda mask: mask, lambda mask: torch.from_numpy(mask)[None], in_memory])
+def test_a_mask_in_memory(form):
+    mask = smooth() > 300
+    sample = brain_transforms((20, 24, 18), mask_key="mask")({"image": in_memory(smooth() + 1), "mask": form(mask)})
+    np.testing.assert_array_equal(sample["image"][0].numpy() > 0, mask)
+
+
+def test_a_mask_in_memory_that_does_not_fit():
+    read = ReadVolumed("image", "mask")
+    image = in_memory(smooth())
+    for mask in (smooth()[1:], in_memory(smooth(), OBLIQUE)):
+        with pytest.raises(ValueError, match="The mask of the image in memory must be on the grid of"):
+            read({"image": image, "mask": mask})
+    with pytest.raises(ValueError, match="must have a mask's path under 'mask', got 3"):
+        read({"image": image, "mask": 3})
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_samples_of_images_in_memory_are_cached_and_collated(tmp_path, cache):
+    records = [{"image": in_memory(smooth() + 10 * i)} for i in range(2)]
+    transforms = brain_transforms((10, 12, 9), spacing=4.0)
+    dataset = cached_dataset(records, transforms, cache, cache_dir=tmp_path, progress=False)
+    batch = next(iter(DataLoader(dataset, batch_size=2)))
+    assert batch["image_source_shape"].tolist() == [[20, 24, 18]] * 2
+    assert batch["image_path"] == ["", ""]
+    for index, record in enumerate(records):
+        assert torch.equal(batch["image"][index], transforms(record)["image"])
+
+
+def test_the_file_and_its_grid_are_in_the_sample(tmp_path):
+    record = write(tmp_path / "a.nii.gz", smooth(), OBLIQUE)
+    sample = brain_transforms((10, 12, 9), spacing=4.0)({**record, "image": tmp_path / "a.nii.gz"})
+    assert sample["image_path"] == record["image"]
+    assert sample["image_source_affine"].dtype == torch.float64
+    assert sample["image_source_affine"].numpy().tobytes() == nib.load(record["image"]).affine.tobytes()
+    assert sample["image_source_shape"].dtype == torch.int64
+    assert sample["image_source_shape"].tolist() == [20, 24, 18]
+    assert all(type(value) in (torch.Tensor, str) for value in sample.values())

@@ -1,0 +1,384 @@
+"""The transforms from a volume, on disk or in memory, to a sample of plain tensors."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Hashable, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+from monai.data import MetaTensor, NibabelReader
+from monai.transforms import GaussianSmooth, LoadImage, MapTransform, SpatialResample
+from numpy.typing import NDArray
+from torch import Tensor
+
+from .._checks import check_real
+from ..batches import plain_tensor
+from .dicom import load_series
+from .lazy_voxels import LazyVoxels
+from .volumes import (
+    _affine_problem,
+    _shape_problem,
+    _type_problem,
+    first_line,
+    read_header,
+    read_voxels,
+    repair_non_finite,
+    voxel_problem,
+)
+
+FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
+
+IN_MEMORY = "The image in memory"
+"""How messages call an image that doesn't say which file it is from."""
+
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+
+class ReadVolumed(MapTransform):
+    """Read a volume with MONAI's ``LoadImage``, or take one in memory; refuse, by name, one that a model can't use.
+
+    A folder of one DICOM series is read by MONAI's ITK reader, and of a file with a fourth axis the volume that the
+    record names under "channel". Trailing axes of length one are dropped, and integers scaled as the header says.
+    Isolated non-finite voxels, up to 1 %, are replaced by the mean of the finite ones around, with a warning that
+    names the file.
+
+    A program that has loaded the volume itself (MONAI Deploy, MONAI Label) gives it in place of the path: a tensor,
+    ``MetaTensor`` or array of shape (1, x, y, z) or (x, y, z). It gives what reading its file gives, to the bit. Its
+    affine is that of the ``MetaTensor``, or stands under "affine" in the record's ``<key>_meta_dict``; without one it
+    is taken for RAS with voxels of 1 mm, with a warning.
+
+    The record also gets ``<key>_path``, the file, or "" for an image in memory that doesn't name one;
+    ``<key>_source_affine``, the affine of the volume's grid as it came (4x4, float64, millimetres, RAS+); and
+    ``<key>_source_shape``, that grid's three sides (int64).
+
+    Args:
+        keys: key of the file's path, or of the image in memory; the volume takes its place, float32, channel first.
+        mask_key: key of a mask on the same grid, its path or in memory: the voxels where it is 0 become 0. A record
+            without one is an error.
+
+    Example:
+        >>> image = MetaTensor(torch.rand(5, 6, 7), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
+        >>> record = ReadVolumed("image")({"image": image})
+        >>> record["image"].shape, record["image_source_shape"].tolist()
+        (torch.Size([1, 5, 6, 7]), [5, 6, 7])
+    """
+
+    def __init__(self, keys: str, mask_key: str | None = None) -> None:
+        super().__init__(keys)
+        self.mask_key = mask_key
+        reader = NibabelReader(squeeze_non_spatial_dims=True)
+        self.load = LoadImage(reader, image_only=True, ensure_channel_first=True, dtype=np.float32)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the record with the volume, or raise ``ValueError``."""
+        result = dict(data)
+        for key in self.keys:
+            given = data[key]
+            if _is_array(given):
+                path, volume, affine = self._take(given, data, key)
+            elif isinstance(given, str | os.PathLike):
+                path = str(os.fspath(given))
+                volume, affine = self._read(path, data.get("channel"))
+            else:
+                raise ValueError(
+                    f"The record must have a path or an image under {key!r}, got {type(given).__name__}: {given!r:.80}."
+                )
+            volume = _checked(path or IN_MEMORY, volume)
+            if self.mask_key is not None:
+                volume = volume * self._read_mask(data, path or IN_MEMORY.replace("The", "the"), volume)
+            result[key] = volume
+            result[f"{key}_path"] = path
+            result[f"{key}_source_affine"] = torch.tensor(affine, dtype=torch.float64)
+            result[f"{key}_source_shape"] = torch.tensor(volume.shape[1:], dtype=torch.int64)
+        return result
+
+    def _read(self, path: str, channel: int | None) -> tuple[MetaTensor, Any]:
+        image = read_header(path, channel)
+        try:
+            volume = self._load(path, image)
+        except Exception as error:  # truncated or damaged: gzip, zlib and nibabel have an error each
+            raise ValueError(f"{path} is truncated or damaged: {first_line(error)}") from error
+        return volume, image.affine
+
+    def _load(self, path: str, image: Any) -> MetaTensor:
+        if os.path.isdir(path):
+            series: MetaTensor = load_series(path)
+            return series
+        if isinstance(image.dataobj, LazyVoxels):  # one volume of several, or an array: nothing MONAI has a reader for
+            return MetaTensor(torch.from_numpy(read_voxels(path, image).copy())[None], affine=image.affine)
+        volume: MetaTensor = self.load(path)
+        return volume
+
+    def _take(self, image: Any, data: Mapping[Hashable, Any], key: Hashable) -> tuple[str, MetaTensor, Any]:
+        """Return path, volume and affine of an image in memory."""
+        meta = _meta_of(image, data, key)
+        path = file_of(meta) or str(data.get(f"{key}_path") or "")
+        name = path or IN_MEMORY
+        values = _voxels_in_memory(name, image)
+        affine = _affine_in_memory(name, image, meta)
+        if affine is None:
+            warnings.warn(
+                f"An image in memory under {key!r} has no affine: it is taken for RAS with voxels of 1 mm.",
+                stacklevel=3,
+            )
+            affine = np.eye(4)
+        kept = {entry: value for entry, value in meta.items() if entry not in ("affine", "space")}
+        meta = {**kept, "space": "RAS", **({"filename_or_obj": path} if path else {})}
+        return path, MetaTensor(torch.from_numpy(values)[None], affine=torch.from_numpy(affine), meta=meta), affine
+
+    def _read_mask(self, data: Mapping[Hashable, Any], path: str, volume: MetaTensor) -> Tensor:
+        found = data.get(self.mask_key)
+        if _is_array(found):
+            name = f"The mask of {path}"
+            mask = _voxels_in_memory(name, found)
+            affine = _affine_in_memory(name, found, _meta_of(found, data, self.mask_key))
+            affine = volume.affine.numpy() if affine is None else affine
+        elif isinstance(found, str | os.PathLike):
+            name = os.fspath(found)
+            image = read_header(name)
+            mask, affine = read_voxels(name, image), image.affine
+        else:
+            raise ValueError(f"The record of {path} must have a mask's path under {self.mask_key!r}, got {found!r}.")
+        same = mask.shape == volume.shape[1:] and np.allclose(affine, volume.affine.numpy(), atol=1e-3)
+        if not same:
+            raise ValueError(f"{name} must be on the grid of {path}, of the same shape and affine, got {mask.shape}.")
+        if not (mask > 0).any():
+            raise ValueError(f"{name} must have a voxel above 0.")
+        return torch.from_numpy(mask > 0)[None]
+
+
+def _checked(name: str, volume: MetaTensor) -> MetaTensor:
+    """Return a volume with its few non-finite voxels repaired, or refuse it."""
+    values = plain_tensor(volume).numpy()[0]
+    problem = voxel_problem(values)
+    if problem is not None:
+        raise ValueError(f"{name} {problem}.")
+    n_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
+    if n_bad:
+        warnings.warn(f"{name} has {n_bad} non-finite voxels; they take the mean of those around.", stacklevel=3)
+        volume = MetaTensor(torch.from_numpy(repair_non_finite(values))[None], meta=volume.meta)
+    return volume
+
+
+def _is_array(value: Any) -> bool:
+    return isinstance(value, Tensor | np.ndarray)
+
+
+def _meta_of(image: Any, data: Mapping[Hashable, Any], key: Hashable) -> dict[str, Any]:
+    """Return what is known of an image in memory: a ``MetaTensor``'s meta, or the dictionary beside it."""
+    meta = image.meta if isinstance(image, MetaTensor) else data.get(f"{key}_meta_dict")
+    return dict(meta) if isinstance(meta, Mapping) else {}
+
+
+def file_of(meta: Mapping[str, Any]) -> str:
+    """Return the file that a ``MetaTensor``'s meta names, or ""."""
+    found = meta.get("filename_or_obj")
+    return str(os.fspath(found)) if isinstance(found, str | os.PathLike) else ""
+
+
+def as_float64(value: Any) -> NDArray[np.float64]:
+    """Return a copy of a tensor, on any device, or of what numpy takes for an array."""
+    if isinstance(value, Tensor):
+        value = plain_tensor(value).detach().cpu().numpy()
+    return np.array(value, dtype=np.float64)
+
+
+def _voxels_in_memory(name: str, image: Any) -> NDArray[np.float32]:
+    """Return a copy of an image's voxels as float32, shape (x, y, z)."""
+    values = plain_tensor(image).detach() if isinstance(image, Tensor) else image
+    while values.ndim > 3 and values.shape[0] == 1:
+        values = values[0]
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
+    if values.ndim != 3:
+        raise ValueError(
+            f"{name} must be one three-dimensional volume, of shape (1, x, y, z) or (x, y, z), "
+            f"got shape {tuple(image.shape)}."
+        )
+    if isinstance(values, Tensor):
+        problem = "must hold real numbers, got complex numbers" if values.is_complex() else None
+        values = values.cpu().float().numpy() if problem is None else values
+    else:
+        problem = _type_problem(values.dtype)
+    problem = problem or _shape_problem(tuple(values.shape))
+    if problem is not None:
+        raise ValueError(f"{name} {problem}.")
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is counted as such
+        return np.array(values, dtype=np.float32, order="C")
+
+
+def _affine_in_memory(name: str, image: Any, meta: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Return the RAS+ affine of an image in memory, or ``None`` if it has none."""
+    found = image.affine if isinstance(image, MetaTensor) else meta.get("affine")
+    if found is None:
+        return None
+    try:
+        affine = as_float64(found)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} must have an affine of 4x4 numbers, got {found!r:.80}.") from error
+    if affine.shape != (4, 4) or not np.allclose(affine[3], [0, 0, 0, 1]):
+        raise ValueError(f"{name} must have an affine of 4x4 numbers that ends in 0, 0, 0, 1, got {affine.tolist()}.")
+    problem = _affine_problem(SimpleNamespace(header=None), affine)
+    if problem is not None:
+        raise ValueError(f"{name} {problem}.")
+    return _in_ras(affine, meta)
+
+
+def _in_ras(affine: NDArray[np.float64], meta: Mapping[str, Any]) -> NDArray[np.float64]:
+    """Return an affine in RAS+; that of a reader of ITK's may be in LPS+, and its meta says so."""
+    return LPS_TO_RAS @ affine if meta.get("space") == "LPS" else affine
+
+
+class ResampleAntiAliasedd(MapTransform):
+    """Resample to a voxel size about the centre of the field of view, smoothing along each axis that becomes coarser.
+
+    The Gaussian's full width at half maximum is sqrt(target^2 - source^2), so that a voxel of the result has about
+    the extent of its spacing; MONAI's ``Spacing`` alone picks single voxels when it coarsens, and puts the grid of an
+    oblique volume by up to a voxel elsewhere if its affine changes by 1e-7, as from NIfTI to DICOM.
+
+    Args:
+        keys: key of the volume, a channel-first ``MetaTensor``.
+        spacing: target voxel size in millimetres, one number or three.
+    """
+
+    def __init__(self, keys: str, spacing: float | Sequence[float]) -> None:
+        super().__init__(keys)
+        self.spacing = np.asarray(three_spacings("spacing", spacing))
+        self.resample = SpatialResample(mode="bilinear", padding_mode="border")
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the record with its volume resampled."""
+        result = dict(data)
+        for key in self.keys:
+            volume: MetaTensor = result[key]
+            source = np.linalg.norm(volume.affine[:3, :3].numpy(), axis=0)
+            if not np.allclose(source, self.spacing, rtol=1e-3):
+                widths = np.sqrt(np.maximum(self.spacing**2 - source**2, 0)) / source
+                if np.any(widths > 0):
+                    volume = GaussianSmooth(sigma=tuple(widths / FWHM_PER_SIGMA))(volume)
+                affine, shape = _resampled_grid(volume.affine.numpy(), volume.shape[1:], source, self.spacing)
+                volume = self.resample(volume, dst_affine=torch.from_numpy(affine), spatial_size=shape)
+            result[key] = volume
+        return result
+
+
+def _resampled_grid(
+    affine: np.ndarray[Any, Any], shape: Sequence[int], source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]
+) -> tuple[np.ndarray[Any, Any], list[int]]:
+    """Return affine and shape of another voxel size: the same axes, the same centre, about the same extent."""
+    # a little more than half, so that rounding errors don't decide where the extent is n and a half voxels
+    sides = np.maximum(np.floor(np.asarray(shape) * source / target + 0.501), 1)
+    grid = affine.copy()
+    grid[:3, :3] = affine[:3, :3] / source * target
+    centre = affine[:3, :3] @ ((np.asarray(shape) - 1) / 2) + affine[:3, 3]
+    grid[:3, 3] = centre - grid[:3, :3] @ ((sides - 1) / 2)
+    return grid, [int(side) for side in sides]
+
+
+def three_spacings(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:
+    """Return one voxel size or three as three, or raise ``ValueError``."""
+    values = list(value) if isinstance(value, Sequence) else [value] * 3
+    if len(values) != 3:
+        raise ValueError(f"`{name}` must be one number or three, in millimetres, got {value!r}.")
+    x, y, z = (check_real(name, entry, minimum=0, exclusive=True) for entry in values)
+    return x, y, z
+
+
+class ScaleBrainIntensityd(MapTransform):
+    """Scale intensities by percentiles of the non-zero voxels and clip to [0, 1]; store the range beside it.
+
+    Args:
+        keys: key of the volume.
+        percentiles: lower and upper percentile.
+    """
+
+    def __init__(self, keys: str, percentiles: Sequence[float]) -> None:
+        super().__init__(keys)
+        self.percentiles = check_percentiles(percentiles)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the record with its volume scaled, and ``<key>_range`` added."""
+        result = dict(data)
+        for key in self.keys:
+            volume = result[key]
+            values = plain_tensor(volume).cpu().numpy()
+            brain = values[values != 0]
+            if brain.size == 0:
+                raise ValueError(
+                    f"{result.get(f'{key}_path') or IN_MEMORY} has no non-zero voxel inside the field of view that "
+                    "`spatial_shape` and `spacing` leave."
+                )
+            low, high = np.percentile(brain, self.percentiles)
+            low = min(low, 0.0)
+            if high <= low:  # nearly all non-zero voxels are equal and negative
+                low, high = float(values.min()), float(values.max())
+            result[key] = (volume - float(low)) / float(high - low)
+            result[key] = result[key].clamp(0.0, 1.0)
+            result[f"{key}_range"] = torch.tensor([low, high], dtype=torch.float64)
+        return result
+
+
+def check_percentiles(percentiles: Any) -> tuple[float, float]:
+    """Return a lower and an upper percentile, or raise ``ValueError``."""
+    if not isinstance(percentiles, Sequence) or isinstance(percentiles, str) or len(percentiles) != 2:
+        raise ValueError(f"`percentiles` must be a lower and an upper percentile, got {percentiles!r}.")
+    low = check_real("percentiles[0]", percentiles[0], minimum=0, maximum=100)
+    return low, check_real("percentiles[1]", percentiles[1], minimum=low, maximum=100, exclusive=True)
+
+
+class ToPlainSampled(MapTransform):
+    """End the preprocessing: plain tensors that collate and cache fast, and only the keys asked for.
+
+    Under ``<key>`` comes the image, float32, and beside it what is known of it: ``<key>_path``, ``<key>_affine``,
+    ``<key>_range``, ``<key>_source_affine`` and ``<key>_source_shape``, as
+    :func:`~monai_betavae.data.brain_transforms` describes them. After other transforms than this package's, path and
+    source are those that MONAI's ``LoadImage`` left in the image's ``MetaTensor``. What isn't known is left out; an
+    unknown path is "".
+
+    Args:
+        keys: key of the volume.
+        keep: further keys to keep; one the record lacks is left out.
+
+    Example:
+        >>> sample = ToPlainSampled("image")({"image": MetaTensor(torch.rand(1, 4, 4, 4)), "label": 3})
+        >>> list(sample)
+        ['image', 'image_path', 'image_affine']
+    """
+
+    def __init__(self, keys: str, keep: Sequence[str] = ()) -> None:
+        super().__init__(keys)
+        self.keep = (keep,) if isinstance(keep, str) else tuple(keep)
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the sample."""
+        sample: dict[Hashable, Any] = {}
+        for key in self.keys:
+            volume = data[key]
+            meta = _meta_of(volume, data, key)
+            sample[key] = plain_tensor(torch.as_tensor(volume)).float().contiguous()
+            sample[f"{key}_path"] = str(data.get(f"{key}_path") or file_of(meta))
+            if isinstance(volume, MetaTensor):
+                sample[f"{key}_affine"] = torch.from_numpy(_in_ras(as_float64(volume.affine), meta))
+            source = _source_in(meta)
+            for name in ("range", "source_affine", "source_shape"):
+                value = data.get(f"{key}_{name}", source.get(name))
+                if value is not None:
+                    sample[f"{key}_{name}"] = value
+        sample.update({key: data[key] for key in self.keep if data.get(key) is not None})
+        return sample
+
+
+def _source_in(meta: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return affine and shape of the file's grid as MONAI's ``LoadImage`` notes them, or nothing."""
+    affine, shape = meta.get("original_affine"), meta.get("spatial_shape")
+    # turned while it was loaded, a volume has the shape of one grid and the affine of another
+    if affine is None or shape is None or meta.get("as_closest_canonical"):
+        return {}
+    grid, sides = as_float64(affine), as_float64(shape)[:3].astype(np.int64)
+    if grid.shape != (4, 4) or sides.shape != (3,):
+        return {}
+    return {"source_affine": torch.from_numpy(_in_ras(grid, meta)), "source_shape": torch.from_numpy(sides)}
