@@ -140,6 +140,20 @@ FAULTS = [
     ("persistence", "weights_only=True)", "weights_only=False)", ""),
     ("workflows/provenance", "file.seek(max(SAMPLE_BYTES, size - SAMPLE_BYTES))", "file.seek(size)", ""),
     ("workflows/provenance", "plain[name] = False", "pass", ""),
+    ("workflows/resumption", "any(re.fullmatch(pattern, name)", "any(re.match(pattern, name)", ""),
+    ("workflows/resumption", "own = _looked_up(config, own[1:])", "pass", ""),
+    ("workflows/resumption", "else _looked_up(own, name) for each", "else ABSENT for each", ""),
+    ("workflows/run_checks", "before != after and name not in FREE", "before != after and name in FREE", ""),
+    ("workflows/preprocessing", "and _is_disabled(parser, step_place, step)", "and False", ""),
+    ("workflows/preprocessing", "if is_random(target)", "if False", ""),
+    (
+        "workflows/trained_model",
+        "split_digest(read_split(path)) != known",
+        "split_digest(read_split(path)) == known",
+        "",
+    ),
+    ("workflows/trained_model", "if code is not None", "if False", ""),
+    ("workflows/trained_model", 'os.path.basename(str(record["image"]))', 'str(record["image"])', ""),
     ("report", "return html.escape(visible(text))", "return str(text)", ""),
 ]
 

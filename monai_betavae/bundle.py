@@ -73,17 +73,23 @@ def config_file(root: str | os.PathLike[str], name: str) -> Path:
     return (folder if folder.is_dir() else Path(root)) / name
 
 
-def running_config() -> dict[str, Any] | None:
-    """Return the config that is being evaluated, overrides included and unresolved; ``None`` where none is.
+def running_parser() -> Any:
+    """Return MONAI's ``ConfigParser`` of the config that is being evaluated; ``None`` where none is.
 
     MONAI's ``$`` expressions have no name for it.
     """
     for frame in _callers():
         attributes = _attributes(frame)
         if "ref_resolver" in attributes and isinstance(attributes.get("config"), dict):
-            config: dict[str, Any] = attributes["config"]
-            return config
+            return frame.f_locals["self"]
     return None
+
+
+def running_config() -> dict[str, Any] | None:
+    """Return the config that is being evaluated, overrides included and unresolved; ``None`` where none is."""
+    parser = running_parser()
+    config: dict[str, Any] | None = None if parser is None else parser.config
+    return config
 
 
 def _callers() -> Iterator[FrameType]:
@@ -106,13 +112,15 @@ def _attributes(frame: FrameType) -> dict[str, Any]:
 def run_root(root: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder under which the bundle's configs put data, weights and results by default.
 
-    It doesn't depend on the working directory: ``$MONAI_BETAVAE_HOME`` if that is set; else the bundle's own folder;
-    but for the copy in an installed package, which must not write into site-packages, ``~/monai_betavae/vae``.
+    It doesn't depend on the working directory: another ``root`` than that of the running config, which somebody named;
+    ``$MONAI_BETAVAE_HOME`` if that is set; else the bundle's own folder; but for the copy in an installed package,
+    which must not write into site-packages, ``~/monai_betavae/vae``.
 
     Args:
         root: the bundle's folder; default: :func:`running_bundle_root`.
     """
-    if os.environ.get(HOME_VARIABLE):
+    named = root is not None and Path(root).resolve() != running_bundle_root().resolve()
+    if os.environ.get(HOME_VARIABLE) and not named:
         return Path(os.environ[HOME_VARIABLE]).expanduser().resolve()
     folder = running_bundle_root() if root is None else Path(root).resolve()
     installed = folder.is_relative_to(Path(__file__).resolve().parent)

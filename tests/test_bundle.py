@@ -88,7 +88,19 @@ def test_the_run_root_of_a_bundle(tmp_path, monkeypatch):
     monkeypatch.delenv("MONAI_BETAVAE_HOME", raising=False)
     assert bundle.run_root(tmp_path) == tmp_path
     monkeypatch.setenv("MONAI_BETAVAE_HOME", str(tmp_path / "home"))
-    assert bundle.run_root(tmp_path) == tmp_path / "home"
+    assert bundle.run_root(bundle_root()) == bundle.run_root() == tmp_path / "home"
+    assert bundle.run_root(tmp_path) == tmp_path  # somebody named another
+
+
+@pytest.mark.parametrize("config", ["flat/train.json", "zoo/configs/train.json"])
+def test_the_home_variable_moves_a_running_copy_but_not_a_named_root(copies, monkeypatch, config):
+    from monai.bundle import ConfigWorkflow
+
+    monkeypatch.setenv("MONAI_BETAVAE_HOME", str(copies / "home"))
+    for override, expected in (({}, copies / "home"), ({"bundle_root": str(copies / "other")}, copies / "other")):
+        workflow = ConfigWorkflow(str(copies / config), logging_file=False, **override)
+        workflow.initialize()
+        assert workflow.parser.get_parsed_content("ckpt_dir") == str(expected / "models")
 
 
 def test_config_files_of_both_forms(copies):
@@ -118,8 +130,8 @@ def test_metadata_has_what_consumers_require():
         ),
         (
             "inference.json",
-            "bundle_root output_dir ckpt_dir dataset_dir device network_def latent_dim dataset dataloader inferer "
-            "evaluator preprocessing postprocessing inference run",
+            "bundle_root output_dir ckpt_dir dataset_dir device network_def dataset dataloader inferer "
+            "evaluator preprocessing postprocessing training_output_dir checkpoint records inference run",
         ),
     ],
 )

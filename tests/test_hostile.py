@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import quiet_trainer
 import torch
+from described_models import write_model
 from hostile_files import broken_archives, damaged, hostile_files, payload_of, zipped
 from lightning.pytorch.callbacks import Callback
 from monai.bundle import ConfigParser
@@ -20,18 +21,20 @@ from monai_betavae import VAE, build_vae, bundle_root
 from monai_betavae.data import DiskCacheDataset, discover
 from monai_betavae.data.transforms import ReadVolumed
 from monai_betavae.data.volumes import read_header
-from monai_betavae.description import rebuild
 from monai_betavae.networks import build_network
 from monai_betavae.workflows.evaluation_data import training_summary
 from monai_betavae.workflows.records import read_split
+from monai_betavae.workflows.settings import unwrapped
 from monai_betavae.workflows.trained_model import (
     grid_affine,
     load_weights,
-    read_settings,
-    trained_settings,
-    write_settings,
+    of_another_run,
+    read_description,
+    trained_likelihood,
+    trained_network,
+    trained_preprocessing,
 )
-from monai_betavae.workflows.training import train
+from monai_betavae.workflows.training import ModelTraining
 from monai_betavae.workflows.zoo import write_zoo_bundle
 
 pytestmark = [
@@ -67,9 +70,7 @@ def true(tmp_path_factory):
         trainer.fit(vae, loader)
     vae.save(folder / "vae.pt")
     trainer.save_checkpoint(folder / "last.ckpt")
-    network = small_network()
-    torch.save(network.state_dict(), folder / "model.pt")
-    write_settings(network, {"spatial_shape": list(SHAPE), "spacing": 2.0}, np.eye(4), folder / "model.json")
+    write_model(folder, small_network(), SHAPE, 2.0)
     return folder, loader
 
 
@@ -100,10 +101,9 @@ def content_of(kind, folder):
 
 def resume_run(path, loader):
     """Do what the bundle's ``--resume True`` does."""
-    options = {"output_dir": path.parent / "output", "ckpt_dir": path.parent}
-    preprocessing = {"spatial_shape": [8, 8], "spacing": None}
     trainer = pl.Trainer(max_epochs=2, **QUIET)
-    train(trainer, SPARE, SPARE, loader, None, [], {"test": []}, preprocessing=preprocessing, resume=True, **options)
+    training = ModelTraining(trainer, SPARE, SPARE, Compose([]), path.parent / "output", path.parent, resume=True)
+    training.run(loader, None, [], {"training": [], "test": []})
 
 
 READERS = {
@@ -359,30 +359,54 @@ def hostile_settings(marker):
     }
 
 
+def of_the_first_release(description):
+    """Return the description of a model in the form of release 0.1.0."""
+    preprocessing = {"spatial_shape": list(SHAPE), "spacing": 2.0}
+    affine = description["grid"]["affine"]
+    return {"network": description["network"], "preprocessing": preprocessing, "grid_affine": affine}
+
+
 def test_settings_that_are_programs_are_refused(true, tmp_path):
     """They become values of a zoo bundle's configs, which MONAI runs."""
     settings = json.loads((true[0] / "model.json").read_text())
     (tmp_path / "model.pt").write_bytes((true[0] / "model.pt").read_bytes())
     marker = tmp_path / "marker"
-    for part in ("network", "preprocessing"):
-        for name, value in hostile_settings(marker).items():
-            changed = json.loads(json.dumps(settings))
-            (changed["network"]["arguments"] if part == "network" else changed["preprocessing"])[name] = value
-            (tmp_path / "model.json").write_text(json.dumps(changed))
-            with pytest.raises(ValueError, match=r"model\.json must hold values only, got"):
-                write_zoo_bundle(tmp_path / "zoo", tmp_path)
-            parser = ConfigParser()
-            parser.read_config(str(bundle_root() / "inference.json"))
-            parser["ckpt_dir"] = str(tmp_path)
-            with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:
-                parser.get_parsed_content("network_def")
-            assert "model.json must hold values only" in str(caught.value.__cause__)
-            assert not marker.exists()
+    places = {
+        "network": lambda content: content["network"]["arguments"],
+        "a transform": lambda content: content["preprocessing"]["transforms"][0]["arguments"],
+        "the transforms": lambda content: content["preprocessing"],
+        "likelihood": lambda content: content["likelihood"],
+        "grid": lambda content: content["grid"],
+        "trained_on": lambda content: content["trained_on"],
+        "beside the rest": lambda content: content,
+    }
+    assert settings["trained_on"] is None
+    for form in (settings, of_the_first_release(settings)):
+        known = form["likelihood"] is not None if "format" in form else False
+        for place, find in places.items():
+            if place in ("a transform", "likelihood", "grid", "trained_on") and not known:
+                continue  # the first release had none
+            for name, value in hostile_settings(marker).items():
+                changed = json.loads(json.dumps(form))
+                if place == "trained_on":
+                    changed["trained_on"] = {"volumes": 3}
+                find(changed)[name] = value
+                (tmp_path / "model.json").write_text(json.dumps(changed))
+                with pytest.raises(ValueError, match=r"model\.json must hold values only, got"):
+                    write_zoo_bundle(tmp_path / "zoo", tmp_path)
+                parser = ConfigParser()
+                parser.read_config(str(bundle_root() / "evaluate.json"))
+                parser["ckpt_dir"] = str(tmp_path)
+                for id_ in ("network_def", "preprocessing", "likelihood"):
+                    with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
+                        parser.get_parsed_content(id_)
+                    assert "model.json must hold values only" in str(unwrapped(caught.value))
+                assert not marker.exists()
 
 
 @pytest.mark.parametrize("name", ["model.json", "split.json"])
 def test_texts_that_break_a_parser_are_refused_by_name(tmp_path, name):
-    read = read_settings if name == "model.json" else lambda folder: read_split(folder / "split.json")
+    read = read_description if name == "model.json" else lambda folder: read_split(folder / "split.json")
     for text in ("[" * 100_000, '{"a":' * 100_000, "1" * 5000, "", "\x00", "null", '"text"', "[]", "{}", "NaN"):
         (tmp_path / name).write_text(text)
         with pytest.raises(ValueError, match=name):
@@ -392,7 +416,7 @@ def test_texts_that_break_a_parser_are_refused_by_name(tmp_path, name):
 def test_what_a_run_left_about_itself_is_read_or_named(tmp_path):
     for text in ("[" * 100_000, "[]", "1", '{"beta": "$1"}', '{"beta": [1]}', "\x00"):
         (tmp_path / "scores.json").write_text(text)
-        assert training_summary(tmp_path) == {"scores": {}}
+        assert training_summary(tmp_path) == {}  # not read: the model's own description says beta
     (tmp_path / "scores.json").write_text('{"beta": 2}')
     head = "epoch,train/loss,train/rec_loss,train/kl_loss"
     for text in ("", "epoch\n0", f"{head}\n0,=1+1,2,3", f"{head}\n0,1,2\n1,2,3,4,5,6", '"', "\x00" * 9):
@@ -401,15 +425,44 @@ def test_what_a_run_left_about_itself_is_read_or_named(tmp_path):
             training_summary(tmp_path)
     (tmp_path / "metrics.csv").write_text(f"{head},evil\n0,1,2,3,=1+1\n")
     losses = {"epoch": [0], "train/loss": [1], "train/rec_loss": [2], "train/kl_loss": [3]}
-    assert training_summary(tmp_path) == {"scores": {"beta": 2}, "losses": losses}
+    assert training_summary(tmp_path) == {"losses": losses}
 
 
 def test_an_affine_that_is_none_is_refused(true, tmp_path):
     settings = json.loads((true[0] / "model.json").read_text())
     for affine in ([], [[1]], "text", [[[0] * 4] * 4], {"a": 1}, 3):
-        (tmp_path / "model.json").write_text(json.dumps({**settings, "grid_affine": affine}))
-        with pytest.raises(ValueError, match=r"model\.json must be the model\.json that training wrote"):
-            grid_affine(tmp_path, SHAPE, 2.0)
+        for changed in (
+            {**settings, "grid": {**settings["grid"], "affine": affine}},
+            {**of_the_first_release(settings), "grid_affine": affine},
+        ):
+            (tmp_path / "model.json").write_text(json.dumps(changed))
+            with pytest.raises(ValueError, match=r"model\.json must be the model\.json that training wrote"):
+                grid_affine(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {"name": "os.system", "arguments": {"command": "touch marker"}},
+        {"name": "monai.transforms.Lambdad", "arguments": {"keys": "image", "func": "print"}},
+        {"name": "LoadImaged", "arguments": {"keys": "image", "reader": "evil_module.Reader"}},
+        {"name": "ToTensord", "arguments": {"keys": "image", "device": "cuda"}},
+        {"name": "Resized", "arguments": {"keys": "image", "spatial_size": 10**6}},
+    ],
+    ids=str,
+)
+def test_transforms_of_a_file_run_nothing(true, tmp_path, monkeypatch, entry):
+    (tmp_path / "evil_module.py").write_text("import pathlib\npathlib.Path(__file__).with_name('marker').touch()\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    settings = json.loads((true[0] / "model.json").read_text())
+    (tmp_path / "model.json").write_text(json.dumps({**settings, "preprocessing": {"transforms": [entry]}}))
+    (tmp_path / "model.pt").write_bytes((true[0] / "model.pt").read_bytes())
+    for read in (lambda: trained_preprocessing(tmp_path), lambda: write_zoo_bundle(tmp_path / "zoo", tmp_path)):
+        with pytest.raises(ValueError, match="transform 0"):
+            read()
+    assert not (tmp_path / "marker").exists()
+    assert not (tmp_path / "zoo").exists()
 
 
 # ---- volumes ----
@@ -467,11 +520,11 @@ def test_a_folder_of_openbhb_with_objects_is_refused(tmp_path):
 
 
 def read_all_settings(path, _):
-    settings = read_settings(path.parent)
-    trained_settings(path.parent, bundle_root())
-    grid_affine(path.parent, SHAPE, 2.0)
-    network = rebuild(settings["network"], str(path)) if settings["network"] else small_network()
-    return load_weights(network, path.with_name("model.pt"))
+    trained_preprocessing(path.parent)
+    trained_likelihood(path.parent)
+    grid_affine(path.parent)
+    of_another_run(path.parent, path.parent)
+    return load_weights(trained_network(path.parent), path.with_name("model.pt"))
 
 
 DAMAGED = {

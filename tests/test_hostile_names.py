@@ -11,10 +11,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from described_models import NORMAL
 from monai.data import DataLoader, Dataset
 from monai.inferers import SimpleInferer
 
-from monai_betavae.data import RestoreVolume, brain_transforms, discover
+from monai_betavae.data import RestoreVolumed, brain_transforms, discover
 from monai_betavae.data.volumes import read_header
 from monai_betavae.networks import build_network
 from monai_betavae.plots import (
@@ -125,7 +126,7 @@ def tree(folder, but):
 def infer(records, output_dir):
     network = build_network(SHAPE, 2, channels=(4, 8), random_state=0)
     loader = DataLoader(Dataset(list(records), brain_transforms(SHAPE, 2.0)), batch_size=4)
-    VolumeInference(network, loader, SimpleInferer(), RestoreVolume(), output_dir).run()
+    VolumeInference(network, loader, SimpleInferer(), RestoreVolumed(), output_dir).run()
     return sorted(path.name for path in (output_dir / "reconstructions").iterdir())
 
 
@@ -368,11 +369,10 @@ def evaluated(folder, subjects, columns):
         network.fc_mu.weight.mul_(5)
     transform = brain_transforms(SHAPE, 2.0)
     loader = DataLoader(Dataset(split["test"], transform), batch_size=8)
-    settings = {"spatial_shape": SHAPE, "spacing": 2.0}
     parts = ["reconstruction", "likelihood", "latents", "probes", "normative"]
     before = tree(folder, folder / "output")
     ModelEvaluation(
-        network, split["test"], loader, SimpleInferer(), settings, transform, folder / "output", folder, n_samples=1,
+        network, split["test"], loader, SimpleInferer(), transform, NORMAL, folder / "output", folder, n_samples=1,
         parts=parts,
     ).run()  # fmt: skip
     assert tree(folder, folder / "output") == before

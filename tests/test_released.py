@@ -3,7 +3,6 @@
 They are never written anew. Where a file can't be read any more, it is the reader that has to change.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +11,10 @@ import torch
 from released.write import QUIET, bundle_network, estimator_outputs, network_outputs
 from torch.utils.data import DataLoader
 
-from monai_betavae import VAE, bundle_root
-from monai_betavae.description import rebuild
-from monai_betavae.workflows import grid_affine, trained_settings
+from monai_betavae import VAE
+from monai_betavae.data import brain_transforms
+from monai_betavae.workflows import grid_affine, trained_likelihood, trained_network, trained_preprocessing
+from monai_betavae.workflows.trained_model import network_arguments, read_description
 
 # the tests run with the oldest Lightning too, which is older than the one that wrote the checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with Lightning:UserWarning")
@@ -64,12 +64,20 @@ def test_a_saved_estimator_is_read(folder, expected):
 def test_the_bundles_weights_and_settings_are_read(folder, expected):
     network = bundle_network(folder)
     assert_outputs(network_outputs(network, torch.from_numpy(expected["images"])), expected, "model.pt")
-    settings = trained_settings(folder, bundle_root())
-    assert (settings["spatial_shape"], settings["latent_dim"]) == ([8, 9, 7], 2)
-    assert settings["warm_start"] == "deformable"
-    stored = json.loads((folder / "model.json").read_text(encoding="utf-8"))
-    np.testing.assert_array_equal(grid_affine(folder, **stored["preprocessing"]), stored["grid_affine"])
-    assert rebuild(stored["network"], "model.json").state_dict().keys() == network.state_dict().keys()
+    arguments = network_arguments(read_description(folder))
+    assert (arguments["spatial_shape"], arguments["latent_dim"], arguments["channels"]) == ([8, 9, 7], 2, [4, 8])
+    assert arguments["warm_start"] == "deformable"
+    affine = np.diag([24.0, 24.0, 24.0, 1.0])
+    affine[:3, 3] = [-84, -99, -56]
+    np.testing.assert_array_equal(grid_affine(folder), affine)
+    assert trained_network(folder).state_dict().keys() == network.state_dict().keys()
+    assert trained_preprocessing(folder).description == brain_transforms((8, 9, 7), 24.0).description
+
+
+def test_the_likelihood_that_the_first_release_did_not_store(capsys):
+    (first,) = (path for path in VERSIONS if path.name == "0.1.0")
+    assert trained_likelihood(first) == {"distribution": "normal", "beta": 1.0}
+    assert "is of release 0.1.0 and doesn't say it; taken as normal with beta 1" in capsys.readouterr().out
 
 
 def test_a_checkpoint_is_read(folder, expected):

@@ -6,14 +6,21 @@ from .generation import PriorSampling, check_generation
 from .inference import InferenceRecords, VolumeInference, check_inference
 from .provenance import write_run
 from .records import split_records, training_records
-from .run_checks import check_parts, check_resumed, check_run
 from .settings import check_settings
-from .trained_model import grid_affine, load_weights, trained_settings
-from .training import train
+from .trained_model import (
+    grid_affine,
+    load_weights,
+    trained_likelihood,
+    trained_network,
+    trained_preprocessing,
+    training_folder,
+)
+from .training import ModelTraining
 
 __all__ = [
     "InferenceRecords",
     "ModelEvaluation",
+    "ModelTraining",
     "PriorSampling",
     "VolumeInference",
     "check_data",
@@ -21,16 +28,15 @@ __all__ = [
     "check_generation",
     "check_held_out",
     "check_inference",
-    "check_parts",
-    "check_resumed",
-    "check_run",
     "check_settings",
     "checked_records",
     "grid_affine",
     "load_weights",
     "split_records",
-    "train",
-    "trained_settings",
+    "trained_likelihood",
+    "trained_network",
+    "trained_preprocessing",
+    "training_folder",
     "training_records",
     "volume_dataset",
     "write_run",

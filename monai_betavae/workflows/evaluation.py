@@ -19,8 +19,10 @@ from ..estimator import VAE
 from ..evaluation.reconstruction import brain_mask, fit_pca, reconstruction_scores, squared_error
 from ..evaluation.refinement import refined_codes
 from ..files import atomic_path, write_table
+from ..modules import reconstruction_network
 from ..plots import plot_losses, save_figure
 from ..report import Report
+from ..warm_start import variance_of
 from .data_checks import check_held_out
 from .evaluation_covariates import disentanglement_part, probes_part
 from .evaluation_data import (
@@ -31,6 +33,7 @@ from .evaluation_data import (
     output_mean,
     reconstruct,
     run_records,
+    spacing_of,
     training_summary,
     with_truth,
 )
@@ -39,7 +42,7 @@ from .evaluation_model import generation_part, latents_part, likelihood_part, re
 from .evaluation_norm import normative_part
 from .evaluation_part import FEWEST_TO_FIT, MEAN_RESIDUAL_NAME, PCA_NAME, REFINED_NAME, VAE_NAME, Part, finite
 from .records import Record, does_it_all, is_simulated
-from .trained_model import check_outputs
+from .trained_model import check_likelihood, check_outputs
 
 Array = NDArray[Any]
 
@@ -59,10 +62,13 @@ SIMULATED = (
 
 
 def check_evaluation(
-    output_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str], overwrite: bool = False
+    output_dir: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    overwrite: bool = False,
+    training_output_dir: str | os.PathLike[str] | None = None,
 ) -> None:
     """Refuse to start without weights, or over an existing evaluation; see :func:`~.trained_model.check_outputs`."""
-    check_outputs(Path(output_dir) / EVALUATION_FOLDER / SUMMARY_FILE, checkpoint, overwrite)
+    check_outputs(Path(output_dir) / EVALUATION_FOLDER / SUMMARY_FILE, checkpoint, overwrite, training_output_dir)
 
 
 class ModelEvaluation:
@@ -75,13 +81,14 @@ class ModelEvaluation:
     started alike, the first does everything.
 
     Args:
-        network: module with ``encode``, ``decode``, ``decoder`` and ``fc_mu``; calling it reconstructs.
+        network: module with ``encode``, ``decode``, ``decoder`` and ``fc_mu``, whose call reconstructs, or with the
+            parts of :func:`~monai_betavae.modules.reconstruction_network`.
         records: the volumes to evaluate.
         dataloader: loader of their samples from :func:`~monai_betavae.data.brain_transforms`, whose dataset is in their
             order; its sampler doesn't count.
         inferer: MONAI inferer that calls the network.
-        preprocessing: ``spatial_shape`` and ``spacing``.
         transform: from a record to a sample.
+        likelihood: what the model was trained with, {"distribution": ..., "beta": ...}.
         output_dir: folder of the results.
         training_output_dir: folder of the training run.
         device: where to compute.
@@ -106,8 +113,8 @@ class ModelEvaluation:
         records: Sequence[Record],
         dataloader: Iterable[Mapping[str, Any]],
         inferer: Callable[..., Tensor],
-        preprocessing: Mapping[str, Any],
         transform: Callable[..., Any],
+        likelihood: Mapping[str, Any],
         output_dir: str | os.PathLike[str],
         training_output_dir: str | os.PathLike[str],
         device: torch.device | str = "cpu",
@@ -121,12 +128,12 @@ class ModelEvaluation:
         batch_size: int = 4,
         num_workers: int = 0,
     ) -> None:
-        self.network: Any = network
+        self.network: Any = reconstruction_network(network)
         self.records = records
         self.dataloader = dataloader
         self.inferer = inferer
-        self.preprocessing = dict(preprocessing)
         self.transform = transform
+        self.likelihood = check_likelihood(likelihood)
         self.output_dir = Path(output_dir) / EVALUATION_FOLDER
         self.training_output_dir = Path(training_output_dir)
         self.device = torch.device(device)
@@ -185,7 +192,7 @@ class ModelEvaluation:
         if len(training.images):
             mean: Array = training.images.mean(axis=0)
             return mean
-        return output_mean(self.network, (1, *self.preprocessing["spatial_shape"]))
+        return output_mean(self.network)
 
     def _rows(self, batch: Mapping[str, Any], images: Tensor, mean_image: Array | None) -> list[dict[str, Any]]:
         volumes = images.float().numpy()
@@ -208,17 +215,20 @@ class ModelEvaluation:
         ]
 
     def _refined(self, subjects: Subjects) -> Array:
-        beta = training_summary(self.training_output_dir)["scores"].get("beta")
         return refined_codes(
             self.network.decode,
             subjects.images,
             subjects.mu,
             # what the loss, SSE + beta KL, stands for
-            variance=0.5 * (1.0 if beta is None else max(float(beta), 1e-3)),
+            variance=variance_of(**self.likelihood),
             n_steps=self.refinement_steps,
             device=self.device,
             progress=True,
         )
+
+    def _estimator(self) -> VAE:
+        given = self.likelihood
+        return VAE.from_network(self.network, beta=given["beta"], default_dist=given["distribution"])
 
     def _pca_codes(self, images: Array) -> Array:
         scores: Array = self._pca.transform(images.reshape(len(images), -1))
@@ -264,7 +274,7 @@ class ModelEvaluation:
                     np.broadcast_to(mean_image, validation.images.shape),
                 )
             ours, theirs = ({name: pair[i] for name, pair in of.items()} for i in range(2))
-            return anomaly_part(held_out, ours, validation, theirs, self.preprocessing, self.lesions, self.seed, label)
+            return anomaly_part(held_out, ours, validation, theirs, self.transform, self.lesions, self.seed, label)
 
         def normative() -> Part | None:
             # codes of training subjects spread wider than new ones' where the encoder knows them by heart
@@ -286,7 +296,7 @@ class ModelEvaluation:
             "reconstruction": lambda: reconstruction_part(
                 held_out, pd.DataFrame(rows), restored, simulated, self.seed, refined
             ),
-            "likelihood": lambda: likelihood_part(VAE.from_network(self.network), held_out, self.n_samples, self.seed),
+            "likelihood": lambda: likelihood_part(self._estimator(), held_out, self.n_samples, self.seed),
             "latents": lambda: latents_part(self.network, held_out, training, simulated, self.seed, self.device),
             "probes": lambda: probes_part(
                 held_out, training, codes, self.covariates, "control" if simulated else None, self.seed, label=label
@@ -339,7 +349,7 @@ class ModelEvaluation:
         training: Subjects,
         simulated: bool,
     ) -> Report:
-        n_voxels = int(np.prod(self.preprocessing["spatial_shape"]))
+        n_voxels = int(np.prod(held_out.images.shape[2:]))
         of = "simulated brains" if simulated else "brain volumes"
         report = Report(f"beta-VAE of {of}", f"{len(held_out)} volumes evaluated with seed {self.seed}")
         report.section("What this is")
@@ -371,15 +381,16 @@ class ModelEvaluation:
 
         from .. import __version__
 
-        split, beta = about.get("split"), about["scores"].get("beta")
-        shape = "×".join(str(side) for side in self.preprocessing["spatial_shape"])
+        split, beta = about.get("split"), self.likelihood["beta"]
+        shape = "×".join(str(side) for side in held_out.images.shape[2:])
+        spacing = "×".join(f"{side:.3g}" for side in spacing_of(held_out.affines[0]))
         n_weights = sum(weights.numel() for weights in self.network.parameters())
         facts: dict[str, Any] = {
             "model": f"{self.network.fc_mu.out_features} latent dimensions, {n_weights / 1e6:.2f} million weights",
-            "grid": f"{shape} voxels, {self.preprocessing.get('spacing') or 'their own'} mm; N = {n_voxels}",
+            "grid": f"{shape} voxels of {spacing} mm; N = {n_voxels}",
+            "likelihood": self.likelihood["distribution"],
+            "beta": f"{beta:g}; beta / N = {beta / n_voxels:.3g}",
         }
-        if beta is not None:
-            facts["beta"] = f"{beta:g}; beta / N = {beta / n_voxels:.3g}"
         if split is not None:
             facts["trained on"] = ", ".join(f"{count} {part}" for part, count in split.items()) + " volumes"
         if "losses" in about:

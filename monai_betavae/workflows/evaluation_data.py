@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -197,7 +196,7 @@ def on_grid(path: str | os.PathLike[str], affine: Array, shape: Sequence[int]) -
 
 
 def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a training run left about itself: sizes of its parts, scores, losses; what there is of it.
+    """Return what a training run left about itself: sizes of its parts, and losses; what there is of it.
 
     Raises:
         ValueError: naming the ``split.json`` or ``metrics.csv`` that isn't one.
@@ -206,13 +205,6 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
     found: dict[str, Any] = {}
     if (folder / SPLIT_FILE).is_file():
         found["split"] = {part: len(members) for part, members in read_split(folder / SPLIT_FILE).items()}
-    try:
-        found["scores"] = json.loads((folder / "scores.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # a run that was killed, or files that were moved
-        found["scores"] = None
-    found["scores"] = found["scores"] if isinstance(found["scores"], dict) else {}
-    if not isinstance(found["scores"].get("beta", 0), int | float):
-        del found["scores"]["beta"]
     metrics = folder / "metrics.csv"
     if metrics.is_file():
         import pandas as pd
@@ -226,11 +218,11 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
     return found
 
 
-def output_mean(network: nn.Module, shape: Sequence[int]) -> Array | None:
-    """Return the mean training image that the decoder's output started at, if it has one of that shape."""
+def output_mean(network: nn.Module) -> Array | None:
+    """Return the mean training image that the decoder's output started at, if it has one."""
     decoder = getattr(network, "decoder", None)
     mean = getattr(decoder, "output_mean", None)
-    if not isinstance(mean, torch.Tensor) or tuple(mean.shape) != tuple(shape):
+    if not isinstance(mean, torch.Tensor):
         return None
     mean = torch.sigmoid(mean) if getattr(decoder, "sigmoid", False) else mean
     return mean.float().cpu().numpy()

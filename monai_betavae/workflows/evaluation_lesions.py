@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..data.transforms import brain_transforms
 from ..evaluation.anomaly import (
     detection_auroc,
     dice,
@@ -38,7 +37,7 @@ def anomaly_part(
     reconstructions: Mapping[str, Array],
     validation: Subjects,
     validation_reconstructions: Mapping[str, Array],
-    preprocessing: Mapping[str, Any],
+    transform: Callable[..., Any],
     lesions: str,
     seed: int,
     label: str = "",
@@ -50,7 +49,7 @@ def anomaly_part(
         reconstructions: by method, of ``held_out.images``.
         validation: healthy subjects, from whom the thresholds come.
         validation_reconstructions: by method, of ``validation.images``.
-        preprocessing: ``spatial_shape`` and ``spacing``, for the healthy counterparts.
+        transform: from a record to a sample, for the healthy counterparts.
         lesions: "dark", "bright" or "both".
         seed: of the intervals.
         label: title of the pictures.
@@ -114,7 +113,7 @@ def anomaly_part(
     _by_lesion(
         part, scores[VAE_NAME], truth & inside, inside, [records[row] for row in sick], healthy_scores, healthy_inside
     )
-    _pairs(part, images, reconstructions, truth, mask, sick, records, preprocessing)
+    _pairs(part, images, reconstructions, truth, mask, sick, records, transform)
     largest = np.argsort(truth.reshape(len(truth), -1).sum(axis=1))[::-1][:4]
     names = [str(records[sick[row]].get("subject")) for row in largest]
     maps = plot_maps(scores[VAE_NAME][largest], images[largest], held_out.affines[0], names, label, truth[largest])
@@ -161,14 +160,14 @@ def _pairs(
     mask: Array,
     sick: Sequence[int],
     records: Sequence[Mapping[str, Any]],
-    preprocessing: Mapping[str, Any],
+    transform: Callable[..., Any],
 ) -> None:
     """Add how close the pseudo-healthy image is to the true one, where that is known."""
     paired = [i for i, row in enumerate(sick) if records[row].get(HEALTHY_KEY)]
     if not paired:
         return
-    transform = brain_transforms(**preprocessing)
-    healthy = np.stack([transform({"image": records[sick[i]][HEALTHY_KEY]})["image"][0].numpy() for i in paired])
+    counterparts = [{**records[sick[i]], "image": records[sick[i]][HEALTHY_KEY]} for i in paired]
+    healthy = np.stack([transform(counterpart)["image"][0].numpy() for counterpart in counterparts])
     rows = []
     for method, volumes in reconstructions.items():
         pseudo = volumes[[sick[i] for i in paired], 0]

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import torch
 
-from ..description import rebuild
 from ..files import atomic_path
-from ..persistence import load_weights_only
-from .trained_model import MODEL_FILE, SETTINGS_FILE, load_weights, network_arguments, read_settings
+from .trained_model import MODEL_FILE, SETTINGS_FILE, load_weights, read_description, trained_network
 
 
 def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str]) -> tuple[Path, float]:
@@ -35,15 +33,13 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
     if path.suffix != ".pt2" or path.exists():
         raise ValueError(f"`filepath` must be a new file with the suffix .pt2, got {os.fspath(filepath)}.")
     models = Path(ckpt_dir)
-    stored = read_settings(models)
+    stored = read_description(models)
     if stored is None:
         raise ValueError(
             f"`ckpt_dir` must hold the {SETTINGS_FILE} of a training run, got {models}: run training first."
         )
-    weights = load_weights_only(models / MODEL_FILE)
-    network = load_weights(rebuild(stored["network"], str(models / SETTINGS_FILE), weights), models / MODEL_FILE)
-    arguments = network_arguments(stored)
-    shape = (arguments["in_channels"], *arguments["spatial_shape"])
+    network = load_weights(trained_network(models), models / MODEL_FILE)
+    shape = (stored["network"]["arguments"].get("in_channels", 1), *stored["grid"]["spatial_shape"])
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # a batch of 1 would count as constant
     with torch.no_grad():
         program = torch.export.export(network, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}})

@@ -14,6 +14,7 @@ from torch import nn
 
 from .._checks import check_integer, check_seed
 from ..files import atomic_path, write_table
+from ..modules import reconstruction_network
 from ..plots import plot_volumes, save_figure
 from ..randomness import generator
 from .records import does_it_all
@@ -75,7 +76,7 @@ class PriorSampling:
 
         if not does_it_all("Generation"):
             return
-        network: Any = self.network.to(self.device).eval()
+        network: Any = reconstruction_network(self.network.to(self.device).eval())
         codes = torch.randn(self.n_samples, network.fc_mu.out_features, generator=generator(self.seed, "sample"))
         names = [f"sample_{index:0{max(3, len(str(self.n_samples - 1)))}d}" for index in range(self.n_samples)]
         shown: list[NDArray[np.float32]] = []

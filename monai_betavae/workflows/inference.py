@@ -15,8 +15,10 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from ..batches import check_images, image_tensor, item_names
+from ..data import volume_image
 from ..data.naming import stem_of
 from ..files import atomic_path, write_table
+from ..modules import reconstruction_network
 from ..ordering import OrderedRows
 from ..texts import file_stem
 from .data_checks import refuse_bad_headers
@@ -87,7 +89,8 @@ def _find_records(
     path = Path(training_output_dir) / SPLIT_FILE
     if not path.is_file():
         raise ValueError(
-            f"`dataset_dir` must be given: there is no {path} of a training run that says who is held out."
+            f"`dataset_dir` must be given: there is no {path} of a training run that says who is held out, nor one "
+            "beside the weights or in the output folder; or name the folder of the run with --training_output_dir."
         )
     records = read_split(path)["test"]
     missing = [record["image"] for record in records if not os.path.exists(record["image"])]
@@ -99,10 +102,13 @@ def _find_records(
 
 
 def check_inference(
-    output_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str], overwrite: bool = False
+    output_dir: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    overwrite: bool = False,
+    training_output_dir: str | os.PathLike[str] | None = None,
 ) -> None:
     """Refuse to start without weights, or over existing latents; see :func:`~.trained_model.check_outputs`."""
-    check_outputs(Path(output_dir) / LATENTS_FILE, checkpoint, overwrite)
+    check_outputs(Path(output_dir) / LATENTS_FILE, checkpoint, overwrite, training_output_dir)
 
 
 class VolumeInference:
@@ -113,13 +119,14 @@ class VolumeInference:
     processes that a launcher started alike, the first does everything.
 
     Args:
-        network: module with ``encode``; calling it reconstructs.
+        network: module with ``encode`` and ``decode``, whose call reconstructs, or with the parts of
+            :func:`~monai_betavae.modules.reconstruction_network`.
         dataloader: loader of samples from :func:`~monai_betavae.data.brain_transforms`. Its sampler doesn't count: no
             volume is left out, and none is out of order.
         inferer: MONAI inferer that calls the network; with ``SimpleInferer`` the codes are decoded, which is the same
             and encodes once.
-        postprocessing: from (reconstruction, sample) to a nibabel image, such as
-            :class:`~monai_betavae.data.RestoreVolume`.
+        postprocessing: dictionary transforms from a sample with the reconstruction under "pred" to one with a
+            ``MetaTensor`` on the input's grid there, such as :class:`~monai_betavae.data.RestoreVolumed`.
         output_dir: folder of the results.
         device: where to compute.
         image_key: key of the images in a batch.
@@ -130,7 +137,7 @@ class VolumeInference:
         network: nn.Module,
         dataloader: Iterable[Mapping[str, Any]],
         inferer: Callable[..., torch.Tensor],
-        postprocessing: Callable[[torch.Tensor, Mapping[str, Any]], Any],
+        postprocessing: Callable[[dict[str, Any]], Mapping[Any, Any]],
         output_dir: str | os.PathLike[str],
         device: torch.device | str = "cpu",
         image_key: str = "image",
@@ -157,7 +164,7 @@ class VolumeInference:
         loader = OrderedRows(self.dataloader, share=False)
         rows: list[dict[str, Any]] = []
         names = OutputNames()
-        self.network.to(self.device).eval()
+        network: Any = reconstruction_network(self.network.to(self.device).eval())
         with torch.inference_mode():
             for batch in tqdm(
                 loader.batches(), total=loader.n_batches, desc="embedding and reconstructing", unit="batch"
@@ -165,7 +172,6 @@ class VolumeInference:
                 images = image_tensor(batch, self.image_key)
                 check_images(images, f"the batch after {len(rows)} volumes", item_names(batch))
                 images = images.to(self.device)
-                network: Any = self.network  # nn.Module types its attributes as Tensor | Module
                 codes = network.encode(images)
                 # calling the network would encode once more, which only an inferer of one's own may need
                 simple = type(self.inferer) is SimpleInferer
@@ -175,10 +181,10 @@ class VolumeInference:
                     sample = {key: values[index] for key, values in batch.items()}
                     path = sample[f"{self.image_key}_path"]
                     rows.append(_row(sample.get("subject"), path, mu[index], logvar[index]))
-                    restored = self.postprocessing(reconstructions[index], sample)
+                    restored = self.postprocessing({**sample, "pred": reconstructions[index].float().cpu()})["pred"]
                     target = self.output_dir / RECONSTRUCTIONS_FOLDER / names.unique(path, str(sample.get("subject")))
                     with atomic_path(target) as temporary:
-                        nib.save(restored, temporary)
+                        nib.save(volume_image(restored, path), temporary)
         if not rows:
             raise ValueError("`dataloader` must give at least one volume, got none.")
         write_table(pd.DataFrame(rows), self.output_dir / LATENTS_FILE)

@@ -55,6 +55,7 @@ def write_run(
     seed: int | None = None,
     weights: str | os.PathLike[str] | None = None,
     resumed: bool = False,
+    data: Mapping[str, Any] | None = None,
 ) -> None:
     """Write what is running now, so that it can be run again, and say what differs from what it goes on from.
 
@@ -64,11 +65,12 @@ def write_run(
         seed: of the run.
         weights: the model file that is used, if one is.
         resumed: whether the run goes on from one whose file is there.
+        data: what :func:`data_fingerprint` gives for ``parts``, if it is known already.
     """
     if process_rank() != 0:
         return
     config = running_config() or {}
-    now = {"seed": seed, **environment(), "data": data_fingerprint(parts)}
+    now = {"seed": seed, **environment(), "data": data_fingerprint(parts) if data is None else dict(data)}
     if weights is not None:
         now["weights"] = _digest(Path(weights).read_bytes())
     earlier = read_provenance(path) if resumed else None

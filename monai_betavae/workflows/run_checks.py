@@ -1,22 +1,26 @@
-"""What a training run is refused for before any volume is read: existing results, unfit parts, another model."""
+"""Checks that run before a training starts: existing results, unfit parts, another model or other settings."""
 
 from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 from torch import nn
 
+from ..bundle import config_file, running_bundle_root, running_config
 from ..callbacks import BestWeights, MetricsTable
-from ..description import description_of
+from ..checkpoints import settings_of
 from ..estimator import VAE
 from ..files import check_available
+from ..modules import check_parts as check_network_parts
+from .preprocessing import PREPROCESSING
 from .records import process_rank, say
-from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_settings
+from .resumption import check_told, told
+from .trained_model import MODEL_FILE, SETTINGS_FILE, read_description
 
 RESUME_FILE, METRICS_FILE = "last.ckpt", "metrics.csv"
 
@@ -92,6 +96,8 @@ def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) 
     for name, (part, kind, description) in parts.items():
         if not isinstance(part, kind):
             raise ValueError(f"'{name}' must be {description}, got {type(part).__name__}.")
+    check_network_parts("network_def", network)
+    _check_fused(trainer, estimator)
     if not callable(preprocessing):
         raise ValueError(f"'train#preprocessing' must be a transform, got {type(preprocessing).__name__}.")
     for needed in (BestWeights, MetricsTable):
@@ -102,23 +108,108 @@ def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) 
             )
 
 
-def check_resumed(network: nn.Module, preprocessing: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> None:
-    """Refuse to resume a model of other settings.
+def _check_fused(trainer: pl.Trainer, estimator: VAE) -> None:
+    """Refuse what Lightning stumbles over in the first step: clipped gradients at 16-mixed, with a fused optimizer."""
+    fused = getattr(estimator.optimizer, "keywords", {}).get("fused")
+    if fused and trainer.gradient_clip_val and trainer.precision == "16-mixed":
+        raise ValueError(
+            "A fused optimizer can't clip gradients at --precision 16-mixed: give --optimizer#fused False, or "
+            "bf16-mixed."
+        )
+
+
+def check_validated(trainer: Any, val_dataloader: Any) -> None:
+    """Refuse early stopping without validation, which Lightning would only find after an epoch.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if val_dataloader is None and trainer.early_stopping_callbacks:
+        raise ValueError(
+            "`early_stopping` needs validation subjects, got none: give a second number above 0 in --fractions, or a "
+            "validation part in the data."
+        )
+
+
+def check_resumed(now: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> None:
+    """Refuse to resume a model that is described otherwise.
 
     Args:
-        network: the network as it is set now.
-        preprocessing: ``spatial_shape`` and ``spacing`` as they are set now.
+        now: "network", "preprocessing" and "likelihood", as they are described now.
         ckpt_dir: folder of the weights, with the ``model.json`` of the run.
 
     Raises:
         ValueError: naming each setting that differs, with its value then and now.
     """
-    stored = read_settings(ckpt_dir)
+    stored = read_description(ckpt_dir)
     if stored is None:
         return
-    before = {**network_arguments(stored), **stored["preprocessing"]}
-    now = {**network_arguments({"network": description_of(network)}), **json.loads(json.dumps(dict(preprocessing)))}
-    differing = [name for name in before.keys() & now.keys() if before[name] != now[name] and name not in FREE]
+    differing = []
+    then, today = (_flat(each) for each in (stored, json.loads(json.dumps(dict(now)))))
+    for name in dict.fromkeys([*then, *today]):
+        before, after = then.get(name), today.get(name)
+        if before != after and name not in FREE and not (stored["likelihood"] is None and name in LIKELIHOOD):
+            differing.append(f"{name} was {before}, now {after}")
     if differing:
-        told = "; ".join(f"{name} was {before[name]}, now {now[name]}" for name in sorted(differing))
+        told = "; ".join(sorted(differing))
         raise ValueError(f"`resume` needs the settings of {Path(ckpt_dir) / SETTINGS_FILE}: {told}.")
+
+
+LIKELIHOOD = ("distribution", "beta", "loss")
+"""Names of the likelihood's settings in :func:`_flat`."""
+
+
+def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a description by the names that a user knows."""
+    network, preprocessing = description["network"], description["preprocessing"]
+    likelihood = description["likelihood"] or {}
+    found: dict[str, Any] = {**network.get("arguments", {}), "network_def": network.get("own", network.get("builder"))}
+    if "own" in preprocessing:
+        found["preprocessing"] = preprocessing["own"]
+    for index, step in enumerate(preprocessing.get("transforms", [])):
+        place = f"{PREPROCESSING}#transforms#{index}"
+        found[place] = step["name"]
+        # a setting that isn't given is the transform's own default; null ones are none
+        arguments = {name: value for name, value in step["arguments"].items() if value is not None}
+        if isinstance(arguments.get("spacing"), int | float):
+            arguments["spacing"] = [float(arguments["spacing"])] * 3
+        found.update({f"{place}#{name}": value for name, value in arguments.items()})
+    found["loss"] = likelihood.get("own", "")
+    found.update({name: likelihood[name] for name in ("distribution", "beta") if name in likelihood})
+    return found
+
+
+def running_settings() -> dict[str, Any] | None:
+    """Return what the running config says against the bundle's own; ``None`` where no config runs."""
+    config = running_config()
+    return None if config is None else told(config, _bundle_config())
+
+
+def check_resumed_settings(checkpoint: str | os.PathLike[str], may_change: Sequence[str] = ()) -> list[str]:
+    """Refuse to resume a run that was told other settings.
+
+    Args:
+        checkpoint: the ``last.ckpt`` of the run.
+        may_change: ids that may differ.
+
+    Returns:
+        what differs and may.
+
+    Raises:
+        ValueError: naming each setting that differs; or the checkpoint, if it isn't one.
+    """
+    now, stored = running_settings(), settings_of(checkpoint)
+    if now is None or stored is None:  # called from Python, or a run of release 0.1.0
+        return []
+    try:
+        then = json.loads(stored)
+        if not isinstance(then, dict):
+            raise TypeError(type(then).__name__)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{os.fspath(checkpoint)} must be the checkpoint of a training run: {error}") from error
+    return check_told(then, now, _bundle_config(), list(may_change), os.fspath(checkpoint))
+
+
+def _bundle_config() -> dict[str, Any]:
+    config: dict[str, Any] = json.loads(config_file(running_bundle_root(), "train.json").read_text(encoding="utf-8"))
+    return config

@@ -18,15 +18,24 @@ from typing import Any
 from ..bundle import config_file, running_bundle_root, running_config
 from ..files import UnwritableFileError
 from .provenance import PROVENANCE
+from .records import say
 
 TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
 """Environment variable that brings back the traceback of errors that are told in one line."""
 
-LOWEST = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0}
+REFERENCE = r"@\w+(?:(?:#|::)\w+)*"
+
+LOWEST = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0, "patience": 1}
 """Least values of settings that nothing checks before the data are read."""
 
 OURS = {"_meta_", "initialize", "finalize", PROVENANCE}
 """Ids that MONAI's runner itself looks for, and what :mod:`~.provenance` adds to the config of a run."""
+
+OF_THE_MODEL = ("network_def", "preprocessing", "likelihood")
+"""Ids of the configs after training that come from the model's description unless they are given."""
+
+PLAIN_ENTRIES = ("likelihood",)
+"""Ids of components that may be given as the values that the component would give."""
 
 RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_")
 """Keys of a component that aren't arguments of its target."""
@@ -49,6 +58,9 @@ def check_settings(name: str) -> None:
         raise ValueError("check_settings must be called by a config that MONAI's runner evaluates.")
     own = json.loads(config_file(running_bundle_root(), name).read_text(encoding="utf-8"))
     check_config(config, own)
+    replaced = [part for part in OF_THE_MODEL if part in own and _unlike(config.get(part), own[part])]
+    if replaced and name != "train.json":
+        say(f"Given here, in place of what the model's description says: {', '.join(replaced)}")
 
 
 def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -75,6 +87,7 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
             raise ValueError(f"{name!r} isn't an id of this config{_accepted(name, own)}")
         if name in own:
             _check_type(name, value, own[name])
+            _check_group(name, value, own[name], text)
     _check_references("", config, config)
     _check_arguments("", config)
 
@@ -132,7 +145,7 @@ def _accepted(name: str, own: Mapping[str, Any]) -> str:
     close = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
-    return f". Accepted: {', '.join(key for key in own if not _is_part(own[key]))}."
+    return f". Accepted: {', '.join([key for key in own if not _is_part(own[key])] or own)}."
 
 
 def _is_part(value: Any) -> bool:
@@ -155,7 +168,7 @@ def _check_type(name: str, value: Any, own: Any) -> None:
     """Refuse a value that can't be what the bundle's own value is."""
     if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
-    if isinstance(own, Mapping) and isinstance(value, Mapping):
+    if isinstance(own, Mapping) and isinstance(value, Mapping) and name not in PLAIN_ENTRIES:
         lacking = [key for key in own if key not in value and (key == "_target_" or not _is_part(own))]
         if lacking:
             raise ValueError(
@@ -211,14 +224,57 @@ def _check_tracking(config: Mapping[str, Any]) -> None:
 
 def _check_references(name: str, value: Any, config: Mapping[str, Any]) -> None:
     """Refuse a value that refers to an id there isn't."""
-    if isinstance(value, str) and re.fullmatch(r"@\w+([#:]+\w+)*", value):
-        root = re.split("#|::", value[1:])[0]
-        if root not in config:
-            raise ValueError(f"'{name}' refers to {value}, which isn't an id of this config{_accepted(root, config)}")
+    if isinstance(value, str) and re.fullmatch(REFERENCE, value):
+        _check_reference(name, value, config)
+    elif isinstance(value, str) and value.startswith("$"):
+        for reference in re.finditer(REFERENCE, value):
+            # a single @ may be Python's; what begins like an id of this config is one
+            if re.split("#|::", reference[0][1:])[0] in config:
+                _check_reference(name, reference[0], config)
     elif isinstance(value, Mapping | list):
         for key, entry in value.items() if isinstance(value, Mapping) else enumerate(value):
             if key != "_meta_":
                 _check_references(f"{name}#{key}" if name else str(key), entry, config)
+
+
+def _check_reference(name: str, reference: str, config: Mapping[str, Any]) -> None:
+    """Refuse a reference one of whose parts there isn't: a key of a group, or an index of a list."""
+    parts = re.split("#|::", reference[1:])
+    there: Any = config
+    for level, part in enumerate(parts):
+        if isinstance(there, str) and there.startswith(("@", "%", "$")):
+            return  # what it stands for is known when it is resolved
+        shown = f"'{name}' refers to {reference.replace('::', '#')}"
+        if isinstance(there, Mapping) and part not in there:
+            where = f"an id of '{'#'.join(parts[:level])}'" if level else "an id of this config"
+            raise ValueError(f"{shown}, but {part!r} isn't {where}{_accepted(part, there)}")
+        if isinstance(there, list) and not (part.isdigit() and int(part) < len(there)):
+            raise ValueError(
+                f"{shown}, but '{'#'.join(parts[:level])}' is a list of {len(there)}, counted from 0, got {part!r}."
+            )
+        if not isinstance(there, Mapping | list):
+            raise ValueError(f"{shown}, but '{'#'.join(parts[:level])}' has no parts.")
+        there = there[part] if isinstance(there, Mapping) else there[int(part)]
+
+
+def _check_group(name: str, value: Any, own: Any, text: str) -> None:
+    """Refuse an id inside a group, such as ``train``, that the bundle doesn't have and nothing refers to.
+
+    MONAI makes such an id of a typing error in a config file that is merged.
+    """
+    if not (isinstance(value, Mapping) and isinstance(own, Mapping)) or "_target_" in own:
+        return
+    for key, entry in value.items():
+        where = f"{name}#{key}"
+        if key in own:
+            _check_group(where, entry, own[key], text)
+        elif re.search(rf"[@%]{re.escape(where.replace('#', '::'))}(?![A-Za-z0-9_])", text) is None:
+            raise ValueError(f"{where!r} isn't an id of this config{_accepted(key, own)}")
+
+
+def _unlike(value: Any, own: Any) -> bool:
+    texts = [json.dumps(each, default=str, sort_keys=True).replace("#", "::") for each in (value, own)]
+    return texts[0] != texts[1]
 
 
 def _check_arguments(name: str, config: Mapping[str, Any]) -> None:

@@ -1,8 +1,22 @@
-"""A trained model's files: its weights, the settings they belong to, the grid of its volumes."""
+"""A trained model's files: its weights, and one description of everything that a later run needs to know of it.
+
+``model.json`` holds::
+
+    format         "monai_betavae.model/2"
+    network        {"builder": name, "arguments": {...}}, as in monai_betavae.description
+    preprocessing  {"transforms": [{"name": ..., "arguments": {...}}, ...]}, as in data.transform_description
+    likelihood     {"distribution": "normal", "beta": 1.0}
+    grid           {"spatial_shape": [...], "spacing": [...], "affine": [[...]]}
+    trained_on     {"volumes": n, "subjects": n, "simulated": true or false, "digest": ..., "split": ...}
+
+An object of the user's own that can't be described is ``{"own": its class}``: later runs refuse, and name what must be
+given in their config again. Files of release 0.1.0 (no "format") are read too.
+"""
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,40 +24,140 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import nn
 
+from .. import adapters  # noqa: F401 -- its builders are among those that a description may name
+from ..bundle import bundle_root as installed_bundle_root
 from ..bundle import config_file
-from ..description import description_of
+from ..data.transform_description import rebuild_transforms
+from ..data.transforms import brain_transforms
+from ..description import description_of, rebuild
 from ..files import atomic_path
+from ..losses import LIKELIHOODS
 from ..persistence import load_weights_only
-from .records import process_of_launch
+from .records import PARTS, SPLIT_FILE, Record, is_simulated, process_of_launch, read_split, say
 
 MODEL_FILE, SETTINGS_FILE = "model.pt", "model.json"
+
+FORMAT = "monai_betavae.model/2"
+"""Marks a description, and its version."""
 
 SAME_GRID_MM = 0.01
 """Volumes whose affines differ by less are on one grid."""
 
+GIVE_AGAIN = "give it again, as in training, with --{name} or in a config file that is merged"
 
-def write_settings(
-    network: nn.Module, preprocessing: Mapping[str, Any], grid_affine: NDArray[np.float64], path: Path
-) -> None:
-    """Write what weights belong to: the network's description, the preprocessing and the affine of its grid."""
+
+# ---- writing ---------------------------------------------------------------------------------------------------------
+
+
+def described_network(network: nn.Module) -> dict[str, Any]:
+    """Return how a network is made, with the sizes it has now; ``{"own": class}`` if no builder made it."""
     description = copy.deepcopy(description_of(network))
+    if description is None:
+        return own(network)
     template = getattr(getattr(network, "decoder", None), "template", None)
-    if description is not None and template is not None:
+    if template is not None:
         description["arguments"]["n_voxels"] = len(template.voxels)
-    settings = {
-        "network": description,
+    return description
+
+
+def described_likelihood(criterion: Any) -> dict[str, Any]:
+    """Return what distribution a loss takes a decoder's output for, and its beta.
+
+    Args:
+        criterion: a :class:`~monai_betavae.BetaVAELoss` or one derived from it; of another that doesn't say both, the
+            class is all that is known.
+
+    Example:
+        >>> from monai_betavae import BetaVAELoss
+        >>> described_likelihood(BetaVAELoss(beta=2.0, default_dist="laplace"))
+        {'distribution': 'laplace', 'beta': 2.0}
+    """
+    distribution, beta = getattr(criterion, "default_dist", None), getattr(criterion, "beta", None)
+    if distribution not in LIKELIHOODS or not isinstance(beta, int | float):
+        return own(criterion)
+    return {"distribution": distribution, "beta": float(beta)}
+
+
+def own(value: Any) -> dict[str, Any]:
+    """Return the entry of an object that can't be described."""
+    kind = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
+    name = f"{getattr(kind, '__module__', '?')}.{getattr(kind, '__qualname__', type(value).__name__)}"
+    return {"own": "".join(letter if letter.isalnum() or letter in "._<>" else "_" for letter in name)}
+
+
+def described_training(split: Mapping[str, Sequence[Record]], digest: str) -> dict[str, Any]:
+    """Return what a model was trained on.
+
+    Args:
+        split: the records of each part.
+        digest: of the training volumes, as in ``run.json``.
+    """
+    training = split["training"]
+    return {
+        "volumes": len(training),
+        "subjects": len({str(record.get("subject")) for record in training}),
+        "simulated": is_simulated(training),
+        "digest": digest,
+        "split": split_digest(split),
+    }
+
+
+def split_digest(split: Mapping[str, Sequence[Record]]) -> str:
+    """Return a digest of who is in which part, wherever the files lie."""
+    rows = sorted(
+        [part, str(record.get("subject")), os.path.basename(str(record["image"]))]
+        for part in PARTS
+        for record in split.get(part, ())
+    )
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:32]
+
+
+def write_description(
+    path: Path,
+    *,
+    network: nn.Module,
+    preprocessing: Mapping[str, Any],
+    likelihood: Mapping[str, Any],
+    grid: Mapping[str, Any],
+    trained_on: Mapping[str, Any] | None = None,
+) -> None:
+    """Write ``model.json``: what weights belong to.
+
+    Args:
+        path: of the file.
+        network: whose weights they are.
+        preprocessing: description of its transforms.
+        likelihood: as :func:`described_likelihood` gives it.
+        grid: "spatial_shape", "spacing" and "affine" of the volumes it takes.
+        trained_on: as :func:`described_training` gives it.
+    """
+    description = {
+        "format": FORMAT,
+        "network": described_network(network),
         "preprocessing": dict(preprocessing),
-        "grid_affine": np.asarray(grid_affine, dtype=float).tolist(),
+        "likelihood": dict(likelihood),
+        "grid": dict(grid),
+        "trained_on": None if trained_on is None else dict(trained_on),
     }
     with atomic_path(path) as temporary:
-        temporary.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
 
 
-def read_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Read what :func:`write_settings` wrote; ``None`` if there is no such file.
+# ---- reading ---------------------------------------------------------------------------------------------------------
+
+
+def read_description(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
+    """Read the ``model.json`` of a training run; ``None`` if there is none.
+
+    Args:
+        ckpt_dir: folder of the weights.
+
+    Returns:
+        the description; that of a file of release 0.1.0 in the form of today, where what it doesn't say is ``None``.
 
     Raises:
         ValueError: naming the file, if it isn't what training writes.
@@ -52,20 +166,60 @@ def read_settings(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     if not os.path.isfile(path):
         return None
     try:
-        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        # a network of one's own has no description
-        described = stored["network"] is None or isinstance(stored["network"]["arguments"], dict)
-        if not (described and isinstance(stored["preprocessing"], dict)):
-            raise ValueError("of another form")
-        affine = stored.get("grid_affine")
-        if affine is not None and np.asarray(affine, dtype=float).shape != (4, 4):
-            raise ValueError("grid_affine is no 4x4 matrix")
+        stored: Any = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored, dict):
+            raise TypeError("no object")
+        version = stored.get("format")
+        if version is not None and version != FORMAT:
+            raise ValueError(f"format {version!r:.80} of another version")
+        found = _of_first_release(stored) if version is None else stored
+        _check_form(found)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise ValueError(f"{path} must be the {SETTINGS_FILE} that training wrote.") from error
-    found = next(_programs(stored), None)
-    if found is not None:
-        raise ValueError(f"{path} must hold values only, got {found!r:.80}, which MONAI's configs would run.")
-    return stored
+        raise ValueError(f"{path} must be the {SETTINGS_FILE} that training wrote: {error!s:.200}") from error
+    code = next(_programs(stored), None)
+    if code is not None:
+        raise ValueError(f"{path} must hold values only, got {code!r:.80}, which MONAI's configs would run.")
+    return found
+
+
+def _of_first_release(stored: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a description of release 0.1.0, which had network, two numbers of the preprocessing, and an affine."""
+    network, given, affine = stored["network"], stored["preprocessing"], stored.get("grid_affine")
+    if not (network is None or isinstance(network["arguments"], dict)) or not isinstance(given, dict):
+        raise ValueError("of another form")
+    arguments = {} if network is None else network["arguments"]
+    shape = given.get("spatial_shape", arguments.get("spatial_shape"))
+    if shape is None:
+        raise ValueError("it doesn't say the spatial shape")
+    spacing = given.get("spacing")
+    if affine is None:
+        affine = centred_affine(shape, spacing).tolist()
+    return {
+        "format": None,
+        "network": {"own": "a network that release 0.1.0 didn't describe"} if network is None else network,
+        "preprocessing": brain_transforms(shape, spacing).description,
+        "likelihood": None,
+        "grid": {"spatial_shape": list(shape), "spacing": None, "affine": affine},
+        "trained_on": None,
+    }
+
+
+def _check_form(found: Mapping[str, Any]) -> None:
+    """Raise an error that says what is wrong with a description, if anything is."""
+    for name in ("network", "preprocessing", "grid"):
+        if not isinstance(found[name], dict):
+            raise ValueError(f"{name!r} is no object")
+    if "own" not in found["network"] and not isinstance(found["network"].get("arguments"), dict):
+        raise ValueError("'network' has no arguments")
+    if "own" not in found["preprocessing"] and not isinstance(found["preprocessing"].get("transforms"), list):
+        raise ValueError("'preprocessing' has no transforms")
+    likelihood = found["likelihood"]
+    if likelihood is not None and "own" not in likelihood:
+        check_likelihood(likelihood, "'likelihood'")
+    if np.asarray(found["grid"]["affine"], dtype=float).shape != (4, 4):
+        raise ValueError("the grid's affine is no 4x4 matrix")
+    if not isinstance(found.get("trained_on"), dict | None):
+        raise ValueError("'trained_on' is no object")
 
 
 def _programs(value: Any) -> Iterator[Any]:
@@ -81,48 +235,156 @@ def _programs(value: Any) -> Iterator[Any]:
         yield value
 
 
-def network_arguments(settings: Mapping[str, Any] | None) -> dict[str, Any]:
+def check_likelihood(likelihood: Any, what: str = "`likelihood`") -> dict[str, Any]:
+    """Return a likelihood, or raise ``ValueError`` if it isn't ``{"distribution": ..., "beta": ...}``."""
+    known = isinstance(likelihood, Mapping) and likelihood.get("distribution") in LIKELIHOODS
+    beta = likelihood.get("beta") if known else None
+    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 <= beta < float("inf"):
+        raise ValueError(
+            f"{what} must be {{'distribution': one of {', '.join(map(repr, LIKELIHOODS))}, 'beta': a number >= 0}}, "
+            f"got {likelihood!r:.200}."
+        )
+    return {"distribution": likelihood["distribution"], "beta": float(beta)}
+
+
+def network_arguments(description: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the arguments of a described network; none for one that no builder of this package made."""
-    return dict(settings["network"]["arguments"]) if settings and settings["network"] else {}
+    return dict(description["network"].get("arguments", {})) if description else {}
 
 
-def trained_settings(ckpt_dir: str | os.PathLike[str], root: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the settings that a model was trained with, so that inference needs no repeated overrides.
+def trained_network(ckpt_dir: str | os.PathLike[str], bundle_root: str | os.PathLike[str] | None = None) -> nn.Module:
+    """Make the network that a model was trained with, without its weights; see :func:`load_weights`.
 
     Args:
         ckpt_dir: folder of the weights, with the ``model.json`` that training left there.
-        root: the bundle, the values of whose training config hold where there is no such file.
-
-    Returns:
-        values of the ids that shape network and preprocessing: spatial_shape, spacing, latent_dim, architecture, ...
+        bundle_root: the bundle whose training config says the network where nothing was trained yet.
 
     Raises:
-        ValueError: if the file isn't what training writes.
+        ValueError: naming the file, if it isn't what training writes; or ``network_def``, if the network was one of
+            the user's own.
     """
-    config = json.loads(config_file(root, "train.json").read_text(encoding="utf-8"))
-    names = {name for name, reference in config["network_def"].items() if reference == f"@{name}"} | {"spacing"}
-    settings = {name: config[name] for name in names}
-    stored = read_settings(ckpt_dir)
-    found = {**network_arguments(stored), **(stored["preprocessing"] if stored else {})}
-    settings.update({name: value for name, value in found.items() if name in names})
-    return settings
+    description = _description_or_none(ckpt_dir, "network_def")
+    if description is None:
+        network: nn.Module = _of_training_config(bundle_root, "network_def")
+        return network
+    source = str(Path(ckpt_dir) / SETTINGS_FILE)
+    if "own" in description["network"]:
+        raise ValueError(
+            f"`network_def` must be given: {source} says that the model's network is {description['network']['own']}, "
+            f"which no builder of monai_betavae made; {GIVE_AGAIN.format(name='network_def')}."
+        )
+    weights = Path(ckpt_dir) / MODEL_FILE
+    return rebuild(description["network"], source, load_weights_only(weights) if weights.is_file() else None)
 
 
-def grid_affine(
-    ckpt_dir: str | os.PathLike[str], spatial_shape: Sequence[int], spacing: float | Sequence[float] | None
-) -> NDArray[np.float64]:
+def trained_preprocessing(
+    ckpt_dir: str | os.PathLike[str], bundle_root: str | os.PathLike[str] | None = None
+) -> Compose:
+    """Make the transforms that a model was trained with; see :func:`trained_network`.
+
+    Raises:
+        ValueError: naming the file, if it isn't what training writes; or ``preprocessing``, if a transform was one of
+            the user's own.
+    """
+    description = _description_or_none(ckpt_dir, "preprocessing")
+    if description is None:
+        return _of_training_config(bundle_root, "train#preprocessing")
+    source = str(Path(ckpt_dir) / SETTINGS_FILE)
+    if "own" in description["preprocessing"]:
+        where = description["preprocessing"].get("where")
+        raise ValueError(
+            f"`preprocessing` must be given: {source} says that the model was trained with "
+            f"{description['preprocessing']['own']}{f' as {where}' if where else ''}, which can't be described; "
+            f"{GIVE_AGAIN.format(name='preprocessing')}."
+        )
+    return rebuild_transforms(description["preprocessing"], source)
+
+
+def trained_likelihood(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the distribution and the beta that a model was trained with.
+
+    Returns:
+        {"distribution": "normal", "laplace" or "bernoulli", "beta": a number}.
+
+    Raises:
+        ValueError: naming the file, if it isn't what training writes; or ``likelihood``, if the loss was one of the
+            user's own that doesn't say both.
+    """
+    description = _description_or_none(ckpt_dir, "likelihood")
+    source = Path(ckpt_dir) / SETTINGS_FILE
+    if description is None or description["likelihood"] is None:
+        if description is not None:
+            say(
+                f"Likelihood: {source} is of release 0.1.0 and doesn't say it; taken as normal with beta 1. Another: "
+                "--likelihood \"{'distribution':'laplace','beta':2.0}\"."
+            )
+        return {"distribution": "normal", "beta": 1.0}
+    if "own" in description["likelihood"]:
+        raise ValueError(
+            f"`likelihood` must be given: {source} says that the model was trained with the loss "
+            f"{description['likelihood']['own']}, which names no distribution and beta; give --likelihood "
+            "\"{'distribution':'normal','beta':1.0}\"."
+        )
+    return check_likelihood(description["likelihood"])
+
+
+def _description_or_none(ckpt_dir: str | os.PathLike[str], name: str) -> dict[str, Any] | None:
+    """Return a model's description; ``None`` where nothing was trained yet."""
+    description = read_description(ckpt_dir)
+    weights = Path(ckpt_dir) / MODEL_FILE
+    if description is None and weights.is_file():
+        raise ValueError(
+            f"`{name}` must be given: there is {weights} but no {SETTINGS_FILE} beside it, which says what the weights "
+            f"belong to; bring it, or {GIVE_AGAIN.format(name=name)}."
+        )
+    return description
+
+
+def _of_training_config(root: str | os.PathLike[str] | None, name: str) -> Any:
+    """Return a part that the bundle's training config makes as it stands."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser()
+    parser.read_config(config_file(installed_bundle_root() if root is None else root, "train.json"))
+    return parser.get_parsed_content(name)
+
+
+def grid_affine(ckpt_dir: str | os.PathLike[str]) -> NDArray[np.float64]:
     """Return the affine of a trained model's grid: that of its training volumes, if they shared one.
 
     Args:
         ckpt_dir: folder of the weights.
-        spatial_shape: the grid.
-        spacing: its voxel size in millimetres, used where training left no affine.
 
     Returns:
-        4x4 affine, RAS+, millimetres.
+        4x4 affine, RAS+, millimetres; the identity where nothing was trained yet.
     """
-    stored = (read_settings(ckpt_dir) or {}).get("grid_affine")
-    return centred_affine(spatial_shape, spacing) if stored is None else np.asarray(stored, dtype=float)
+    description = read_description(ckpt_dir)
+    return np.eye(4) if description is None else np.asarray(description["grid"]["affine"], dtype=float)
+
+
+def training_folder(
+    ckpt_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str], run_root: str | os.PathLike[str]
+) -> Path:
+    """Return the folder of the training run that a model came from, which holds its ``split.json``.
+
+    It is looked for in ``ckpt_dir``, ``output_dir`` and ``<run_root>/output``; a split of other subjects than those
+    that the model's description knows is another run's, and passed over.
+
+    Returns:
+        the folder; the last of the three if none of them is it.
+    """
+    candidates = [Path(ckpt_dir), Path(output_dir), Path(run_root) / "output"]
+    for folder in candidates:
+        if (folder / SPLIT_FILE).is_file() and not of_another_run(ckpt_dir, folder):
+            return folder
+    return candidates[-1]
+
+
+def of_another_run(ckpt_dir: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder's ``split.json`` is known to be of another run than the weights in ``ckpt_dir``."""
+    path, description = Path(folder) / SPLIT_FILE, read_description(ckpt_dir)
+    known = ((description or {}).get("trained_on") or {}).get("split")
+    return known is not None and path.is_file() and split_digest(read_split(path)) != known
 
 
 def common_affine(
@@ -150,13 +412,19 @@ def centred_affine(spatial_shape: Sequence[int], spacing: float | Sequence[float
     return affine
 
 
-def check_outputs(result: Path, checkpoint: str | os.PathLike[str], overwrite: bool = False) -> None:
+def check_outputs(
+    result: Path,
+    checkpoint: str | os.PathLike[str],
+    overwrite: bool = False,
+    training_output_dir: str | os.PathLike[str] | None = None,
+) -> None:
     """Refuse to start without weights, or over an existing result, before any volume is read.
 
     Args:
         result: the file that says that the work was done.
         checkpoint: the weights.
         overwrite: whether an existing result may be replaced.
+        training_output_dir: folder of the training run whose ``split.json`` is going to be read.
 
     Raises:
         ValueError: naming the file.
@@ -169,6 +437,11 @@ def check_outputs(result: Path, checkpoint: str | os.PathLike[str], overwrite: b
     first = process_of_launch()[0] == 0
     if first and result.exists() and not overwrite:  # the others may come when the first has written it already
         raise ValueError(f"{result} exists. Give --overwrite True to replace it, or another folder with --output_dir.")
+    if training_output_dir is not None and of_another_run(Path(checkpoint).parent, training_output_dir):
+        raise ValueError(
+            f"{Path(training_output_dir) / SPLIT_FILE} is of another training run than {os.fspath(checkpoint)}: name "
+            "the folder of that run with --training_output_dir."
+        )
 
 
 def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.Module:
@@ -193,4 +466,14 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.M
             f"{os.fspath(checkpoint)} doesn't fit `network_def`, which needs the settings it was trained with: "
             f"{reasons[min(1, len(reasons) - 1)]}"
         ) from error
+    say(f"Weights: {os.fspath(checkpoint)}{_said_of(Path(checkpoint).parent)}")
     return network.eval()
+
+
+def _said_of(ckpt_dir: Path) -> str:
+    """Return what a model's description says of its training, for the line that names the weights."""
+    known = (read_description(ckpt_dir) or {}).get("trained_on")
+    if not known:
+        return ""
+    simulated = "simulated " if known.get("simulated") else ""
+    return f" (trained on {known.get('volumes')} {simulated}volumes of {known.get('subjects')} subjects)"

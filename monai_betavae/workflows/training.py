@@ -15,13 +15,14 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
+from ..acceleration import accelerate
 from ..batches import image_tensor
-from ..bundle import config_file, run_root, running_bundle_root
+from ..bundle import config_file, run_root, running_bundle_root, running_parser
 from ..callbacks import TIMING_FILE
-from ..checkpoints import Position, begin_at, position_of
+from ..checkpoints import LastCheckpoint, Position, begin_at, position_of
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
@@ -30,10 +31,28 @@ from ..persistence import load_weights_only, resuming
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
 from ..warm_start import MEAN_IMAGE_VOLUMES, warm_start
-from .provenance import RUN_FILE, write_run
+from .preprocessing import check_preprocessing, described_preprocessing
+from .provenance import RUN_FILE, data_fingerprint, write_run
 from .records import SPLIT_FILE, Split, is_simulated, say, write_split
-from .run_checks import METRICS_FILE, RESUME_FILE
-from .trained_model import MODEL_FILE, SETTINGS_FILE, common_affine, write_settings
+from .run_checks import (
+    METRICS_FILE,
+    RESUME_FILE,
+    check_parts,
+    check_resumed,
+    check_resumed_settings,
+    check_run,
+    check_validated,
+    running_settings,
+)
+from .trained_model import (
+    MODEL_FILE,
+    SETTINGS_FILE,
+    common_affine,
+    described_likelihood,
+    described_network,
+    described_training,
+    write_description,
+)
 
 SCORES_FILE = "scores.json"
 
@@ -73,99 +92,181 @@ KNOWN_NOISE = (
 )
 
 
-def train(
-    trainer: pl.Trainer,
-    estimator: VAE,
-    network: nn.Module,
-    train_dataloader: Iterable[Any],
-    val_dataloader: Iterable[Any] | None,
-    test_dataset: Sequence[Any],
-    split: Split,
-    *,
-    output_dir: str | os.PathLike[str],
-    ckpt_dir: str | os.PathLike[str],
-    preprocessing: Mapping[str, Any],
-    seed: int | None = 0,
-    resume: bool = False,
-) -> None:
-    """Train, keep the best weights, score them on held-out subjects, draw pictures, say where everything is.
+class ModelTraining:
+    """A training run of the bundle: what it is refused for, the training itself, and its scores and pictures.
 
     Args:
         trainer: the Lightning trainer, with the callbacks that write tables and weights.
         estimator: the estimator around ``network``.
         network: the module whose weights ``model.pt`` holds.
-        train_dataloader: loader of the training volumes.
-        val_dataloader: loader of the validation volumes, or ``None``.
-        test_dataset: held-out samples.
-        split: the records of each part.
+        preprocessing: the transforms of the volumes.
         output_dir: folder of tables and pictures.
         ckpt_dir: folder of weights.
-        preprocessing: ``spatial_shape`` and ``spacing``, kept beside the weights for inference.
         seed: of order and noise.
         resume: whether to continue from ``<ckpt_dir>/last.ckpt`` if it is there.
+        overwrite: whether an existing result may be replaced.
+        resume_changes: ids of settings that may differ from those of the run that is resumed.
+        compile: as in :func:`~monai_betavae.acceleration.accelerate`.
+        recompute_activations: likewise.
     """
-    output_dir, ckpt_dir = Path(output_dir), Path(ckpt_dir)
-    with locked(output_dir, ckpt_dir) if trainer.is_global_zero else contextlib.nullcontext():
-        if trainer.is_global_zero:
-            for folder in (output_dir, ckpt_dir):
-                remove_unfinished(folder, WRITTEN)
-        # without a checkpoint, check_run has said that the run starts from the beginning
-        resume = resume and (ckpt_dir / RESUME_FILE).is_file()
-        _train(
-            trainer,
-            estimator,
-            network,
-            train_dataloader,
-            val_dataloader,
-            test_dataset,
-            split,
-            output_dir,
-            ckpt_dir,
-            preprocessing,
-            seed,
-            resume,
+
+    def __init__(
+        self,
+        trainer: Any,
+        estimator: Any,
+        network: Any,
+        preprocessing: Any,
+        output_dir: str | os.PathLike[str],
+        ckpt_dir: str | os.PathLike[str],
+        seed: int | None = 0,
+        resume: bool = False,
+        overwrite: bool = False,
+        resume_changes: Sequence[str] = (),
+        compile: bool = False,  # noqa: A002 -- the id of the bundle
+        recompute_activations: bool = False,
+    ) -> None:
+        self.trainer = trainer
+        self.estimator = estimator
+        self.network = network
+        self.preprocessing = preprocessing
+        self.output_dir, self.ckpt_dir = Path(output_dir), Path(ckpt_dir)
+        self.seed = seed
+        self.resume = resume
+        self.overwrite = overwrite
+        self.resume_changes = resume_changes
+        self.compile = compile
+        self.recompute_activations = recompute_activations
+
+    def check(self) -> None:
+        """Refuse what can't make a run, before any volume is read.
+
+        Raises:
+            ValueError: naming the setting, part or file.
+        """
+        parser = running_parser()
+        check_run(self.output_dir, self.ckpt_dir, self.resume, self.overwrite)
+        check_parts(self.trainer, self.estimator, self.network, self.preprocessing)
+        check_preprocessing(parser)
+        accelerate(self.network, compile=self.compile, recompute_activations=self.recompute_activations)
+        if self.resume and (self.ckpt_dir / RESUME_FILE).is_file():
+            now = {
+                "network": described_network(self.network),
+                "preprocessing": described_preprocessing(self.preprocessing, parser),
+                "likelihood": described_likelihood(self.estimator.criterion),
+            }
+            check_resumed(now, self.ckpt_dir)
+            changed = check_resumed_settings(self.ckpt_dir / RESUME_FILE, self.resume_changes)
+            if changed:
+                say(f"Resuming with other settings: {'; '.join(changed)}")
+
+    def run(
+        self,
+        train_dataloader: Iterable[Any],
+        val_dataloader: Iterable[Any] | None,
+        test_dataset: Sequence[Any],
+        split: Split,
+    ) -> None:
+        """Train, keep the best weights, score them on held-out subjects, draw pictures, say where everything is.
+
+        Args:
+            train_dataloader: loader of the training volumes.
+            val_dataloader: loader of the validation volumes, or ``None``.
+            test_dataset: held-out samples.
+            split: the records of each part.
+        """
+        with locked(self.output_dir, self.ckpt_dir) if self.trainer.is_global_zero else contextlib.nullcontext():
+            if self.trainer.is_global_zero:
+                for folder in (self.output_dir, self.ckpt_dir):
+                    remove_unfinished(folder, WRITTEN)
+            check_validated(self.trainer, val_dataloader)
+            plain = _without_augmentation(train_dataloader)
+            # without a checkpoint, check has said that the run starts from the beginning
+            resume = self.resume and (self.ckpt_dir / RESUME_FILE).is_file()
+            self._begin(train_dataloader, plain, split, resume)
+            with warnings.catch_warnings(), seeded(self.seed):
+                for message in KNOWN_NOISE:
+                    warnings.filterwarnings("ignore", message=message)
+                checkpoint = self.ckpt_dir / RESUME_FILE if resume else None
+                with resuming(self.trainer):
+                    self.trainer.fit(
+                        self.estimator, train_dataloader, val_dataloader, ckpt_path=checkpoint, weights_only=True
+                    )
+            if self.trainer.is_global_zero:
+                self.network.load_state_dict(load_weights_only(self.ckpt_dir / MODEL_FILE))
+                self._finish(plain, val_dataloader is not None, test_dataset, split)
+
+    def _begin(self, train_dataloader: Any, plain: Any, split: Split, resume: bool) -> None:
+        """Start from the training volumes or the checkpoint, and write what is known before the training."""
+        last = self.ckpt_dir / RESUME_FILE
+        if resume:
+            position = position_of(last)
+            _say_resumed(last, position, self.trainer.max_epochs)
+            begin_at(train_dataloader, position, self.trainer.world_size)
+        else:
+            _start_warm(self.estimator, plain, self.seed)
+        _say_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
+        settings = running_settings()
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.settings = None if settings is None else json.dumps(settings)
+        if not self.trainer.is_global_zero:
+            return
+        check_space(
+            self.ckpt_dir, CHECKPOINT_TIMES * sum(weights.nbytes for weights in self.estimator.state_dict().values())
         )
+        if not (resume and (self.output_dir / SPLIT_FILE).is_file()):
+            write_split(split, self.output_dir / SPLIT_FILE)
+        data = data_fingerprint(split)
+        if not (resume and (self.ckpt_dir / SETTINGS_FILE).is_file()):
+            write_description(
+                self.ckpt_dir / SETTINGS_FILE,
+                network=self.network,
+                preprocessing=described_preprocessing(self.preprocessing, running_parser()),
+                likelihood=described_likelihood(self.estimator.criterion),
+                grid=_grid(plain),
+                trained_on=described_training(split, data["training"]["digest"]),
+            )
+        write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
 
+    def _finish(self, plain: Any, validated: bool, test_dataset: Sequence[Any], split: Split) -> None:
+        """Score and draw what was trained, and say where it is."""
+        import pandas as pd
 
-def _train(
-    trainer: pl.Trainer,
-    estimator: VAE,
-    network: nn.Module,
-    train_dataloader: Iterable[Any],
-    val_dataloader: Iterable[Any] | None,
-    test_dataset: Sequence[Any],
-    split: Split,
-    output_dir: Path,
-    ckpt_dir: Path,
-    preprocessing: Mapping[str, Any],
-    seed: int | None,
-    resume: bool,
-) -> None:
-    plain_dataloader = _without_augmentation(train_dataloader)
-    _say_scale(estimator, preprocessing["spatial_shape"], trainer)
-    if resume:
-        position = position_of(ckpt_dir / RESUME_FILE)
-        _say_resumed(ckpt_dir / RESUME_FILE, position, trainer.max_epochs)
-        begin_at(train_dataloader, position, trainer.world_size)
-    else:
-        _start_warm(estimator, plain_dataloader, seed)
-    if trainer.is_global_zero:
-        check_space(ckpt_dir, CHECKPOINT_TIMES * sum(weights.nbytes for weights in estimator.state_dict().values()))
-        if not (resume and (output_dir / SPLIT_FILE).is_file()):
-            write_split(split, output_dir / SPLIT_FILE)
-        if not (resume and (ckpt_dir / SETTINGS_FILE).is_file()):
-            affine = common_affine(_affines(plain_dataloader), **preprocessing)
-            write_settings(network, preprocessing, affine, ckpt_dir / SETTINGS_FILE)
-        write_run(output_dir / RUN_FILE, split, seed=seed, resumed=resume)
-    with warnings.catch_warnings(), seeded(seed):
-        for message in KNOWN_NOISE:
-            warnings.filterwarnings("ignore", message=message)
-        checkpoint = ckpt_dir / RESUME_FILE if resume else None
-        with resuming(trainer):
-            trainer.fit(estimator, train_dataloader, val_dataloader, ckpt_path=checkpoint, weights_only=True)
-    if trainer.is_global_zero:
-        network.load_state_dict(load_weights_only(ckpt_dir / MODEL_FILE))
-        _finish(estimator, plain_dataloader, test_dataset, split, output_dir, ckpt_dir, preprocessing, seed)
+        held_out = split["test"]
+        simulated = is_simulated(split["training"])
+        label = "simulated" if simulated else ""
+        table = pd.read_csv(self.output_dir / METRICS_FILE)
+        figure = plot_losses(table.to_dict("list"), title=label)  # type: ignore[arg-type]  # pandas types keys as Hashable
+        save_figure(figure, self.output_dir / "loss_curves.png")
+        if not held_out:
+            print("No subject is held out: nothing is scored, and no reconstruction drawn.")
+        else:
+            self._score(plain, test_dataset, held_out, simulated)
+        _print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out))
+
+    def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
+        label = "simulated" if simulated else ""
+        estimator = self.estimator
+        images = _images(test_dataset)
+        mu, logvar, reconstructions = _reconstruct(estimator, images)
+        scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0)
+        active = active_units(mu)
+        scores.update(
+            n_held_out=len(images),
+            simulated=simulated,
+            n_voxels=int(np.prod(images.shape[1:])),
+            beta=estimator.beta,
+            latent_dim=estimator.latent_dim,
+            active_units=int(active.sum()),
+            kl_nats=float(kl_per_dimension(mu, logvar).sum()),
+        )
+        with atomic_path(self.output_dir / SCORES_FILE) as temporary:
+            temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        spacing = _spacing(test_dataset[0])
+        pictures = self.output_dir
+        _draw_reconstructions(images, reconstructions, held_out, label, spacing, pictures / "reconstructions.png")
+        _draw_traversals(estimator, mu, logvar, label, spacing, pictures / "traversals.png")
+        _print_scores(scores)
 
 
 def _without_augmentation(loader: Any) -> Any:
@@ -208,8 +309,27 @@ def _affines(loader: Iterable[Any]) -> list[Any]:
     return [sample["image_affine"] for sample in samples if isinstance(sample, Mapping) and "image_affine" in sample]
 
 
-def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer) -> None:
+def _spatial_shape(loader: Any) -> tuple[int, ...]:
+    """Return the spatial shape of a loader's images."""
+    return tuple(image_tensor(_as_batch(loader.dataset[0])).shape[2:])
+
+
+def _grid(loader: Any) -> dict[str, Any]:
+    """Return the grid of a loader's images, as a model's description holds it."""
+    shape, affines = _spatial_shape(loader), _affines(loader)
+    spacings = [np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0) for affine in affines]
+    same = bool(spacings) and all(np.allclose(each, spacings[0], rtol=1e-3) for each in spacings)
+    spacing = [round(float(side), 6) for side in spacings[0]] if same else None
+    affine = common_affine(affines, shape, spacing).tolist() if len(shape) == 3 else np.eye(4).tolist()
+    return {"spatial_shape": list(shape), "spacing": spacing, "affine": affine}
+
+
+def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer, checkpoint: Path | None) -> None:
+    """Say how large the model is: with its template, which a checkpoint holds where one is resumed."""
     n_voxels, n_weights = math.prod(spatial_shape), sum(weights.numel() for weights in estimator.parameters())
+    if checkpoint is not None:
+        stored = load_weights_only(checkpoint)["state_dict"]
+        n_weights = sum(stored[name].numel() for name, _ in estimator.named_parameters() if name in stored)
     devices = f"{trainer.world_size} {trainer.strategy.root_device.type} device" + "s" * (trainer.world_size > 1)
     say(
         f"Model: {estimator.latent_dim} latent dimensions, {n_weights / 1e6:.2f} million weights, "
@@ -222,50 +342,6 @@ def _say_resumed(checkpoint: Path, position: Position, max_epochs: int | None) -
     what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
     inside = f" and {position.batches} batches of the next" if position.batches else ""
     say(f"Resuming: {checkpoint} has {position.epochs} epochs{inside}; {what}")
-
-
-def _finish(
-    estimator: VAE,
-    train_dataloader: Iterable[Any],
-    test_dataset: Sequence[Any],
-    split: Split,
-    output_dir: Path,
-    ckpt_dir: Path,
-    preprocessing: Mapping[str, Any],
-    seed: int | None,
-) -> None:
-    import pandas as pd
-
-    held_out = split["test"]
-    simulated = is_simulated(split["training"])
-    label = "simulated" if simulated else ""
-    table = pd.read_csv(output_dir / METRICS_FILE)
-    save_figure(plot_losses(table.to_dict("list"), title=label), output_dir / "loss_curves.png")  # type: ignore[arg-type]  # pandas types keys as Hashable
-    if not held_out:
-        print("No subject is held out (fractions), so nothing is scored and no reconstruction drawn.")
-        _print_files(output_dir, ckpt_dir)
-        return
-
-    images = _images(test_dataset)
-    mu, logvar, reconstructions = _reconstruct(estimator, images)
-    scores = held_out_scores(train_dataloader, images, reconstructions, estimator.latent_dim, seed or 0)
-    active = active_units(mu)
-    scores.update(
-        n_held_out=len(images),
-        simulated=simulated,
-        n_voxels=int(np.prod(images.shape[1:])),
-        beta=estimator.beta,
-        latent_dim=estimator.latent_dim,
-        active_units=int(active.sum()),
-        kl_nats=float(kl_per_dimension(mu, logvar).sum()),
-    )
-    with atomic_path(output_dir / SCORES_FILE) as temporary:
-        temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-    spacing = _spacing(test_dataset[0])
-    _draw_reconstructions(images, reconstructions, held_out, label, spacing, output_dir / "reconstructions.png")
-    _draw_traversals(estimator, mu, logvar, label, spacing, output_dir / "traversals.png")
-    _print_scores(scores)
-    _print_files(output_dir, ckpt_dir)
 
 
 def _reconstruct(
@@ -385,18 +461,20 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
     print("\n".join(lines))
 
 
-def _print_files(output_dir: Path, ckpt_dir: Path) -> None:
+def _print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool) -> None:
     elsewhere, bundle = "", running_bundle_root()
     root = run_root(bundle)
     if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
-        elsewhere = f" --ckpt_dir {ckpt_dir} --training_output_dir {output_dir} --output_dir {output_dir}"
+        elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
+    tables = [METRICS_FILE, *([SCORES_FILE] if scored else [])]
     print(
-        f"Weights:   {ckpt_dir / MODEL_FILE} (best epoch), {ckpt_dir / RESUME_FILE} (to resume)\n"
+        f"Weights:   {ckpt_dir / MODEL_FILE} ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} "
+        "(to resume)\n"
         f"Pictures:  {output_dir}/*.png\n"
-        f"Tables:    {output_dir / METRICS_FILE}, {output_dir / SCORES_FILE}\n"
+        f"Tables:    {', '.join(str(output_dir / name) for name in tables)}\n"
         f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
         "--ckpt_dir <new>\n"
         f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
-        f"{elsewhere} [--dataset_dir <folder, table or file>]\n"
+        f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}\n"
         "Longer:    the same training command with --resume True --max_epochs <more>"
     )

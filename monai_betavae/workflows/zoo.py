@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from ..bundle import bundle_root, config_file
-from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_settings
+from ..data.transform_description import transforms_config
+from ..description import BUILDERS
+from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_description
 
 METADATA, LOGGING = "metadata.json", "logging.conf"
 
@@ -21,9 +25,10 @@ def write_zoo_bundle(
     """Write a trained model as a bundle of the model zoo's form, which ``monai.bundle.load`` and the zoo's checks read.
 
     ``configs/`` holds the bundle's configs, metadata.json and logging.conf; ``models/`` model.pt and model.json; beside
-    them ``docs/README.md``, ``scripts/`` and ``LICENSE``. The configs are the flat bundle's but for the settings of the
-    model, which stand there as values: a zoo bundle is one model, and its consumers build ``network_def`` without
-    looking at model.json. The image shape in metadata.json is the model's.
+    them ``docs/README.md``, ``scripts/`` and ``LICENSE``. The configs are the flat bundle's but for the model, whose
+    network, transforms and likelihood stand there as values: a zoo bundle is one model, and its consumers read them
+    there. Its weights are those in ``models/``, wherever ``MONAI_BETAVAE_HOME`` points. The image shape in
+    metadata.json is the model's.
 
     Args:
         output_dir: the folder to make; it may exist if it is empty. It appears when everything is written.
@@ -34,7 +39,7 @@ def write_zoo_bundle(
         ``output_dir`` as a path.
 
     Raises:
-        ValueError: if there is no trained model, or if ``output_dir`` holds files.
+        ValueError: if there is no trained model, a part of it is one of the user's own, or ``output_dir`` holds files.
     """
     root = bundle_root() if root is None else Path(root)
     models = Path(ckpt_dir)
@@ -43,15 +48,18 @@ def write_zoo_bundle(
         raise ValueError(
             f"`output_dir` must be a new or an empty folder, got {os.fspath(output_dir)}, which holds files."
         )
-    stored = read_settings(models)
+    stored = read_description(models)
     if stored is None or not (models / MODEL_FILE).is_file():
         raise ValueError(
             f"`ckpt_dir` must hold the {MODEL_FILE} and {SETTINGS_FILE} of a training run, got {models}: run training "
             "first."
         )
-    if stored["network"] is None:
-        raise ValueError(f"{models / SETTINGS_FILE} must describe a network of build_network, got one of your own.")
-    settings = {**network_arguments(stored), **stored["preprocessing"]}
+    for part in ("network", "preprocessing"):
+        if "own" in stored[part]:
+            raise ValueError(
+                f"{models / SETTINGS_FILE} must describe the model's {part}, got one of your own, "
+                f"{stored[part]['own']}: a zoo bundle holds no code."
+            )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-building-", dir=target.parent) as holder:
         folder = Path(holder) / target.name  # one level down: the folder of tempfile is private
@@ -59,7 +67,7 @@ def write_zoo_bundle(
         (folder / "models").mkdir()
         for path in sorted(config_file(root, METADATA).parent.glob("*.json")):
             content = json.loads(path.read_text(encoding="utf-8"))
-            made = zoo_metadata(content, settings) if path.name == METADATA else zoo_config(content, settings)
+            made = zoo_metadata(content, stored) if path.name == METADATA else zoo_config(content, stored)
             (folder / "configs" / path.name).write_text(json.dumps(made, indent=4) + "\n", encoding="utf-8")
         shutil.copyfile(config_file(root, LOGGING), folder / "configs" / LOGGING)
         for name in (MODEL_FILE, SETTINGS_FILE):
@@ -73,37 +81,60 @@ def write_zoo_bundle(
     return Path(output_dir)
 
 
-def zoo_config(config: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
-    """Return a config with the settings of a trained model as values.
+def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a config with a trained model's network, transforms and likelihood as values.
 
     Args:
         config: a config of the flat bundle.
-        settings: of the model: the arguments of its network and of its preprocessing.
+        description: of the model; see :mod:`~.trained_model`.
 
     Example:
-        >>> zoo_config({"trained": "$...", "latent_dim": "$@trained['latent_dim']", "beta": 1.0}, {"latent_dim": 8})
-        {'latent_dim': 8, 'beta': 1.0}
+        >>> network = {"builder": "build_network", "arguments": {"latent_dim": 8}}
+        >>> described = {"network": network, "preprocessing": {"transforms": []}, "likelihood": None}
+        >>> zoo_config({"network_def": {"_target_": "..."}, "batch_size": 4}, described)
+        {'network_def': {'_target_': 'monai_betavae.networks.build_network', 'latent_dim': 8}, 'batch_size': 4}
     """
-    network: dict[str, Any] = config.get("network_def", {})
-    names = {name for name, value in network.items() if value == f"@{name}"} | {"spacing"}
-    names |= {name for name, value in config.items() if isinstance(value, str) and value.startswith("$@trained[")}
-    return {
-        name: settings[name] if name in names and name in settings else value
-        for name, value in config.items()
-        if name != "trained"
+    network, made = description["network"], dict(config)
+    values: dict[str, Any] = {
+        "network_def": {"_target_": _path_of(network["builder"]), **network["arguments"]},
+        "preprocessing": transforms_config(description["preprocessing"]),
     }
+    likelihood = description["likelihood"]
+    if likelihood is not None and "own" not in likelihood:
+        values["likelihood"] = dict(likelihood)
+    made.update({name: value for name, value in values.items() if name in made})
+    if "trainer" in made.get("train", {}):
+        # a training of one's own from here begins with this model's settings
+        made["train"] = {**made["train"], "preprocessing": values["preprocessing"]}
+        shape = description["grid"]["spatial_shape"]
+        settings = {"spatial_shape": shape, **network["arguments"]}
+        made.update(
+            {name: settings[name] for name in settings if name in config and not isinstance(config[name], dict)}
+        )
+        if likelihood is not None and "beta" in likelihood and "loss" in made:
+            made["beta"] = likelihood["beta"]
+            made["loss"] = {**made["loss"], "default_dist": likelihood["distribution"]}
+    elif "ckpt_dir" in made:
+        made["ckpt_dir"] = "$@bundle_root + '/models'"
+    return made
 
 
-def zoo_metadata(metadata: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+def _path_of(builder: str) -> str:
+    """Return where a registered builder is imported from."""
+    made = inspect.unwrap(BUILDERS[builder])
+    return f"{made.__module__}.{made.__qualname__}"
+
+
+def zoo_metadata(metadata: dict[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
     """Return metadata.json with the image shape of a trained model.
 
     Args:
         metadata: that of the flat bundle.
-        settings: of the model, with "spatial_shape" and "in_channels".
+        description: of the model.
     """
     made: dict[str, Any] = json.loads(json.dumps(metadata))
     for side in ("inputs", "outputs"):
         for entry in made["network_data_format"][side].values():
-            entry["spatial_shape"] = list(settings["spatial_shape"])
-            entry["num_channels"] = settings.get("in_channels", entry["num_channels"])
+            entry["spatial_shape"] = list(description["grid"]["spatial_shape"])
+            entry["num_channels"] = network_arguments(description).get("in_channels", entry["num_channels"])
     return made

@@ -215,8 +215,14 @@ def commands(place):
     # line 5
     training("existing", bundle / "train.json", after=("train", "resume"))
     training("resume another", bundle / "train.json", "--resume", True, "--latent_dim", 6, after=("train", "resume"))
-    # line 8
+    # line 8; another run's weights lie where the variable points
+    training("another run", bundle / "train.json", "--seed", 3, MONAI_BETAVAE_HOME=str(place / "another"))
     zoo = data / "zoo" / "vae"
+    for name, home in (("unset", None), ("empty", place / "empty"), ("another run's", place / "another")):
+        words = ("--config_file", zoo / "configs/inference.json", "--dataset_dir", data / "bids")
+        where = {} if home is None else {"MONAI_BETAVAE_HOME": str(home)}
+        output = ("--output_dir", data / f"zoo at {name}")
+        runner(f"zoo at {name}", "run", "inference", *words, *output, after=("zoo", "another run"), **where)
     files = ("--meta_file", zoo / "configs/metadata.json", "--config_file", zoo / "configs/inference.json")
     runner("zoo metadata", "verify_metadata", *files[:2], "--filepath", schema, after=("zoo",))
     runner("zoo verify", "verify_net_in_out", "network_def", *files, after=("zoo",))
@@ -281,7 +287,8 @@ def test_1_properties_of_training_take_effect(workflow, place, tmp_path):
 
 
 def test_1_properties_of_inference_take_effect(workflow, place):
-    made = workflow("inference.json", "inference", spatial_shape=[8, 8, 8], spacing=24.0, channels=[4, 8])
+    preprocessing = {"_target_": "monai_betavae.data.brain_transforms", "spatial_shape": [8, 8, 8], "spacing": 24.0}
+    made = workflow("inference.json", "inference", preprocessing=preprocessing)
     made.initialize()
     made.dataset_dir = str(place / "data" / "bids")
     made.initialize()
@@ -610,6 +617,32 @@ def test_8_create_workflow_runs_its_inference(commands, place):
     zoo = pd.read_csv(place / "data" / "zoo_latents" / "latents.csv")
     flat = pd.read_csv(place / "data" / "latents" / "latents.csv")
     pd.testing.assert_frame_equal(zoo, flat, rtol=1e-4, atol=1e-5)
+
+
+def test_8_the_zoos_weights_are_its_own_wherever_the_variable_points(commands, place):
+    commands.done("another run")
+    other = torch.load(place / "another" / "models" / "model.pt", weights_only=True)
+    own = torch.load(place / "data/zoo/vae/models/model.pt", weights_only=True)
+    assert own.keys() == other.keys()
+    assert any(own[name].shape != other[name].shape or not torch.equal(own[name], other[name]) for name in own)
+    tables = []
+    for name in ("unset", "empty", "another run's"):
+        assert f"Weights: {place / 'data/zoo/vae/models/model.pt'}" in commands.done(f"zoo at {name}")
+        tables.append((place / "data" / f"zoo at {name}" / "latents.csv").read_bytes())
+    assert tables[0] == tables[1] == tables[2]
+
+
+def test_8_the_zoos_configs_show_network_and_transforms(commands, place):
+    commands.done("zoo")
+    zoo = place / "data" / "zoo" / "vae" / "configs"
+    config, training = (json.loads((zoo / f"{name}.json").read_text()) for name in ("inference", "train"))
+    assert config["network_def"]["_target_"] == "monai_betavae.networks.build_network"
+    assert config["preprocessing"]["_target_"] == "Compose"
+    names = [step["_target_"].rpartition(".")[2] for step in config["preprocessing"]["transforms"]]
+    assert names == ["ReadVolumed", "Orientationd", "ResampleAntiAliasedd", "ResizeWithPadOrCropd",
+                     "ScaleBrainIntensityd", "ToPlainSampled"]  # fmt: skip
+    assert training["train"]["preprocessing"] == config["preprocessing"]
+    assert json.loads((zoo / "metadata.json").read_text())["required_packages_version"]["monai-betavae"]
 
 
 @pytest.mark.parametrize("name", ["zoo metadata", "zoo verify"])

@@ -15,9 +15,7 @@ from torch.utils.data import DataLoader
 
 from monai_betavae import VAE, build_vae, bundle_root
 from monai_betavae.data import brain_transforms, discover, simulate_cohort
-from monai_betavae.networks import build_network
-from monai_betavae.workflows import load_weights
-from monai_betavae.workflows.trained_model import read_settings
+from monai_betavae.workflows import load_weights, trained_network
 
 SHAPE, SPACING = (8, 9, 7), 24.0
 BUNDLE_FILES = ("model.pt", "model.json", "last.ckpt")
@@ -94,8 +92,7 @@ def network_outputs(network, images):
 
 def bundle_network(folder):
     """Build the network that model.json describes, with the weights of model.pt."""
-    settings = read_settings(folder)
-    return load_weights(build_network(**settings["network"]["arguments"]), folder / "model.pt")
+    return load_weights(trained_network(folder), folder / "model.pt")
 
 
 def write(target):

@@ -122,7 +122,7 @@ def test_latents_are_those_of_the_trained_network(inferred):
     network = build_network(**settings["network"]["arguments"])
     network.load_state_dict(torch.load(inferred / "models" / "model.pt", weights_only=True))
     table = pd.read_csv(inferred / "output" / "latents.csv")
-    transform = brain_transforms(**settings["preprocessing"])
+    transform = brain_transforms((32, 40, 32), 6.0)
     images = torch.stack([transform({"image": path})["image"] for path in table["image"]])
     with torch.no_grad():
         mu, logvar = network.eval().encode(images)

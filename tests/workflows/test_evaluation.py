@@ -36,12 +36,20 @@ def run(tmp_path_factory):
     return folder, split, network, images
 
 
-def evaluation(folder, split_part, network, output_dir, **options):
+def evaluation(folder, split_part, network, output_dir, likelihood=None, **options):
     transform = brain_transforms(SHAPE, SPACING)
     loader = DataLoader(Dataset(list(split_part), transform), batch_size=4)
-    settings = {"spatial_shape": SHAPE, "spacing": SPACING}
     return ModelEvaluation(
-        network, split_part, loader, SimpleInferer(), settings, transform, output_dir, folder, n_samples=3, **options
+        network,
+        split_part,
+        loader,
+        SimpleInferer(),
+        transform,
+        {"distribution": "normal", "beta": 1.0, **(likelihood or {})},
+        output_dir,
+        folder,
+        n_samples=3,
+        **options,
     )
 
 
@@ -117,6 +125,28 @@ def test_refined_codes_are_scored_beside_the_encoders(run, tmp_path):
     assert "this model, refined codes" in page
 
 
+@pytest.mark.parametrize("likelihood", [{"beta": 1.0}, {"beta": 4.0}, {"distribution": "laplace", "beta": 2.0}])
+def test_the_likelihood_is_that_of_the_model(run, tmp_path, likelihood):
+    folder, split, network, images = run
+    evaluation(folder, split["test"][:3], network, tmp_path, likelihood, parts=["likelihood"]).run()
+    table = pd.read_csv(tmp_path / "evaluation" / "likelihood.csv")
+    given = {"distribution": "normal", **likelihood}
+    transform = brain_transforms(SHAPE, SPACING)
+    held_out = torch.stack([transform(record)["image"] for record in split["test"][:3]]).double()
+    # every code gives the mean image, so its density is known
+    difference = (held_out - images.double().mean(dim=0)).flatten(1)
+    n = difference.shape[1]
+    expected = {
+        "normal": -0.5 * (difference**2).sum(1) - 0.5 * n * np.log(2 * np.pi),
+        "laplace": -difference.abs().sum(1) - n * np.log(2),
+    }[given["distribution"]]
+    np.testing.assert_allclose(table["elbo"] + table["kl"], expected, rtol=1e-6)
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert f"{given['beta']:g}; beta / N = " in page
+    assert given["distribution"] in page
+    assert "20×24×20 voxels of 9×9×9 mm" in page
+
+
 def test_volumes_without_run_truth_or_covariates(run, tmp_path):
     _folder, split, network, _ = run
     bare = [{"image": record["image"], "subject": f"new-{i}"} for i, record in enumerate(split["test"][:3])]
@@ -161,6 +191,11 @@ def test_refusals(run, tmp_path):
         ({"parts": ["everything"]}, "`parts` must be one of"),
         ({"lesions": "grey"}, "`lesions` must be one of 'dark', 'bright', 'both'"),
         ({"n_reference": -1}, "`n_reference` must be an integer >= 0"),
+        (
+            {"likelihood": {"distribution": "poisson"}},
+            "`likelihood` must be {'distribution': one of 'normal', 'laplace'",
+        ),
+        ({"likelihood": {"beta": -1}}, "`likelihood` must be {'distribution'"),
     ):
         with pytest.raises(ValueError, match=message):
             evaluation(folder, split["test"], network, tmp_path, **options)

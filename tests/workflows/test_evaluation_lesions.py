@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 from subjects_of_numbers import subjects
 
+from monai_betavae.data import brain_transforms
 from monai_betavae.workflows.evaluation_data import HEALTHY_KEY, LESION_KEY
 from monai_betavae.workflows.evaluation_lesions import anomaly_part
 from monai_betavae.workflows.evaluation_part import MEAN_RESIDUAL_NAME, PCA_NAME, VAE_NAME
 
 SIDE = 16
-SETTINGS = {"spatial_shape": (SIDE,) * 3, "spacing": None}
+TRANSFORM = brain_transforms((SIDE,) * 3)
 
 
 def save(path, values, affine):
@@ -41,7 +42,7 @@ def blurred(images):
 
 def found(cohort, ours, theirs, lesions="dark"):
     held_out, validation, _ = cohort
-    return anomaly_part(held_out, ours, validation, theirs, SETTINGS, lesions, seed=0)
+    return anomaly_part(held_out, ours, validation, theirs, TRANSFORM, lesions, seed=0)
 
 
 def test_a_model_that_repairs_finds_lesions_and_one_that_copies_does_not(cohort):

@@ -15,7 +15,7 @@ AFFINE = np.array([[3.0, 0, 0, -30], [0, 3, 0, -40], [0, 0, 3, -30], [0, 0, 0, 1
 
 @pytest.fixture
 def network():
-    network = build_network((8, 10, 8), 3, channels=(4, 8), random_state=0)
+    network = build_network((8, 10, 8), 3, channels=(4, 8), warm_start="mean", random_state=0)
     with torch.no_grad():
         for weights in network.decoder.parameters():
             weights.normal_(std=0.3, generator=torch.Generator().manual_seed(0))

@@ -6,10 +6,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from described_models import write_model
+from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
 from monai_betavae.networks import build_network
 from monai_betavae.workflows.inference import InferenceRecords, OutputNames, VolumeInference, check_inference
+from monai_betavae.workflows.records import PARTS, read_split, write_split
+from monai_betavae.workflows.trained_model import split_digest
+
+AFFINE = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))
 
 
 def test_check_inference(tmp_path):
@@ -62,7 +68,7 @@ def test_output_names_are_unique_and_stay_in_their_folder():
 
 
 def test_each_volume_is_encoded_once(tmp_path):
-    network = build_network((8, 8, 8), 2, channels=(4, 8), random_state=0).eval()
+    network = build_network((8, 8, 8), 2, channels=(4, 8), warm_start="mean", random_state=0).eval()
     with torch.no_grad():  # zero in a fresh network
         network.decoder.levels.output.conv_block.conv.weight.normal_(generator=torch.Generator().manual_seed(0))
     images = torch.rand(3, 1, 8, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -74,11 +80,13 @@ def test_each_volume_is_encoded_once(tmp_path):
         """One of a user's own, which calls the network."""
 
     def run(inferer, folder):
-        def image_of(reconstruction, _sample):
-            return nib.Nifti1Image(reconstruction[0].numpy(), np.eye(4))
+        def on_its_grid(sample):
+            assert {"image", "image_path", "subject", "pred"} == set(sample)
+            return {**sample, "pred": MetaTensor(sample["pred"], affine=AFFINE)}
 
-        VolumeInference(network, batches, inferer, image_of, folder).run()
+        VolumeInference(network, batches, inferer, on_its_grid, folder).run()
         paths = sorted((folder / "reconstructions").iterdir())
+        assert all(nib.load(path).affine.tolist() == AFFINE.tolist() for path in paths)
         return np.stack([nib.load(path).get_fdata(dtype=np.float32) for path in paths])
 
     once = run(SimpleInferer(), tmp_path / "simple")
@@ -88,3 +96,26 @@ def test_each_volume_is_encoded_once(tmp_path):
     np.testing.assert_array_equal(once, twice)
     np.testing.assert_allclose(once, network(images)[:, 0].detach(), atol=1e-6)
     assert np.abs(once[0] - once[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("made", [lambda pred: pred, lambda pred: MetaTensor(pred[0])])
+def test_postprocessing_that_gives_no_volume_is_refused(tmp_path, made):
+    network = build_network((8, 8, 8), 2, channels=(4, 8), random_state=0)
+    batches = [{"image": torch.rand(1, 1, 8, 8, 8), "image_path": ["a.nii.gz"]}]
+    inference = VolumeInference(network, batches, SimpleInferer(), lambda s: {"pred": made(s["pred"])}, tmp_path)
+    with pytest.raises(ValueError, match=r"`restored` must be a MetaTensor of shape \(1, x, y, z\), got"):
+        inference.run()
+    assert not (tmp_path / "latents.csv").exists()
+
+
+def test_a_split_of_another_run_than_the_weights_is_refused(tmp_path):
+    for name, subject in (("this", "a"), ("other", "b")):
+        split = {part: [] for part in PARTS} | {"test": [{"image": f"/d/{subject}.nii.gz", "subject": subject}]}
+        write_split(split, tmp_path / name / "split.json")
+    known = {"volumes": 1, "subjects": 1, "split": split_digest(read_split(tmp_path / "this" / "split.json"))}
+    network = build_network((8, 8, 8), 2, channels=(4, 8), random_state=0)
+    write_model(tmp_path, network, (8, 8, 8), trained_on=known)
+    check_inference(tmp_path, tmp_path / "model.pt", training_output_dir=tmp_path / "this")
+    check_inference(tmp_path, tmp_path / "model.pt", training_output_dir=tmp_path / "nowhere")
+    with pytest.raises(ValueError, match=r"other/split\.json is of another training run than .*model\.pt: name the"):
+        check_inference(tmp_path, tmp_path / "model.pt", training_output_dir=tmp_path / "other")

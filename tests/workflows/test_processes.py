@@ -8,11 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from described_models import NORMAL, write_model
 from monai.data import DataLoader, Dataset
 from monai.inferers import SimpleInferer
 
 from monai_betavae import bundle_root
-from monai_betavae.data import RestoreVolume, brain_transforms, discover, simulate_cohort
+from monai_betavae.data import RestoreVolumed, brain_transforms, discover, simulate_cohort
 from monai_betavae.networks import build_network
 from monai_betavae.workflows import (
     ModelEvaluation,
@@ -24,11 +25,10 @@ from monai_betavae.workflows import (
 )
 from monai_betavae.workflows.evaluation_data import embed
 from monai_betavae.workflows.records import does_it_all, process_of_launch, write_split
-from monai_betavae.workflows.trained_model import write_settings
 
 SHAPE, SPACING = (16, 19, 16), 12.0
 PREPROCESSING = {"spatial_shape": SHAPE, "spacing": SPACING}
-ARGUMENTS = {"latent_dim": 3, "channels": (4,), "norm": "group", "random_state": 0}
+ARGUMENTS = {"latent_dim": 3, "channels": (4,), "norm": "group", "warm_start": "mean", "random_state": 0}
 
 
 def made_network():
@@ -44,9 +44,7 @@ def place(tmp_path_factory):
     folder = tmp_path_factory.mktemp("place")
     simulate_cohort(folder / "cohort", 7, seed=1, spacing=SPACING, progress=False)
     network = made_network()
-    (folder / "model").mkdir()
-    torch.save(network.state_dict(), folder / "model" / "model.pt")
-    write_settings(network, PREPROCESSING, np.eye(4), folder / "model" / "model.json")
+    write_model(folder / "model", network, SHAPE, SPACING)
     records = discover(folder / "cohort")
     write_split({"training": [], "validation": [], "test": records}, folder / "model" / "split.json")
     return folder
@@ -69,7 +67,7 @@ def loader_of(records, **options):
 
 def infer(place, output_dir, **options):
     loader = loader_of(discover(place / "cohort"), **options)
-    VolumeInference(made_network(), loader, SimpleInferer(), RestoreVolume(), output_dir).run()
+    VolumeInference(made_network(), loader, SimpleInferer(), RestoreVolumed(), output_dir).run()
     return output_dir / "latents.csv"
 
 
@@ -109,7 +107,7 @@ def test_the_other_processes_write_nothing(place, launched, tmp_path):
     infer(place, tmp_path)
     records = discover(place / "cohort")
     evaluation = ModelEvaluation(
-        made_network(), records, loader_of(records), SimpleInferer(), PREPROCESSING, None, tmp_path, place / "model"
+        made_network(), records, loader_of(records), SimpleInferer(), abs, NORMAL, tmp_path, place / "model"
     )
     evaluation.run()
     PriorSampling(made_network(), 2, np.eye(4), tmp_path).run()
@@ -143,7 +141,7 @@ def test_inference_undoes_what_a_sampler_does(place, tmp_path, options):
 
 def test_inference_refuses_a_loader_of_nothing(tmp_path):
     with pytest.raises(ValueError, match="`dataloader` must give at least one volume, got none"):
-        VolumeInference(made_network(), [], SimpleInferer(), RestoreVolume(), tmp_path).run()
+        VolumeInference(made_network(), [], SimpleInferer(), RestoreVolumed(), tmp_path).run()
     assert listing(tmp_path) == []
 
 
@@ -175,8 +173,8 @@ def test_in_a_process_group_the_first_process_needs_no_other(place, group, tmp_p
         records,
         loader_of(records),
         SimpleInferer(),
-        PREPROCESSING,
         transform,
+        NORMAL,
         tmp_path,
         tmp_path,
         parts=["likelihood"],

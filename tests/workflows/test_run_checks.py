@@ -1,15 +1,32 @@
 """What a training run is refused for before any volume is read."""
 
+import contextlib
+import functools
+import json
+from types import SimpleNamespace
+
 import lightning.pytorch as pl
 import pytest
 import torch
+from described_models import write_model
+from lightning.pytorch.callbacks import EarlyStopping
+from monai.bundle import ConfigParser
 
-from monai_betavae import VAE
+from monai_betavae import VAE, BetaVAELoss, bundle_root
 from monai_betavae.callbacks import BestWeights, MetricsTable
+from monai_betavae.data import brain_transforms
 from monai_betavae.files import locked
 from monai_betavae.networks import build_network
-from monai_betavae.workflows.run_checks import check_parts, check_resumed, check_run
-from monai_betavae.workflows.trained_model import centred_affine, write_settings
+from monai_betavae.workflows.run_checks import (
+    _check_fused,
+    check_parts,
+    check_resumed,
+    check_resumed_settings,
+    check_run,
+    check_validated,
+    running_settings,
+)
+from monai_betavae.workflows.trained_model import described_likelihood, described_network
 
 
 def test_check_run(tmp_path, capsys):
@@ -84,13 +101,155 @@ def test_parts_that_cannot_make_a_run(tmp_path):
             check_parts(*parts)
 
 
-def test_only_the_same_model_is_resumed(tmp_path):
-    preprocessing = {"spatial_shape": (8, 8, 8), "spacing": 2.0}
+def test_a_fused_optimizer_with_clipped_gradients_is_refused_at_16_mixed():
     network = build_network((8, 8, 8), 2, channels=(4, 8))
-    check_resumed(network, preprocessing, tmp_path)  # nothing says what it was
-    write_settings(network, preprocessing, centred_affine((8, 8, 8), 2.0), tmp_path / "model.json")
-    check_resumed(build_network((8, 8, 8), 2, channels=[4, 8], random_state=3), preprocessing, tmp_path)
-    with pytest.raises(
-        ValueError, match=r"settings of .*model\.json: latent_dim was 2, now 3; spacing was 2\.0, now 1\.0"
+
+    def check(precision, fused, clip):
+        optimizer = functools.partial(torch.optim.AdamW, lr=0.001, fused=fused)
+        # Lightning itself refuses 16-mixed on a CPU
+        trainer = SimpleNamespace(gradient_clip_val=clip, precision=precision)
+        _check_fused(trainer, VAE.from_network(network, optimizer=optimizer))
+
+    for right in (
+        ("16-mixed", True, None),
+        ("16-mixed", False, 1.0),
+        ("bf16-mixed", True, 1.0),
+        ("32-true", True, 1.0),
     ):
-        check_resumed(build_network((8, 8, 8), 3, channels=(4, 8)), {**preprocessing, "spacing": 1.0}, tmp_path)
+        check(*right)
+    with pytest.raises(ValueError, match=r"fused optimizer can't clip gradients at .*16-mixed: .*--optimizer#fused"):
+        check("16-mixed", True, 1.0)
+
+
+def test_early_stopping_needs_validation(tmp_path):
+    network = build_network((8, 8, 8), 2, channels=(4, 8))
+    stopping = EarlyStopping(monitor="val/loss")
+    check_validated(trainer_with(stopping), [1])
+    check_validated(trainer_with(MetricsTable(tmp_path / "metrics.csv"), BestWeights(network, tmp_path / "m.pt")), None)
+    with pytest.raises(ValueError, match=r"`early_stopping` needs validation subjects, got none: .* --fractions"):
+        check_validated(trainer_with(stopping), None)
+
+
+# ---- the same model --------------------------------------------------------------------------------------------------
+
+
+def described(network=None, spacing=2.0, loss=None, **transforms):
+    network = build_network((8, 8, 8), 2, channels=(4, 8)) if network is None else network
+    return {
+        "network": described_network(network),
+        "preprocessing": brain_transforms((8, 8, 8), spacing, **transforms).description,
+        "likelihood": described_likelihood(BetaVAELoss(beta=1.0) if loss is None else loss),
+    }
+
+
+@pytest.fixture
+def stored(tmp_path):
+    return write_model(tmp_path, build_network((8, 8, 8), 2, channels=(4, 8)), (8, 8, 8), 2.0)
+
+
+def test_only_the_same_model_is_resumed(stored, tmp_path):
+    check_resumed(described(), tmp_path / "nothing")  # nothing says what it was
+    # the weights are in the checkpoint, with their sizes
+    check_resumed(described(build_network((8, 8, 8), 2, channels=[4, 8], random_state=3, n_voxels=5)), stored)
+    with pytest.raises(
+        ValueError,
+        match=r"settings of .*model\.json: latent_dim was 2, now 3; "
+        r"train#preprocessing#transforms#2#spacing was \[2\.0, 2\.0, 2\.0\], now \[1\.0, 1\.0, 1\.0\]\.",
+    ):
+        check_resumed(described(build_network((8, 8, 8), 3, channels=(4, 8)), spacing=1.0), stored)
+
+
+@pytest.mark.parametrize(
+    ("now", "said"),
+    [
+        ({"loss": BetaVAELoss(beta=4.0)}, r": beta was 1\.0, now 4\.0\."),
+        ({"loss": BetaVAELoss(beta=1.0, default_dist="laplace")}, r": distribution was normal, now laplace\."),
+        ({"percentiles": (1, 99)}, r": train#preprocessing#transforms#4#percentiles was \[0\.5, 99\.5\], now \[1"),
+        ({"network": torch.nn.Linear(2, 2)}, r"network_def was build_network, now torch\.nn\.modules\.linear\.Linear"),
+        ({"spacing": None}, r"train#preprocessing#transforms#2 was ResampleAntiAliasedd, now ResizeWithPadOrCropd"),
+    ],
+    ids=str,
+)
+def test_each_part_of_another_model_is_named(stored, now, said):
+    with pytest.raises(ValueError, match=rf"`resume` needs the settings of .*model\.json.*{said}"):
+        check_resumed(described(**now), stored)
+
+
+def test_a_loss_of_ones_own_is_compared_by_its_class(tmp_path):
+    network = build_network((8, 8, 8), 2, channels=(4, 8))
+    stored = write_model(tmp_path, network, (8, 8, 8), 2.0, likelihood={"own": "mine.Loss"})
+    now = {**described(), "likelihood": {"own": "mine.Loss"}}
+    check_resumed(now, stored)
+    with pytest.raises(ValueError, match=r"loss was mine\.Loss, now mine\.Other"):
+        check_resumed({**now, "likelihood": {"own": "mine.Other"}}, stored)
+
+
+def test_a_run_of_the_first_release_is_compared_in_what_its_description_knows(tmp_path):
+    network = build_network((8, 8, 8), 2, channels=(4, 8))
+    preprocessing = {"spatial_shape": [8, 8, 8], "spacing": 2.0}
+    old = {"network": network.description, "preprocessing": preprocessing, "grid_affine": torch.eye(4).tolist()}
+    (tmp_path / "model.json").write_text(json.dumps(old))
+    check_resumed(described(loss=BetaVAELoss(beta=9.0, default_dist="laplace")), tmp_path)
+    with pytest.raises(ValueError, match=r"latent_dim was 2, now 3"):
+        check_resumed(described(build_network((8, 8, 8), 3, channels=(4, 8))), tmp_path)
+
+
+# ---- what the run was told -------------------------------------------------------------------------------------------
+
+
+def checkpoint_with(path, settings):
+    torch.save({"callbacks": {"LastCheckpoint": {"settings": settings}}}, path)
+    return path
+
+
+@contextlib.contextmanager
+def running(**overrides):
+    """Pretend to be called by the training config with overrides, as MONAI's parser does."""
+    parser = ConfigParser(json.loads((bundle_root() / "train.json").read_text()))
+    parser.update({name.replace("__", "#"): value for name, value in overrides.items()})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("monai_betavae.workflows.run_checks.running_config", lambda: parser.config)
+        yield
+
+
+def test_outside_a_config_nothing_is_compared(tmp_path):
+    assert running_settings() is None
+    path = checkpoint_with(tmp_path / "last.ckpt", json.dumps({"beta": 4.0}))
+    assert check_resumed_settings(path) == []
+
+
+def test_settings_of_the_running_config():
+    with running():
+        assert running_settings() == {}
+    with running(beta=4.0, train__trainer__gradient_clip_val=1.0, max_epochs=3, output_dir="/elsewhere"):
+        assert running_settings() == {"beta": 4.0, "train#trainer#gradient_clip_val": 1.0}
+
+
+def test_a_run_that_was_told_otherwise_is_not_resumed(tmp_path):
+    path = checkpoint_with(tmp_path / "last.ckpt", json.dumps({"learning_rate": 0.01, "batch_size": 2}))
+    with running(learning_rate=0.01, batch_size=2, max_epochs=99):
+        assert check_resumed_settings(path) == []
+    with (
+        running(learning_rate=0.01),
+        pytest.raises(ValueError, match=r"last\.ckpt: batch_size was 2, now 4\."),
+    ):
+        check_resumed_settings(path)
+    with running(learning_rate=0.02, batch_size=2):
+        assert check_resumed_settings(path, ["learning_rate"]) == ["learning_rate was 0.01, now 0.02"]
+    with (
+        running(learning_rate=0.01, batch_size=2, weight_decay=0.5),
+        pytest.raises(ValueError, match=r"weight_decay was 0\.01"),
+    ):
+        check_resumed_settings(path)
+
+
+def test_a_checkpoint_without_settings_is_resumed(tmp_path):
+    with running(beta=3.0):
+        assert check_resumed_settings(checkpoint_with(tmp_path / "last.ckpt", None)) == []
+
+
+@pytest.mark.parametrize("settings", ["[]", "1", '"text"', "null", "[" * 100_000, "{", 3])
+def test_settings_of_another_form_are_refused_by_name(tmp_path, settings):
+    path = checkpoint_with(tmp_path / "last.ckpt", settings)
+    with running(), pytest.raises(ValueError, match=r"last\.ckpt"):
+        check_resumed_settings(path)

@@ -111,9 +111,61 @@ def test_a_dictionary_that_replaces_too_much():
 
 
 def test_references_to_nothing():
-    assert refused(beta="@betta") == "'beta' refers to @betta, which isn't an id of this config; did you mean 'beta'?"
+    assert refused(beta="@betta") == (
+        "'beta' refers to @betta, but 'betta' isn't an id of this config; did you mean 'beta'?"
+    )
     assert "'train#trainer#max_epochs' refers to @zzz" in refused(train__trainer__max_epochs="@zzz")
     accepted(beta="@learning_rate", width=3, latent_dim="@width")
+
+
+def test_references_whose_middle_is_wrong():
+    expected = "'beta' refers to @train#trainr#max_epochs, but 'trainr' isn't an id of 'train'; did you mean 'trainer'?"
+    assert refused(beta="@train#trainr#max_epochs") == expected
+    assert refused(beta="@train::trainr::max_epochs") == expected  # the other separator of MONAI
+    assert "'trai' isn't an id of this config; did you mean 'train'?" in refused(beta="@trai#trainer")
+    assert "but 'zzz' isn't an id of 'train#trainer'. Accepted: " in refused(beta="@train#trainer#zzz")
+    assert refused(beta="@batch_size#x") == "'beta' refers to @batch_size#x, but 'batch_size' has no parts."
+    accepted(beta="@train#trainer#max_epochs", latent_dim="@train::trainer::devices")
+
+
+def test_references_to_entries_of_lists():
+    n_callbacks = len(own()["train"]["callbacks"])
+    for index in (99, n_callbacks, "last"):
+        assert refused(beta=f"@train#callbacks#{index}") == (
+            f"'beta' refers to @train#callbacks#{index}, but 'train#callbacks' is a list of {n_callbacks}, counted "
+            f"from 0, got '{index}'."
+        )
+    accepted(beta=f"@train#callbacks#{n_callbacks - 1}", latent_dim="@channels#0")
+    assert "'patiens' isn't an id of 'train#callbacks#6'; did you mean 'patience'?" in refused(
+        beta="@train#callbacks#6#patiens"
+    )
+
+
+def test_references_inside_expressions():
+    assert refused(beta="$2 * @train#trainr#max_epochs + @beta") == (
+        "'beta' refers to @train#trainr#max_epochs, but 'trainr' isn't an id of 'train'; did you mean 'trainer'?"
+    )
+    assert "'train#callbacks' is a list of" in refused(train__samples="$@train#callbacks#99")
+    accepted(beta="$@learning_rate * 2", latent_dim="$@channels#0 + @channels::1", width=2, n_blocks="$@width")
+    accepted(beta="$(lambda a: a @a)(1)")  # a single @ is Python's product of matrices
+    accepted(beta="$@split['training'].anything")  # of what an expression gives nothing is known
+
+
+def test_what_a_reference_leads_to_is_not_looked_through():
+    accepted(beta="@loss#beta", latent_dim="@train#dataset#transform#transforms")
+
+
+def test_ids_inside_a_group_that_a_merged_file_made_by_a_typing_error():
+    assert refused(train__trainr={"max_epochs": 3}) == (
+        "'train#trainr' isn't an id of this config; did you mean 'trainer'?"
+    )
+    message = refused(validate__zzz=3)
+    assert message.startswith("'validate#zzz' isn't an id of this config. Accepted: ")
+    assert "dataset" in message
+    accepted(train__extra={"value": 3}, beta="@train#extra#value")
+    accepted(train__extra=3, beta="$2 * @train::extra")
+    # the name of another id begins alike: that refers to nothing
+    assert "'train#extr' isn't an id" in refused(train__extr=3, train__extra=3, beta="@train#extra")
 
 
 def test_monais_tracking_is_refused_with_what_to_use():

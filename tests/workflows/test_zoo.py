@@ -4,24 +4,25 @@ import json
 
 import pytest
 import torch
+from described_models import write_model
+from monai.bundle import ConfigWorkflow
 
 from monai_betavae import bundle_root
 from monai_betavae.bundle import config_file
+from monai_betavae.data import brain_transforms
 from monai_betavae.networks import build_network
-from monai_betavae.workflows.trained_model import centred_affine, write_settings
+from monai_betavae.workflows.preprocessing import described_preprocessing
+from monai_betavae.workflows.trained_model import read_description
 from monai_betavae.workflows.zoo import write_zoo_bundle, zoo_config
 
-SETTINGS = {"spatial_shape": [16, 20, 16], "latent_dim": 3, "channels": [4, 8], "spacing": 12.0}
+SETTINGS = {"spatial_shape": [16, 20, 16], "latent_dim": 3, "channels": [4, 8], "beta": 4.0}
+LIKELIHOOD = {"distribution": "laplace", "beta": 4.0}
 
 
 @pytest.fixture
 def models(tmp_path):
-    folder = tmp_path / "models"
     network = build_network((16, 20, 16), 3, channels=(4, 8), random_state=0)
-    preprocessing = {"spatial_shape": [16, 20, 16], "spacing": 12.0}
-    write_settings(network, preprocessing, centred_affine((16, 20, 16), 12.0), folder / "model.json")
-    torch.save(network.state_dict(), folder / "model.pt")
-    return folder
+    return write_model(tmp_path / "models", network, (16, 20, 16), 12.0, likelihood=LIKELIHOOD)
 
 
 def test_both_forms_agree(models, tmp_path):
@@ -30,23 +31,13 @@ def test_both_forms_agree(models, tmp_path):
     assert {path.name for path in (folder / "configs").iterdir()} == flat_files
     for name in ("train.json", "inference.json", "evaluate.json", "generate.json", "multi_gpu_train.json"):
         flat, zoo = (json.loads(config_file(root, name).read_text()) for root in (bundle_root(), folder))
-        flat.pop("trained", None)
         assert list(zoo) == list(flat), name
         differing = {key for key in flat if flat[key] != zoo[key]}
-        assert all(zoo[key] == SETTINGS.get(key, zoo[key]) for key in differing)
-        shared = {
-            "architecture",
-            "n_blocks",
-            "norm",
-            "act",
-            "kernel_size",
-            "dropout",
-            "output",
-            "warm_start",
-            "n_voxels",
-        }  # settings too, that may equal the flat ones
-        assert differing <= set(SETTINGS) | shared, name
-        assert "@trained" not in json.dumps(zoo)
+        parts = {"network_def", "preprocessing", "likelihood", "ckpt_dir"}
+        training = {"network_def", "train", "loss"} | set(SETTINGS)
+        expected = {"train.json": training, "multi_gpu_train.json": set()}.get(name, parts & set(flat))
+        assert differing == expected, name
+        assert "monai_betavae.workflows.trained_" not in json.dumps(zoo)
     for name in ("docs/README.md", "LICENSE", "scripts/contact_sheet.py"):
         assert (folder / name).read_bytes() == (bundle_root() / name).read_bytes()
     assert (folder / "configs" / "logging.conf").read_bytes() == (bundle_root() / "logging.conf").read_bytes()
@@ -72,11 +63,59 @@ def test_refusals(models, tmp_path):
         write_zoo_bundle(models, models)
     (tmp_path / "empty").mkdir()
     write_zoo_bundle(tmp_path / "empty", models)
-    write_settings(torch.nn.Linear(2, 2), {"spacing": 1.0}, centred_affine((2, 2, 2), 1.0), models / "model.json")
-    with pytest.raises(ValueError, match="must describe a network of build_network, got one of your own"):
-        write_zoo_bundle(tmp_path / "vae", models)
+    network = build_network((16, 20, 16), 3, channels=(4, 8), random_state=0)
+    for part, (module, changes) in {
+        "network": (torch.nn.Linear(2, 2), {}),
+        "preprocessing": (network, {"preprocessing": {"own": "mine.Transform", "where": "train#preprocessing"}}),
+    }.items():
+        write_model(models, module, (16, 20, 16), **changes)
+        with pytest.raises(ValueError, match=f"must describe the model's {part}, got one of your own, .*holds no code"):
+            write_zoo_bundle(tmp_path / "vae", models)
     assert not (tmp_path / "vae").exists()
 
 
-def test_settings_that_a_config_does_not_have_are_not_added():
-    assert zoo_config({"beta": 1.0}, {"latent_dim": 8}) == {"beta": 1.0}
+def test_the_model_stands_in_the_configs_as_values(models, tmp_path):
+    folder = write_zoo_bundle(tmp_path / "vae", models)
+    transforms = [entry["name"] for entry in brain_transforms((16, 20, 16), 12.0).description["transforms"]]
+    for name in ("inference.json", "evaluate.json", "generate.json", "train.json"):
+        zoo = json.loads((folder / "configs" / name).read_text())
+        network = zoo["network_def"]
+        assert network.pop("_target_") == "monai_betavae.networks.build_network"
+        assert network == read_description(models)["network"]["arguments"]
+        assert network["channels"] == [4, 8]
+        preprocessing = zoo["train"]["preprocessing"] if name == "train.json" else zoo.get("preprocessing")
+        if preprocessing is not None:
+            targets = [step["_target_"].rpartition(".")[2] for step in preprocessing["transforms"]]
+            assert targets == transforms
+            assert preprocessing["transforms"][2]["spacing"] == [12.0, 12.0, 12.0]
+        if name != "train.json":
+            assert zoo["ckpt_dir"] == "$@bundle_root + '/models'"
+    assert json.loads((folder / "configs" / "evaluate.json").read_text())["likelihood"] == LIKELIHOOD
+    training = json.loads((folder / "configs" / "train.json").read_text())
+    assert {name: training[name] for name in SETTINGS} == SETTINGS
+    assert (training["loss"]["beta"], training["loss"]["default_dist"]) == ("@beta", "laplace")
+
+
+def test_a_training_in_the_zoo_form_makes_the_same_network_and_transforms(models, tmp_path, monkeypatch):
+    monkeypatch.delenv("MONAI_BETAVAE_HOME", raising=False)
+    folder = write_zoo_bundle(tmp_path / "vae", models)
+    workflow = ConfigWorkflow(str(folder / "configs" / "train.json"), logging_file=False)
+    workflow.initialize()
+    weights = torch.load(models / "model.pt", weights_only=True)
+    made = workflow.parser.get_parsed_content("network_def").state_dict()
+    assert {name: value.shape for name, value in made.items()} == {name: w.shape for name, w in weights.items()}
+    found = described_preprocessing(workflow.parser.get_parsed_content("train#preprocessing"), workflow.parser)
+    assert found == brain_transforms((16, 20, 16), 12.0).description
+
+
+def test_a_likelihood_of_ones_own_leaves_the_configs_as_they_are(models, tmp_path):
+    network = build_network((16, 20, 16), 3, channels=(4, 8), random_state=0)
+    write_model(models, network, (16, 20, 16), likelihood={"own": "mine.Loss"})
+    folder = write_zoo_bundle(tmp_path / "vae", models)
+    for name, ids in (("evaluate.json", ["likelihood"]), ("train.json", ["loss", "beta"])):
+        flat, zoo = (json.loads(config_file(root, name).read_text()) for root in (bundle_root(), folder))
+        assert all(flat[key] == zoo[key] for key in ids)
+
+
+def test_parts_that_a_config_does_not_have_are_not_added(models):
+    assert zoo_config({"beta": 1.0}, read_description(models)) == {"beta": 1.0}

@@ -1,0 +1,130 @@
+"""Resuming a run with what it was told: settings of then and now, id by id.
+
+What a run was told is where its config differs from the bundle's own. It is stored in ``last.ckpt``, which it belongs
+to, and compared when the run is resumed, so that no setting is lost because a command wasn't repeated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+FREE = (
+    "imports|bundle_root|run_root|output_dir|ckpt_dir|device|resume|overwrite|resume_changes|max_epochs|initialize|finalize",
+    # whose volumes these are, and who is in which part, is compared by itself
+    "dataset_dir|suffix|image_column|channel|simulated_cohort(#.*)?|records|usable_records|split|split_file|fractions",
+    "stratify|n_folds|fold|on_bad_volume",
+    # where and how it is computed, not what
+    "cache|cache_dir|num_workers|compile|recompute_activations",
+    "(train|validate|test)#(dataset|dataloader)#(cache|cache_dir|num_workers|pin_memory|prefetch_factor|persistent_workers)",
+    "train#trainer#(devices|num_nodes|strategy|accelerator|logger|default_root_dir|max_epochs|enable_\\w+|log_every.*)",
+    "logger|tracking_uri|experiment_name|run_name|train#logger(#.*)?|provenance(#.*)?|_meta_(#.*)?",
+    "model_training(#.*)?|training(#.*)?|check(#.*)?|run(#.*)?|train#inferer(#.*)?",
+)
+"""Ids, as regular expressions, that may differ when a run is resumed: nothing a model learns follows from them."""
+
+ABSENT = "absent"
+
+MOST_SHOWN = 4
+
+
+def told(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a config says beyond or against the bundle's own, by id.
+
+    Args:
+        config: raw config, overrides included.
+        own: the bundle's own config.
+
+    Example:
+        >>> told({"beta": 4.0, "loss": {"default_dist": "laplace"}}, {"beta": 1.0, "loss": {"default_dist": "normal"}})
+        {'beta': 4.0, 'loss#default_dist': 'laplace'}
+    """
+    # MONAI writes the separator of ids as "::" in what it has parsed
+    plain, bundle = (json.loads(json.dumps(dict(each), default=_named).replace("#", "::")) for each in (config, own))
+    found: dict[str, Any] = {}
+    _compare("", plain, bundle, plain, found)
+    return {name: value for name, value in found.items() if not is_free(name)}
+
+
+def is_free(name: str) -> bool:
+    """Whether a setting may differ when a run is resumed."""
+    return any(re.fullmatch(pattern, name) for pattern in FREE)
+
+
+def check_told(
+    then: Mapping[str, Any], now: Mapping[str, Any], own: Mapping[str, Any], may_change: Sequence[str], source: str
+) -> list[str]:
+    """Refuse to resume with other settings than the run was told.
+
+    Args:
+        then: what it was told, as :func:`told` gives it.
+        now: what is told now.
+        own: the bundle's own config, whose values hold where nothing was told.
+        may_change: ids that may differ.
+        source: where ``then`` is from, for messages.
+
+    Returns:
+        what differs and may, each as "id was this, now that".
+
+    Raises:
+        ValueError: naming each id that differs, with its value then and now.
+    """
+    found: dict[bool, list[str]] = {True: [], False: []}
+    for name in dict.fromkeys([*then, *now]):
+        values = [each[name] if name in each else _looked_up(own, name) for each in (then, now)]
+        if values[0] != values[1]:
+            allowed = any(name == each or name.startswith(f"{each}#") for each in may_change)
+            found[allowed].append(f"{name} was {_shown(values[0])}, now {_shown(values[1])}")
+    if found[False]:
+        names = [text.split(" was ")[0] for text in found[False]]
+        more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+        raise ValueError(
+            f"`resume` needs the settings of {source}: {'; '.join(found[False][:MOST_SHOWN])}{more}. Repeat those of "
+            f"then, or say that they may change: --resume_changes \"['{names[0]}']\"."
+        )
+    return found[True]
+
+
+def _compare(name: str, value: Any, own: Any, config: Mapping[str, Any], found: dict[str, Any]) -> None:
+    """Add what differs between a value and the bundle's own."""
+    if isinstance(own, str) and own.startswith("%") and value != own:
+        own = _looked_up(config, own[1:])  # MONAI has replaced the macro by what it names
+    if isinstance(value, dict) and isinstance(own, dict):
+        if value.get("_target_") == own.get("_target_") and not own.keys() - value.keys():
+            for key in value:
+                _compare(f"{name}#{key}" if name else key, value[key], own.get(key, ABSENT), config, found)
+            return
+        if not name:  # the whole config
+            for key in {**own, **value}:
+                _compare(key, value.get(key, ABSENT), own.get(key, ABSENT), config, found)
+            return
+    elif isinstance(value, list) and isinstance(own, list) and len(value) == len(own):
+        for index, (entry, own_entry) in enumerate(zip(value, own, strict=True)):
+            _compare(f"{name}#{index}", entry, own_entry, config, found)
+        return
+    if value != own:
+        found[name] = value
+
+
+def _looked_up(config: Any, name: str) -> Any:
+    """Return the value of an id in a raw config."""
+    for key in re.split("#|::", name):
+        if isinstance(config, Mapping):
+            config = config.get(key, ABSENT)
+        elif isinstance(config, list) and key.isdigit() and int(key) < len(config):
+            config = config[int(key)]
+        else:
+            return ABSENT
+    return config
+
+
+def _named(value: Any) -> str:
+    """Return a text for an object that was set in place of JSON: what it is, and not where it lies in memory."""
+    return f"{type(value).__module__}.{type(value).__qualname__}"
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) <= 80 else text[:77] + "..."
