@@ -28,8 +28,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from monai_betavae import build_vae
-from monai_betavae.callbacks import WarmupAndDecay
 from monai_betavae.data import brain_transforms, discover, simulate_cohort, split_subjects
+from monai_betavae.optimization import warmup_and_decay
 from monai_betavae.plots import plot_reconstructions, save_figure
 
 folder = Path(sys.argv[1]) if len(sys.argv) == 2 and __name__ == "__main__" else Path(tempfile.mkdtemp())
@@ -59,13 +59,12 @@ test_loader = DataLoader(CacheDataset(test, transform, progress=False), batch_si
 vae = build_vae(
     shape,
     latent_dim=32,
-    warm_start="deformable",
     beta=0.4,  # the loss sums over voxels, and here there are 0.4 times as many as at 3 mm
     random_state=1,
     stochastic_transform=False,
     lr=1e-3,
     max_epochs=20,
-    callbacks=[WarmupAndDecay()],
+    lr_scheduler=warmup_and_decay,
     logger=False,
     enable_checkpointing=False,
     enable_model_summary=False,
