@@ -106,14 +106,17 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
     if "trainer" in made.get("train", {}):
         # a training of one's own from here begins with this model's settings
         made["train"] = {**made["train"], "preprocessing": values["preprocessing"]}
-        shape = description["grid"]["spatial_shape"]
-        settings = {"spatial_shape": shape, **network["arguments"]}
-        made.update(
-            {name: settings[name] for name in settings if name in config and not isinstance(config[name], dict)}
-        )
         if likelihood is not None and "beta" in likelihood and "loss" in made:
             made["beta"] = likelihood["beta"]
             made["loss"] = {**made["loss"], "default_dist": likelihood["distribution"]}
+        # an id that no part reads any more would be an override that is lost without a word; without it, it is refused
+        text = json.dumps(made)
+        unread = [
+            name
+            for name in (*network["arguments"], "spatial_shape", "spacing")
+            if name in made and f'"@{name}"' not in text
+        ]
+        made = {name: value for name, value in made.items() if name not in unread}
     elif "ckpt_dir" in made:
         made["ckpt_dir"] = "$@bundle_root + '/models'"
     return made
