@@ -35,6 +35,19 @@ def is_plain(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(key, str) and is_plain(item) for key, item in value.items())
 
 
+def name_of(value: Any) -> str:
+    """Return where a class or function is defined, or the class of an object: its module and name.
+
+    Example:
+        >>> name_of(nn.Linear), name_of(nn.ReLU()), name_of(functools.partial(json.dumps, indent=1))
+        ('torch.nn.modules.linear.Linear', 'torch.nn.modules.activation.ReLU', 'json.dumps')
+    """
+    while isinstance(value, functools.partial):
+        value = value.func
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 def described(builder: Callable[P, Network]) -> Callable[P, Network]:
     """Register ``builder`` and make it leave a description on every network it returns.
 

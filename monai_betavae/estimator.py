@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 
 from ._checks import check_choice, check_integer, check_real, check_seed
 from .batches import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
-from .description import MOST_WEIGHTS, description_of, is_plain
+from .description import MOST_WEIGHTS, description_of, is_plain, name_of
 from .losses import LIKELIHOODS, BetaVAELoss, likelihood, number_of
 from .modules import check_parts
 from .optimization import check_length, made_optimizer, made_scheduler, resume_course
@@ -291,7 +291,7 @@ class VAE(pl.LightningModule):
                 if name in kwargs:
                     raise ValueError(
                         f"`{name}` must not be given beside `loss`, whose setting it is: give it to the loss, got "
-                        f"{name}={kwargs[name]!r} and loss={_name_of(kwargs['loss'])}."
+                        f"{name}={kwargs[name]!r} and loss={name_of(kwargs['loss'])}."
                     )
         for name in ADAMW_ARGUMENTS:
             if name in kwargs and kwargs.get("optimizer") is not None:
@@ -938,7 +938,7 @@ class VAE(pl.LightningModule):
             "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
         }
         if type(self.criterion) is not BetaVAELoss:
-            description["loss"] = _name_of(self.criterion)
+            description["loss"] = name_of(self.criterion)
         return description
 
 
@@ -988,12 +988,6 @@ def _check_ignored(ignore: Any) -> list[str]:
     if names is None or not all(isinstance(name, str) for name in names):
         raise ValueError(f"`ignore` must be None or a list of names of arguments, got {ignore!r}.")
     return names
-
-
-def _name_of(loss: Any) -> str:
-    """Return where a loss of one's own is defined."""
-    named = loss if hasattr(loss, "__qualname__") else type(loss)
-    return f"{named.__module__}.{named.__qualname__}"
 
 
 def _check_loss_given(description: Mapping[str, Any], loss: Any, source: str) -> None:

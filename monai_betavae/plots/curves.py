@@ -41,7 +41,7 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
             # over less than a decade powers of ten are hard to read
             for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
                 each(LogFormatter(minor_thresholds=(1, 0.4)))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(title=label, xlabel="epoch")
         axes.grid(alpha=0.3, which="both")
         axes.legend(frameon=False)

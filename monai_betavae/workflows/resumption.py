@@ -11,6 +11,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from ..description import name_of
+
 FREE = (
     "imports|bundle_root|run_root|output_dir|ckpt_dir|device|resume|overwrite|resume_changes|max_epochs|initialize|finalize",
     # whose volumes these are, and who is in which part, is compared by itself
@@ -42,7 +44,7 @@ def told(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         {'beta': 4.0, 'loss#default_dist': 'laplace'}
     """
     # MONAI writes the separator of ids as "::" in what it has parsed
-    plain, bundle = (json.loads(json.dumps(dict(each), default=_named).replace("#", "::")) for each in (config, own))
+    plain, bundle = (json.loads(json.dumps(dict(each), default=name_of).replace("#", "::")) for each in (config, own))
     found: dict[str, Any] = {}
     _compare("", plain, bundle, plain, found)
     return {name: value for name, value in found.items() if not is_free(name)}
@@ -118,11 +120,6 @@ def _looked_up(config: Any, name: str) -> Any:
         else:
             return ABSENT
     return config
-
-
-def _named(value: Any) -> str:
-    """Return a text for an object that was set in place of JSON: what it is, and not where it lies in memory."""
-    return f"{type(value).__module__}.{type(value).__qualname__}"
 
 
 def _shown(value: Any) -> str:

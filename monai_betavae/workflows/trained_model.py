@@ -33,7 +33,7 @@ from ..bundle import bundle_root as installed_bundle_root
 from ..bundle import config_file
 from ..data.transform_description import rebuild_transforms
 from ..data.transforms import brain_transforms
-from ..description import description_of, rebuild
+from ..description import description_of, name_of, rebuild
 from ..files import atomic_path
 from ..losses import LIKELIHOODS
 from ..persistence import load_weights_only
@@ -84,9 +84,7 @@ def described_likelihood(criterion: Any) -> dict[str, Any]:
 
 def own(value: Any) -> dict[str, Any]:
     """Return the entry of an object that can't be described."""
-    kind = value if isinstance(value, type) or hasattr(value, "__qualname__") else type(value)
-    name = f"{getattr(kind, '__module__', '?')}.{getattr(kind, '__qualname__', type(value).__name__)}"
-    return {"own": "".join(letter if letter.isalnum() or letter in "._<>" else "_" for letter in name)}
+    return {"own": "".join(letter if letter.isalnum() or letter in "._<>" else "_" for letter in name_of(value))}
 
 
 def described_training(split: Mapping[str, Sequence[Record]], digest: str) -> dict[str, Any]:
