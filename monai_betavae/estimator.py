@@ -26,7 +26,7 @@ from ._checks import check_choice, check_integer, check_real, check_seed
 from .batches import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
 from .description import MOST_WEIGHTS, description_of, is_plain, name_of
 from .losses import LIKELIHOODS, BetaVAELoss, likelihood, number_of
-from .modules import check_parts
+from .modules import check_network_parts
 from .optimization import check_length, made_optimizer, made_scheduler, resume_course
 from .ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
 from .persistence import (
@@ -285,7 +285,7 @@ class VAE(pl.LightningModule):
             ValueError: if ``network`` lacks one of them; if ``beta`` or ``default_dist`` are given beside ``loss``, or
                 ``lr`` or ``weight_decay`` beside ``optimizer``.
         """
-        check_parts("network", network)
+        check_network_parts("network", network)
         if kwargs.get("loss") is not None:
             for name in LOSS_DEFAULTS:
                 if name in kwargs:

@@ -210,7 +210,7 @@ PARTS = ("encoder", "decoder", "fc_mu", "fc_logvar")
 """What an autoencoder must have as its attributes, to be trained and to reconstruct."""
 
 
-def check_parts(name: str, network: Any) -> None:
+def check_network_parts(name: str, network: Any) -> None:
     """Raise ``ValueError`` if a network lacks one of the four parts, or one isn't what it must be."""
     missing = [part for part in PARTS if not isinstance(getattr(network, part, None), nn.Module)]
     if missing:
@@ -252,7 +252,7 @@ def reconstruction_network(network: nn.Module) -> nn.Module:
     methods = all(callable(getattr(network, name, None)) for name in ("encode", "decode"))
     if methods and isinstance(network, nn.Module) and type(network).forward is not nn.Module.forward:
         return network
-    check_parts("network_def", network)
+    check_network_parts("network_def", network)
     parts: Any = network
     made = ReconstructionNetwork.from_layers(parts.encoder, parts.decoder, parts.fc_mu, parts.fc_logvar)
     made.training = network.training

@@ -16,7 +16,7 @@ from ..callbacks import BestWeights, MetricsTable
 from ..checkpoints import settings_of
 from ..estimator import VAE
 from ..files import check_available
-from ..modules import check_parts as check_network_parts
+from ..modules import check_network_parts
 from .preprocessing import PREPROCESSING
 from .records import process_rank, say
 from .resumption import check_told, told
@@ -72,7 +72,7 @@ def check_run(
     check_available(output_dir, ckpt_dir)
 
 
-FREE = ("random_state", "n_voxels")
+FREE_ARGUMENTS = ("random_state", "n_voxels")
 """Arguments of a network that may differ when a run is resumed: the weights are in the checkpoint, with their sizes."""
 
 
@@ -148,7 +148,7 @@ def check_resumed(now: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> N
     then, today = (_flat(each) for each in (stored, json.loads(json.dumps(dict(now)))))
     for name in dict.fromkeys([*then, *today]):
         before, after = then.get(name), today.get(name)
-        if before != after and name not in FREE and not (stored["likelihood"] is None and name in LIKELIHOOD):
+        if before != after and name not in FREE_ARGUMENTS and not (stored["likelihood"] is None and name in LIKELIHOOD):
             differing.append(f"{name} was {before}, now {after}")
     if differing:
         told = "; ".join(sorted(differing))
