@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Hashable, Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,13 +19,13 @@ from ..batches import plain_tensor
 from .dicom import load_series
 from .lazy_voxels import LazyVoxels
 from .volumes import (
-    _affine_problem,
-    _shape_problem,
-    _type_problem,
+    affine_problem,
     first_line,
     read_header,
     read_voxels,
     repair_non_finite,
+    shape_problem,
+    type_problem,
     voxel_problem,
 )
 
@@ -203,8 +202,8 @@ def _voxels_in_memory(name: str, image: Any) -> NDArray[np.float32]:
         problem = "must hold real numbers, got complex numbers" if values.is_complex() else None
         values = values.cpu().float().numpy() if problem is None else values
     else:
-        problem = _type_problem(values.dtype)
-    problem = problem or _shape_problem(tuple(values.shape))
+        problem = type_problem(values.dtype)
+    problem = problem or shape_problem(tuple(values.shape))
     if problem is not None:
         raise ValueError(f"{name} {problem}.")
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is counted as such
@@ -222,7 +221,7 @@ def _affine_in_memory(name: str, image: Any, meta: Mapping[str, Any]) -> NDArray
         raise ValueError(f"{name} must have an affine of 4x4 numbers, got {found!r:.80}.") from error
     if affine.shape != (4, 4) or not np.allclose(affine[3], [0, 0, 0, 1]):
         raise ValueError(f"{name} must have an affine of 4x4 numbers that ends in 0, 0, 0, 1, got {affine.tolist()}.")
-    problem = _affine_problem(SimpleNamespace(header=None), affine)
+    problem = affine_problem(affine)
     if problem is not None:
         raise ValueError(f"{name} {problem}.")
     return _in_ras(affine, meta)

@@ -89,7 +89,9 @@ def read_header(path: str | os.PathLike[str], channel: int | None = None) -> Any
     problem = _channel_problem(shape, channel)
     if channel is not None and problem is None:
         shape = shape[:3]
-    problem = problem or _shape_problem(shape) or _type_problem(dtype) or _affine_problem(image, affine)
+    problem = (
+        problem or shape_problem(shape) or type_problem(dtype) or affine_problem(affine, getattr(image, "header", None))
+    )
     if problem is None and Path(name).suffix.lower() == ".nii":
         needed = image.dataobj.offset + math.prod(image.shape) * dtype.itemsize
         problem = f"is truncated: {size} of {needed} bytes" if size < needed else None
@@ -179,7 +181,8 @@ def _channel_problem(shape: tuple[int, ...], channel: int | None) -> str | None:
     return None
 
 
-def _shape_problem(shape: tuple[int, ...]) -> str | None:
+def shape_problem(shape: tuple[int, ...]) -> str | None:
+    """Return what makes a shape no volume's, as the end of a sentence about it, or ``None``."""
     spatial = shape
     while len(spatial) > 3 and spatial[-1] == 1:
         spatial = spatial[:-1]
@@ -195,21 +198,28 @@ def _shape_problem(shape: tuple[int, ...]) -> str | None:
     return None
 
 
-def _type_problem(dtype: np.dtype[Any]) -> str | None:
+def type_problem(dtype: np.dtype[Any]) -> str | None:
+    """Return what makes a type of voxels useless, likewise."""
     if dtype.kind not in "biuf":
         kind = "complex numbers" if dtype.kind == "c" else "colours" if dtype.fields else str(dtype)
         return f"must hold real numbers, got {kind}"
     return None
 
 
-def _affine_problem(image: Any, affine: NDArray[Any] | None) -> str | None:
+def affine_problem(affine: NDArray[Any] | None, header: Any = None) -> str | None:
+    """Return what makes an affine useless, as the end of a sentence about its volume, or ``None``.
+
+    Args:
+        affine: 4x4.
+        header: of the file, which may say the unit.
+    """
     if affine is None or not np.isfinite(affine).all():
         return f"must have a finite affine, got {None if affine is None else affine.tolist()}"
     axes = affine[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     low, high = PLAUSIBLE_SPACING
     if not ((spacing >= low) & (spacing <= high)).all():
-        unit = image.header.get_xyzt_units()[0] if hasattr(image.header, "get_xyzt_units") else "mm"
+        unit = header.get_xyzt_units()[0] if hasattr(header, "get_xyzt_units") else "mm"
         hint = f" (the header's unit is the {unit})" if unit in ("meter", "micron") else ""
         sides = " x ".join(f"{side:g}" for side in spacing)
         return f"must have voxels of {low:g} to {high:g} mm, got {sides}{hint}"
