@@ -185,12 +185,12 @@ def running_settings() -> dict[str, Any] | None:
     return None if config is None else told(config, _bundle_config())
 
 
-def check_resumed_settings(checkpoint: str | os.PathLike[str], may_change: Sequence[str] = ()) -> list[str]:
+def check_resumed_settings(checkpoint: str | os.PathLike[str], may_change: str | Sequence[str] = ()) -> list[str]:
     """Refuse to resume a run that was told other settings.
 
     Args:
         checkpoint: the ``last.ckpt`` of the run.
-        may_change: ids that may differ.
+        may_change: ids that may differ, or one.
 
     Returns:
         what differs and may.
@@ -207,7 +207,8 @@ def check_resumed_settings(checkpoint: str | os.PathLike[str], may_change: Seque
             raise TypeError(type(then).__name__)
     except (TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{os.fspath(checkpoint)} must be the checkpoint of a training run: {error}") from error
-    return check_told(then, now, _bundle_config(), list(may_change), os.fspath(checkpoint))
+    names = [may_change] if isinstance(may_change, str) else list(may_change)
+    return check_told(then, now, _bundle_config(), names, os.fspath(checkpoint))
 
 
 def _bundle_config() -> dict[str, Any]:

@@ -152,6 +152,18 @@ def test_the_split_of_another_run_is_refused(cohort, base, tmp_path):
         evaluated(base, training_output_dir=str(tmp_path))
 
 
+@pytest.mark.parametrize("named", ["batch_size", ["batch_size"]])
+def test_a_setting_may_change_when_it_is_named(cohort, tmp_path, capsys, named):
+    train(tmp_path, cohort)
+    more = {"resume": True, "max_epochs": 3, "batch_size": 3}
+    with pytest.raises(ValueError, match=r"batch_size was 4, now 3\. .*--resume_changes \"\['batch_size'\]\""):
+        train(tmp_path, cohort, **more)
+    train(tmp_path, cohort, **more, resume_changes=named)
+    assert "Resuming with other settings: batch_size was 4, now 3" in capsys.readouterr().out
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.02, now 0\.01"):
+        train(tmp_path, cohort, **more, resume_changes=named, learning_rate=0.01)
+
+
 def test_every_run_says_which_weights_it_loaded(base, tmp_path, capsys):
     latents(base, output_dir=str(tmp_path))
     assert f"Weights: {base / 'model.pt'} (trained on 8 simulated volumes of 8 subjects)" in capsys.readouterr().out
