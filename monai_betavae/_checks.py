@@ -16,6 +16,21 @@ class ArgumentTypeError(TypeError, ValueError):
     """An argument of a wrong type: a ``ValueError`` as all refusals are, and a ``TypeError`` as nidl raises."""
 
 
+def is_missing(value: Any) -> bool:
+    """Whether a value stands for none: ``None``, NaN of any float type, pandas' ``NA`` and ``NaT``, numpy's ``NaT``.
+
+    Example:
+        >>> [is_missing(value) for value in (None, float("nan"), 0, "", "nan")]
+        [True, True, False, False, False]
+    """
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas' NA compares as neither true nor false
+        return True
+    except (ValueError, RuntimeError):  # an array or a tensor: its elements compare, it is there
+        return False
+
+
 def _is_integer(value: Any) -> bool:
     # numpy's integers count; True and False don't, though Python calls them integers
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)

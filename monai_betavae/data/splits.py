@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import bisect
 import math
-import numbers
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
 
-from monai_betavae._checks import check_choice, check_real, check_seed
+from monai_betavae._checks import check_choice, check_real, check_seed, is_missing
+from monai_betavae.data.covariates import MOST_CATEGORIES, is_number, kind_of_covariate
 
 RecordT = TypeVar("RecordT", bound=Mapping[str, Any])
 
-_MOST_CATEGORIES = 10  # a numeric covariate with more distinct values is binned
 _BINS = 5
+# what str() makes of the values that mean nothing in pandas, numpy and Python
+_NOBODY = frozenset({"nan", "NaN", "None", "<NA>", "NaT"})
 
 
 @overload
@@ -57,16 +58,18 @@ def split_subjects(
         fractions: two or more numbers that sum to 1, or a mapping from the parts' names to them.
         seed: which split; ``None`` draws a new one each time.
         stratify: covariates by which the parts are to be alike. Values are categories; a numeric covariate with
-            more than 10 different ones is cut at its quintiles. Missing values are a category of their own. A subject
-            with several values (visits) counts with its smallest.
+            more than 10 different ones is cut at its quintiles, but for whole numbers that their name says are
+            categories, such as ``site_id`` (:func:`~monai_betavae.data.covariates.kind_of_covariate`). Missing values
+            are a category of their own. A subject with several values (visits) counts with its smallest.
 
     Returns:
         the parts in the order of ``fractions``, each with its records in their original order; a dict if
         ``fractions`` is a mapping.
 
     Raises:
-        ValueError: if there are fewer subjects than parts, a record has no subject, no record has a covariate named
-            in ``stratify``, or an argument is not as described.
+        ValueError: if there are fewer subjects than parts, a record has no subject (``None``, NaN, pandas' ``NA``, a
+            blank text, or what these are as text), no record has a covariate named in ``stratify``, or an argument is
+            not as described.
 
     Example:
         >>> records = [{"image": f"{i}.nii.gz", "subject": f"sub-{i // 2}", "sex": "FM"[i // 2 % 2]} for i in range(40)]
@@ -79,14 +82,14 @@ def split_subjects(
     check_seed("seed", seed)
     shares = _check_fractions(fractions)
     records = list(records)
-    by_subject = _by_subject(records)
+    by_subject = records_by_subject(records)
     covariates = _check_covariates(records, stratify)
 
     subjects = sorted(by_subject)
     sizes = _sizes(len(subjects), shares)
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(subjects)).tolist()
-    ranks = [_ranks([_value(by_subject[s], name) for s in subjects]) for name in covariates]
+    ranks = [_ranks(name, [_value(by_subject[s], name) for s in subjects]) for name in covariates]
     # sorted is stable: inside a stratum the order stays shuffled
     dealt = sorted(order, key=lambda i: [rank[i] for rank in ranks])
     turns = _deal(sizes)
@@ -116,13 +119,44 @@ def _check_fractions(fractions: Any) -> list[float]:
     return [value / math.fsum(values) for value in values]
 
 
-def _by_subject(records: Iterable[RecordT]) -> dict[str, list[RecordT]]:
+def records_by_subject(records: Sequence[RecordT]) -> dict[str, list[RecordT]]:
+    """Return the records of each subject, in their order.
+
+    Args:
+        records: what :func:`discover` returns.
+
+    Returns:
+        by the subjects' names as text, in the order in which they come first.
+
+    Raises:
+        ValueError: if a record says of no subject whose it is: with the first one's position and value, and how many.
+
+    Example:
+        >>> list(records_by_subject([{"subject": "b"}, {"subject": 1}, {"subject": "b"}]))
+        ['b', '1']
+    """
     by_subject: dict[str, list[RecordT]] = {}
+    nobody = []
     for i, record in enumerate(records):
-        if not isinstance(record, Mapping) or record.get("subject") is None:
+        if not isinstance(record, Mapping) or "subject" not in record:
             raise ValueError(f"`records` must each have a 'subject', got {record!r:.200} at position {i}.")
-        by_subject.setdefault(str(record["subject"]), []).append(record)
+        if _is_nobody(record["subject"]):
+            nobody.append(i)
+        else:
+            by_subject.setdefault(str(record["subject"]), []).append(record)
+    if nobody:
+        first = records[nobody[0]]
+        raise ValueError(
+            f"`records` must each have a 'subject', got {first['subject']!r} at position {nobody[0]} "
+            f"(image {first.get('image')!r:.200}); {len(nobody)} of {len(records)} records have none. Volumes of "
+            "unknown subjects could be one person's in training and test: say whose they are, or leave them out."
+        )
     return by_subject
+
+
+def _is_nobody(subject: Any) -> bool:
+    """Whether a record's subject says nothing: missing, blank, or the text that a missing one turns into."""
+    return is_missing(subject) or (isinstance(subject, str) and (not subject.strip() or subject.strip() in _NOBODY))
 
 
 def _check_covariates(records: Iterable[Mapping[str, Any]], stratify: Any) -> list[str]:
@@ -135,26 +169,18 @@ def _check_covariates(records: Iterable[Mapping[str, Any]], stratify: Any) -> li
 
 def _value(records: Iterable[Mapping[str, Any]], covariate: str) -> Any:
     """Return a subject's value of a covariate: the smallest of its records', whatever their order; None if missing."""
-    values = [record[covariate] for record in records if not _is_missing(record.get(covariate))]
-    return min(values, default=None) if all(map(_is_number, values)) else min(values, key=str)
+    # records made from a pandas table have NaN
+    values = [record[covariate] for record in records if not is_missing(record.get(covariate))]
+    return min(values, default=None) if all(map(is_number, values)) else min(values, key=str)
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, numbers.Real) and not isinstance(value, (bool, np.bool_))
-
-
-def _is_missing(value: Any) -> bool:
-    # records made from a pandas table have NaN; math.isnan wants a float, which a large int can't become
-    return value is None or (_is_number(value) and bool(value != value))
-
-
-def _ranks(values: list[Any]) -> list[int]:
+def _ranks(name: str, values: list[Any]) -> list[int]:
     """Return for each value the rank of its category: missing first, then numbers by size, others as text."""
     present = [value for value in values if value is not None]
     labels: list[Any]
-    if not all(map(_is_number, present)):
+    if not all(map(is_number, present)):
         labels = [None if value is None else str(value) for value in values]
-    elif len(set(present)) > _MOST_CATEGORIES:
+    elif len(set(present)) > MOST_CATEGORIES and kind_of_covariate(name, present) == "quantity":
         ordered = sorted(present)
         # the smallest value that k / _BINS of the subjects do not exceed
         edges = [ordered[(len(ordered) * k - 1) // _BINS] for k in range(1, _BINS)]

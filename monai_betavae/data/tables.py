@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 import re
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-# What BIDS ("n/a"), pandas (""), R ("NA"), numpy ("nan") and Excel ("#N/A") write. "none" is left out:
-# it is a category in columns such as medication.
-MISSING = {"", "n/a", "na", "nan", "#n/a"}
-# A leading zero ("007") or more than 18 digits is an identifier: a number would not give it back.
-_INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
-_NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]{0,17})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
+from .columns import MissingValues, Note, NoteKind, typed_column
+
+# spreadsheets and web pages leave these at the ends of cells, where nobody sees them
+_INVISIBLE = "\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}\N{WORD JOINER}\N{LEFT-TO-RIGHT MARK}"
+_AT_THE_ENDS = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
+
+_MOST_COLUMNS_SHOWN = 6
+_HEADINGS: dict[NoteKind, str] = {
+    "code": "taken as missing, as codes for it",
+    "text": "left as text, although most cells are numbers; correct the others, or name them with --missing_values",
+    "doubtful": "left as numbers, though they look like codes for missing",
+    "missing": "taken as missing",
+    "notation": "read as numbers",
+    "category": "one category, read by its most frequent spelling",
+    "kept": "kept as categories, though they may mean missing",
+}
 
 
 class TableRow(NamedTuple):
@@ -30,7 +40,7 @@ def read_table(path: Path, problems: list[str]) -> tuple[list[str], list[TableRo
     try:
         text = path.read_text(encoding="utf-8-sig")
         reader = csv.reader(io.StringIO(text), delimiter=_delimiter(path, text), strict=True)
-        lines = [(reader.line_num, [cell.strip() for cell in line]) for line in reader]
+        lines = [(reader.line_num, [_AT_THE_ENDS.sub("", cell) for cell in line]) for line in reader]
     except OSError as error:
         problems.append(f"{path.name}: cannot be read: {error.strerror}")
         return [], []
@@ -68,24 +78,82 @@ def _delimiter(path: Path, text: str) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
 
 
-def _typed(cells: list[str]) -> list[int | float | str | None]:
-    """Return a column's cells as int if all are integers, as float if all are numbers, otherwise as str."""
-    missing = [cell.casefold() in MISSING for cell in cells]
-    present = [cell for cell, absent in zip(cells, missing, strict=True) if not absent]
-    kind: type[int] | type[float] | type[str] = str
-    if all(_INTEGER.fullmatch(cell) for cell in present):
-        kind = int
-    elif all(_NUMBER.fullmatch(cell) and math.isfinite(float(cell)) for cell in present):
-        kind = float
-    return [None if absent else kind(cell) for cell, absent in zip(cells, missing, strict=True)]
+def typed_rows(
+    rows: list[TableRow],
+    columns: list[str],
+    text_columns: Iterable[str],
+    missing_values: str | float | Iterable[str | float] | None = None,
+) -> list[dict[str, Any]]:
+    """Return the rows with typed values; one warning says what isn't read as it stands.
 
+    A column is ``int`` if all its present cells are integers, ``float`` if all are numbers, otherwise ``str``;
+    missing cells are ``None``.
 
-def typed_rows(rows: list[TableRow], columns: list[str], text_columns: Iterable[str]) -> list[dict[str, Any]]:
-    """Return the rows with typed values; ``text_columns`` hold paths and identifiers, and stay as they are."""
+    - Missing everywhere: an empty cell, n/a, NA, NaN, #N/A; Excel's other errors, <NA>, NaT (with a warning).
+    - Missing where the other cells are numbers, with a warning: ``-``, ``.``, ``?``, unknown, null, none and their
+      like. Where they are texts, these stay: "none" is a category, and "-" a test's result.
+    - Missing with a warning, unless ``missing_values`` is given: codes (-9, -99, -999, -7, -8, 999, 9999, ...) that
+      are negative while all the other numbers are not, or over twice as large as the largest of at least ten others;
+      77, 88 and 99 only if they come at least twice; in a column that its name says holds categories, such as
+      ``site_id``, only negative ones, or any beside single digits. What may be a code but is less clear stays, with a
+      warning.
+    - Numbers with a warning: decimal commas, if all cells have at most one and none has a point (``1,234`` alone
+      could be a thousand: such a column stays text); the same unit in every cell (%, kg, years, ...); a typographic
+      minus.
+    - One category with a warning, by the most frequent spelling: texts that differ in case, space or the form of
+      accents only; m, male, man and f, female, woman in a column of sex or gender; y and yes, n and no. Columns of
+      names (nearly all different), paths and genotypes stay as they are.
+
+    Args:
+        rows: of the table.
+        columns: which of its columns.
+        text_columns: those that hold paths and identifiers, which stay as they are; an empty cell and n/a are missing.
+        missing_values: texts that mean missing besides those that always do, compared as text whatever the case, and
+            as numbers where both are; no code is guessed then, so an empty list says that there is none.
+
+    Raises:
+        ValueError: if ``missing_values`` isn't as described.
+
+    Example:
+        >>> rows = [TableRow({"id": f"{i:03}", "age": str(20 + i)}, f"t.csv, line {i + 2}") for i in range(3)]
+        >>> rows.append(TableRow({"id": "003", "age": "-9"}, "t.csv, line 5"))
+        >>> typed_rows(rows, ["id", "age"], [], missing_values=["-9"])[2:]
+        [{'id': '002', 'age': 22}, {'id': '003', 'age': None}]
+    """
+    texts = set(text_columns)
+    given = None if missing_values is None else MissingValues(missing_values)
+    places = [row.place for row in rows]
     typed: dict[str, list[Any]] = {}
+    notes: list[Note] = []
     for column in columns:
         cells = [row.cells[column] for row in rows]
-        typed[column] = (
-            [None if cell in ("", "n/a") else cell for cell in cells] if column in text_columns else _typed(cells)
-        )
+        if column in texts:
+            typed[column] = [None if cell in ("", "n/a") else cell for cell in cells]
+        else:
+            typed[column], found = typed_column(column, cells, places, given)
+            notes += found
+    if notes:
+        warnings.warn(_summary(places, notes, [] if given is None else given.texts), stacklevel=2)
     return [{column: typed[column][i] for column in columns} for i in range(len(rows))]
+
+
+def _summary(places: list[str], notes: list[Note], given: list[str]) -> str:
+    """Return what isn't read as it stands, on one screen, and the option that settles it."""
+    tables = list(dict.fromkeys(place.rpartition(", line ")[0] or place for place in places))
+    others = f" and {len(tables) - 1} more tables" if len(tables) > 1 else ""
+    lines = [f"{tables[0]}{others}: not everything is read as it stands."]
+    at_most = _MOST_COLUMNS_SHOWN if len(notes) <= 2 * _MOST_COLUMNS_SHOWN else _MOST_COLUMNS_SHOWN // 2
+    for kind, heading in _HEADINGS.items():
+        entries = [note.entry for note in notes if note.kind == kind]
+        if len(entries) == 1:
+            lines.append(f"  - {heading}: {entries[0]}")
+        elif entries:
+            lines += [f"  - {heading}:", *(f"      {entry}" for entry in entries[:at_most])]
+        if len(entries) > at_most:
+            lines.append(f"      and {len(entries) - at_most} more columns")
+    listed = list(dict.fromkeys(text for note in notes for text in note.texts))
+    if listed:
+        # as a shell takes it between double quotes
+        option = re.sub(r'(["$`\\])', r"\\\1", repr([*given, *listed[:12]]))
+        lines.append(f'  Say what means missing: --missing_values "{option}" (those that do; "[]" if none does)')
+    return "\n".join(lines)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .._checks import check_choice
+from .._checks import check_choice, is_missing
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -82,7 +82,7 @@ def present_targets(target: Any, name: str = "target") -> tuple[Rows, Array]:
         raise ValueError(f"`{name}` must have shape (n,), got {raw.shape}.")
     if raw.dtype.kind in "OMm":
         raw = np.asarray(target, dtype=object)
-    rows: Rows = np.flatnonzero([not _is_missing(value) for value in raw])
+    rows: Rows = np.flatnonzero([not is_missing(value) for value in raw])
     values = raw[rows]
     if values.dtype.kind == "O":
         listed = values.tolist()
@@ -95,13 +95,6 @@ def present_targets(target: Any, name: str = "target") -> tuple[Rows, Array]:
     if values.dtype.kind == "f" and not np.isfinite(values).all():
         raise ValueError(f"`{name}` must be finite or missing (None, NaN), got an infinite value.")
     return rows, values
-
-
-def _is_missing(value: Any) -> bool:
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas' NA compares as neither true nor false
-        return True
 
 
 def kind_of(values: Array) -> str:
@@ -119,7 +112,7 @@ def _subjects(name: str, groups: Any, n_rows: int) -> Rows:
     names = np.asarray(groups)
     if names.shape != (n_rows,):
         raise ValueError(f"`{name}` must have shape ({n_rows},), a subject for each row, got {names.shape}.")
-    missing = [row for row, value in enumerate(names) if _is_missing(value)]
+    missing = [row for row, value in enumerate(names) if is_missing(value)]
     if missing:
         raise ValueError(f"`{name}` must say every row's subject, got none for {len(missing)}, the first {missing[0]}.")
     numbers: Rows = np.unique(names.astype(str) if names.dtype.kind == "O" else names, return_inverse=True)[1]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,11 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import nn
 
+from .._checks import is_missing
 from ..batches import check_images, image_tensor, item_names
-from ..data.volumes import read_header, read_voxels
+from ..data.columns import MOSTLY, number_share, percent
+from ..data.covariates import MOST_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
+from ..data.volumes import VOLUME_SUFFIXES, read_header, read_voxels
 from ..ordering import OrderedRows
 from .records import SPLIT_FILE, Record, read_split
 
@@ -235,14 +240,56 @@ def spacing_of(affine: Array) -> list[float]:
 
 def covariates_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the columns that can be asked of latents: numbers and categories, at least two values, no identifiers."""
+    columns = _columns_of(records)
+    return {name: values for name, values in columns.items() if _why_left_out(name, values) is None}
+
+
+def left_out_of(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return, by name, why a column isn't among :func:`covariates_of`; nothing of paths and of what names a volume."""
+    reasons = {name: _why_left_out(name, values) for name, values in _columns_of(records).items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     left_out = {"image", "subject", "split", "session", "run", "channel", LESION_KEY, HEALTHY_KEY, "official_split"}
-    found = {}
-    for name in dict.fromkeys(key for record in records for key in record if key not in left_out):
-        values = [record.get(name) for record in records]
-        present = [value for value in values if value is not None]
-        numeric = all(isinstance(value, int | float) and not isinstance(value, bool) for value in present)
-        distinct = len({str(value) for value in present})
-        # a text that is another in (nearly) every subject names it or its file
-        if distinct >= 2 and (numeric or distinct <= max(2, len(present) // 5)):
-            found[name] = values
-    return found
+    names = dict.fromkeys(key for record in records for key in record if key not in left_out)
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _why_left_out(name: str, values: Sequence[Any]) -> str | None:
+    """Return why a column can't be asked of latents: ``None`` if it can, an empty text if that isn't worth a word."""
+    present = [value for value in values if not is_missing(value)]
+    if present and all(isinstance(value, str) and _is_path(value) for value in present):
+        return ""
+    counts = Counter(map(str, present))
+    if len(counts) < 2:
+        return "one value only" if counts else "no value"
+    others = sorted({type(value).__name__ for value in present if not isinstance(value, str | bool | Real)})
+    if others:
+        return f"neither numbers nor texts: {', '.join(others)}"
+    n, distinct = len(present), len(counts)
+    nearly_all = distinct > n / 2
+    if all(map(is_number, present)):
+        if is_identifier(name) and nearly_all and all(value % 1 == 0 for value in present):
+            return "an identifier, by its name"
+        # site numbers; a quantity has as many values as it likes
+        few = kind_of_covariate(name, present) == "category" and distinct > max(MOST_CATEGORIES, n // 5)
+        return f"too few volumes of a class: {distinct} classes in {n} volumes" if few else None
+    share = number_share(present)
+    if share >= MOSTLY and (share < 1 or distinct > MOST_CATEGORIES) and not is_named_category(name):
+        if share == 1:
+            return f"text, although all {n} cells are numbers: write them as such"
+        return (
+            f"text, although {percent(share)} of {n} cells are numbers: correct the others, or name those that mean "
+            "missing with --missing_values"
+        )
+    # a text that is another in (nearly) every subject names it or its file
+    if distinct <= max(2, n // 5):
+        return None
+    if nearly_all:
+        return "an identifier or a note: another text for nearly everyone"
+    return f"too few volumes of a class: {distinct} classes in {n} volumes"
+
+
+def _is_path(text: str) -> bool:
+    return os.path.isabs(text) or text.casefold().endswith((*VOLUME_SUFFIXES, ".npy"))

@@ -2,11 +2,12 @@ import math
 from collections import Counter
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_betavae.data.splits import split_subjects
+from monai_betavae.data.splits import records_by_subject, split_subjects
 
 
 def cohort(n, **covariates):
@@ -161,11 +162,22 @@ def test_few_numeric_values_are_categories():
     assert Counter(r["site"] for r in parts[1]) == {site: 2 for site in range(10)}
 
 
-@pytest.mark.parametrize("missing", [None, math.nan, np.float64("nan"), "absent"])
+@pytest.mark.parametrize("name", ["site_id", "scanner_number"])
+def test_numbers_of_sites_are_not_cut_at_quintiles(name):
+    # twenty sites of four subjects: at quintiles, four sites would be one stratum, and a site could be all in one part
+    records = cohort(80, **{name: lambda i: 1 + i % 20})
+    parts = split_subjects(records, (0.75, 0.25), seed=3, stratify=name)
+    assert Counter(record[name] for record in parts[1]) == {site: 1 for site in range(1, 21)}
+    records = cohort(80, n_sites=lambda i: 1 + i % 20)
+    counts = Counter(record["n_sites"] for record in split_subjects(records, (0.75, 0.25), 3, "n_sites")[1])
+    assert set(counts.values()) != {1}
+
+
+@pytest.mark.parametrize("missing", [None, math.nan, np.float64("nan"), pd.NA, pd.NaT, "absent"])
 def test_missing_values_are_a_stratum(missing):
     records = cohort(60, age=lambda i: None if i % 2 else i)
     for record in records[1::2]:
-        if missing == "absent":
+        if isinstance(missing, str):
             del record["age"]
         else:
             record["age"] = missing
@@ -233,6 +245,40 @@ def test_fewer_subjects_than_parts():
 def test_record_without_subject():
     with pytest.raises(ValueError, match=r"`records` must each have a 'subject', got \{'image': 'x'\} at position 1"):
         split_subjects([{"subject": "a"}, {"image": "x"}])
+
+
+@pytest.mark.parametrize("nobody", [None, math.nan, np.float32("nan"), pd.NA, pd.NaT, np.datetime64("NaT")], ids=str)
+def test_a_missing_subject_is_refused(nobody):
+    records = cohort(20)
+    records[3]["subject"] = records[7]["subject"] = nobody
+    with pytest.raises(ValueError, match=r"`records` must each have a 'subject', got .* at position 3") as caught:
+        split_subjects(records)
+    message = str(caught.value)
+    assert f"got {nobody!r} at position 3 (image '3.nii'); 2 of 20 records have none." in message
+    assert "say whose they are, or leave them out" in message
+
+
+@pytest.mark.parametrize("nobody", ["", "  ", "\t\n", "nan", "NaN", "None", "<NA>", "NaT", " nan "])
+def test_the_text_of_a_missing_subject_is_refused(nobody):
+    records = cohort(20)
+    records[0]["subject"] = nobody
+    with pytest.raises(ValueError, match="must each have a 'subject'") as caught:
+        split_subjects(records)
+    assert f"got {nobody!r} at position 0 (image '0.nii'); 1 of 20 records" in str(caught.value)
+
+
+def test_records_of_a_pandas_table_without_subjects():
+    frame = pd.DataFrame({"image": list("abcd"), "subject": pd.array([1, 2, None, 4], dtype="Int64")})
+    rows = [{"image": image, "subject": subject} for image, subject in zip(frame.image, frame.subject, strict=True)]
+    with pytest.raises(ValueError, match=r"got <NA> at position 2 \(image 'c'\); 1 of 4 records have none"):
+        split_subjects(rows, (0.5, 0.5))
+    with pytest.raises(ValueError, match=r"got 'nan' at position 2"):
+        split_subjects([{**row, "subject": str(float("nan"))} if row["image"] == "c" else row for row in rows])
+
+
+@pytest.mark.parametrize("subject", [0, False, "0", "Nan Li", "nano", "none-01", "NA", 10**400, np.zeros(2)])
+def test_subjects_that_only_look_like_nobody(subject):
+    assert list(records_by_subject([{"subject": subject}])) == [str(subject)]
 
 
 def test_unknown_covariate():

@@ -43,7 +43,7 @@ def test_ten_different_whole_numbers_are_classes_and_eleven_are_not():
     assert kind_of(np.arange(33) % 11) == "regression"
 
 
-@pytest.mark.parametrize("missing", [None, math.nan, pd.NA])
+@pytest.mark.parametrize("missing", [None, math.nan, np.float32("nan"), pd.NA, pd.NaT], ids=str)
 def test_rows_without_a_target_are_left_out_of_everything(missing):
     target = np.array([70.5, missing, 60.5, 65.5, missing, 61.5], dtype=object)
     groups = ["c", "x", "a", "b", "x", "a"]
