@@ -23,7 +23,7 @@ from ..ordering import OrderedRows
 from ..texts import file_stem
 from .data_checks import refuse_bad_headers
 from .records import SPLIT_FILE, Record, does_it_all, given_records, read_split, say
-from .trained_model import check_outputs
+from .trained_model import check_outputs, told_in_training
 
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
 
@@ -37,22 +37,38 @@ class InferenceRecords(Sequence[Record]):
     Args:
         dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
         training_output_dir: folder of the training run's ``split.json``.
-        suffix: as in :func:`~.records.given_records`, as are the next two.
-        image_column: see there.
+        suffix: as in :func:`~.records.given_records`, as are the next ones; ``None`` for what training was told.
+        image_column: likewise.
         channel: see there.
+        subject_from: see there.
+        entities: as ``suffix``.
+        missing_values: likewise.
+        ckpt_dir: folder of the weights, with the ``model.json`` that says what training was told.
     """
 
     def __init__(
         self,
         dataset_dir: str | os.PathLike[str] | None,
         training_output_dir: str | os.PathLike[str],
-        suffix: str = "T1w",
-        image_column: str = "image",
+        suffix: str | None = None,
+        image_column: str | None = None,
         channel: int | None = None,
+        subject_from: str | None = None,
+        entities: str | Mapping[str, str | None] | None = None,
+        missing_values: str | Sequence[str] | None = None,
+        ckpt_dir: str | os.PathLike[str] | None = None,
     ) -> None:
         self.dataset_dir = dataset_dir
         self.training_output_dir = training_output_dir
-        self.how = {"suffix": suffix, "image_column": image_column, "channel": channel}
+        self.ckpt_dir = ckpt_dir
+        self.how = {
+            "suffix": suffix,
+            "image_column": image_column,
+            "channel": channel,
+            "subject_from": subject_from,
+            "entities": entities,
+            "missing_values": missing_values,
+        }
         self._records: list[Record] | None = None
 
     @property
@@ -63,7 +79,10 @@ class InferenceRecords(Sequence[Record]):
             ValueError: as in ``discover``; or if no data is given and there is no training run.
         """
         if self._records is None:
-            self._records = _find_records(self.dataset_dir, self.training_output_dir, self.how)
+            how = {name: value for name, value in self.how.items() if value is not None}
+            if self.dataset_dir is not None:
+                how = {**_told(self.ckpt_dir, how), **how}
+            self._records = _find_records(self.dataset_dir, self.training_output_dir, how)
         return self._records
 
     def __len__(self) -> int:
@@ -77,6 +96,26 @@ class InferenceRecords(Sequence[Record]):
 
     def __getitem__(self, index: int | slice) -> Record | list[Record]:
         return self.records[index]
+
+
+def _told(ckpt_dir: str | os.PathLike[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what training was told of the volumes, and say where it isn't the default, or isn't done here."""
+    told = told_in_training(ckpt_dir)
+    as_in_training = [f"{name} {told[name]}" for name in told if name not in given and told[name] != DEFAULTS.get(name)]
+    if as_in_training:
+        say(f"As in training: {', '.join(as_in_training)}")
+    otherwise = [
+        f"{name} {given[name]}, not {told.get(name)}"
+        for name in ("suffix", "entities")
+        if name in given and given[name] != told.get(name, DEFAULTS.get(name)) and ckpt_dir is not None
+    ]
+    if otherwise:
+        say(f"Other than in training: {'; '.join(otherwise)}")
+    return told
+
+
+DEFAULTS = {"suffix": "T1w", "image_column": "image"}
+"""What isn't worth a line."""
 
 
 def _find_records(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import time
@@ -15,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from .._checks import check_integer
 from ..data import discover, simulate_cohort, split_subjects
 from ..data.cohorts import with_channel
+from ..data.splits import records_by_subject
 from ..files import atomic_path
 
 Record = dict[str, Any]
@@ -66,24 +68,58 @@ def given_records(
     suffix: str = "T1w",
     image_column: str = "image",
     channel: int | None = None,
+    subject_from: str | None = None,
+    entities: str | Mapping[str, str | None] | None = None,
+    missing_values: str | Sequence[str] | None = None,
 ) -> list[Record]:
-    """Return the records of a cohort that a user names.
+    """Return the records of a cohort that a user names, and say whose they are.
 
     Args:
         dataset_dir: anything :func:`~monai_betavae.data.discover` takes.
         suffix: of the volumes to take from a BIDS folder.
         image_column: the column of a table, or key of a datalist's entries, that holds the path.
         channel: which volume of each file of several along a fourth axis.
+        subject_from: pattern or column that says the subjects, as in ``discover``.
+        entities: BIDS entities that names must have, likewise.
+        missing_values: texts of tables that mean missing, likewise.
 
     Raises:
         ValueError: as in ``discover``, naming ``dataset_dir``.
     """
+    how: dict[str, Any] = {"subject_from": subject_from, "entities": entities, "missing_values": missing_values}
     try:
-        records = discover(dataset_dir, suffix=suffix, image_column=image_column)
+        records = discover(dataset_dir, suffix=suffix, image_column=image_column, **how)
     except ValueError as error:
         raise ValueError(str(error).replace("`source`", "`dataset_dir`", 1)) from error
-    say(f"Data: {len(records)} volumes from {os.fspath(dataset_dir)}")
+    say(f"Data: {cohort_summary(records)} from {os.fspath(dataset_dir)}")
     return with_channel(records, channel)
+
+
+def cohort_summary(records: Sequence[Record], n_shown: int = 3) -> str:
+    """Return how many volumes, subjects and sessions there are, and the first few subjects with their files.
+
+    Args:
+        records: what :func:`~monai_betavae.data.discover` returns.
+        n_shown: number of subjects that are shown.
+
+    Example:
+        >>> cohort_summary([{"image": "/data/sub-1_T1w.nii.gz", "subject": "sub-1"}])
+        '1 volume of 1 subject (sub-1: sub-1_T1w.nii.gz)'
+    """
+    by_subject: dict[str, list[Record]] = {}
+    for record in records:
+        by_subject.setdefault(str(record["subject"]), []).append(record)
+    n_sessions = len({(record["subject"], record["session"]) for record in records if record.get("session")})
+    shown = "; ".join(
+        f"{subject}: {os.path.basename(members[0]['image'])}" + f" and {len(members) - 1} more" * (len(members) > 1)
+        for subject, members in itertools.islice(by_subject.items(), n_shown)
+    )
+    more = ", ..." if len(by_subject) > n_shown else ""
+    sessions = f", {n_sessions} session{'s' * (n_sessions != 1)}" if n_sessions else ""
+    return (
+        f"{len(records)} volume{'s' * (len(records) != 1)} of {len(by_subject)} subject{'s' * (len(by_subject) != 1)}"
+        f"{sessions} ({shown}{more})"
+    )
 
 
 def training_records(
@@ -92,6 +128,9 @@ def training_records(
     suffix: str = "T1w",
     image_column: str = "image",
     channel: int | None = None,
+    subject_from: str | None = None,
+    entities: str | Mapping[str, str | None] | None = None,
+    missing_values: str | Sequence[str] | None = None,
 ) -> list[Record]:
     """Return the records of ``dataset_dir``, or of the simulated cohort if none is given.
 
@@ -100,15 +139,18 @@ def training_records(
     Args:
         dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
         simulated: arguments of :func:`~monai_betavae.data.simulate_cohort`.
-        suffix: as in :func:`given_records`, as are the next two.
+        suffix: as in :func:`given_records`, as are the next ones.
         image_column: see there.
         channel: see there.
+        subject_from: see there.
+        entities: see there.
+        missing_values: see there.
 
     Raises:
         ValueError: as in ``discover``; or if the cohort's folder holds a cohort made with other arguments.
     """
     if dataset_dir is not None:
-        return given_records(dataset_dir, suffix, image_column, channel)
+        return given_records(dataset_dir, suffix, image_column, channel, subject_from, entities, missing_values)
     arguments = dict(simulated)
     folder = Path(arguments.pop("output_dir"))
     if process_rank() != 0:
@@ -198,6 +240,7 @@ def split_records(
     if split_file is not None:
         split = _taken_again(records, Path(split_file))
     elif given:
+        records_by_subject(records)  # refuses a missing subject
         split = {part: [record for record in records if record["split"] == part] for part in PARTS}
         seen: dict[str, str] = {}
         for part, members in split.items():

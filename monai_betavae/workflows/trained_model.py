@@ -7,7 +7,8 @@
     preprocessing  {"transforms": [{"name": ..., "arguments": {...}}, ...]}, as in data.transform_description
     likelihood     {"distribution": "normal", "beta": 1.0}
     grid           {"spatial_shape": [...], "spacing": [...], "affine": [[...]]}
-    trained_on     {"volumes": n, "subjects": n, "simulated": true or false, "digest": ..., "split": ...}
+    trained_on     {"volumes": n, "subjects": n, "simulated": true or false, "digest": ..., "split": ...,
+                    "told": {"suffix": ..., "image_column": ..., "entities": ..., "missing_values": ...}}
 
 An object of the user's own that can't be described is ``{"own": its class}``: later runs refuse, and name what must be
 given in their config again. Files of release 0.1.0 (no "format") are read too.
@@ -32,7 +33,7 @@ from .. import adapters  # noqa: F401 -- its builders are among those that a des
 from ..bundle import bundle_root as installed_bundle_root
 from ..bundle import config_file
 from ..data.transform_description import rebuild_transforms
-from ..data.transforms import brain_transforms
+from ..data.transforms import first_release_description
 from ..description import description_of, name_of, rebuild
 from ..files import atomic_path
 from ..losses import LIKELIHOODS
@@ -87,12 +88,19 @@ def own(value: Any) -> dict[str, Any]:
     return {"own": "".join(letter if letter.isalnum() or letter in "._<>" else "_" for letter in name_of(value))}
 
 
-def described_training(split: Mapping[str, Sequence[Record]], digest: str) -> dict[str, Any]:
+TOLD = ("suffix", "image_column", "entities", "missing_values")
+"""Settings that choose volumes of a cohort and read its tables: a later run takes them as training was told."""
+
+
+def described_training(
+    split: Mapping[str, Sequence[Record]], digest: str, config: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Return what a model was trained on.
 
     Args:
         split: the records of each part.
         digest: of the training volumes, as in ``run.json``.
+        config: the config of the run, for what it was told of the volumes.
     """
     training = split["training"]
     return {
@@ -101,7 +109,19 @@ def described_training(split: Mapping[str, Sequence[Record]], digest: str) -> di
         "simulated": is_simulated(training),
         "digest": digest,
         "split": split_digest(split),
+        "told": {name: config[name] for name in TOLD if config.get(name) is not None} if config else {},
     }
+
+
+def told_in_training(ckpt_dir: str | os.PathLike[str] | None) -> dict[str, Any]:
+    """Return what a training run was told of how to choose volumes and read tables; nothing where it isn't known.
+
+    Args:
+        ckpt_dir: folder of the weights, or ``None``.
+    """
+    description = None if ckpt_dir is None else read_description(ckpt_dir)
+    told = ((description or {}).get("trained_on") or {}).get("told")
+    return {name: told[name] for name in TOLD if name in told} if isinstance(told, Mapping) else {}
 
 
 def split_digest(split: Mapping[str, Sequence[Record]]) -> str:
@@ -195,7 +215,7 @@ def _of_first_release(stored: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "format": None,
         "network": {"own": "a network that release 0.1.0 didn't describe"} if network is None else network,
-        "preprocessing": brain_transforms(shape, spacing).description,
+        "preprocessing": first_release_description(shape, spacing),
         "likelihood": None,
         "grid": {"spatial_shape": list(shape), "spacing": None, "affine": affine},
         "trained_on": None,
