@@ -12,7 +12,7 @@ from released.write import QUIET, bundle_network, estimator_outputs, network_out
 from torch.utils.data import DataLoader
 
 from monai_betavae import VAE
-from monai_betavae.data import brain_transforms
+from monai_betavae.data.transforms import first_release_description
 from monai_betavae.workflows import grid_affine, trained_likelihood, trained_network, trained_preprocessing
 from monai_betavae.workflows.trained_model import network_arguments, read_description
 
@@ -71,7 +71,7 @@ def test_the_bundles_weights_and_settings_are_read(folder, expected):
     affine[:3, 3] = [-84, -99, -56]
     np.testing.assert_array_equal(grid_affine(folder), affine)
     assert trained_network(folder).state_dict().keys() == network.state_dict().keys()
-    assert trained_preprocessing(folder).description == brain_transforms((8, 9, 7), 24.0).description
+    assert trained_preprocessing(folder).description == first_release_description((8, 9, 7), 24.0)
 
 
 def test_the_likelihood_that_the_first_release_did_not_store(capsys):

@@ -9,6 +9,8 @@ from .sampling import GlobalOrder
 from .simulation import simulate_cohort
 from .splits import split_subjects
 from .transforms import (
+    CropToGridd,
+    PadToGridd,
     ReadVolumed,
     ResampleAntiAliasedd,
     RestoreVolume,
@@ -21,8 +23,10 @@ from .transforms import (
 
 __all__ = [
     "AugmentedDataset",
+    "CropToGridd",
     "DiskCacheDataset",
     "GlobalOrder",
+    "PadToGridd",
     "ReadVolumed",
     "ResampleAntiAliasedd",
     "RestoreVolume",

@@ -37,7 +37,7 @@ LEFT_BY_USE = {"filenames", "_tracing"}
 VERSIONED = {"builtins", "abc", "collections", "functools", "monai", "nibabel", "numpy", "torch", "typing"}
 """Packages whose classes are known by name; of others the methods' code is part of a fingerprint."""
 
-FORMAT = 1
+FORMAT = 2
 """Number of the files' format: another one makes a cache of its own."""
 
 

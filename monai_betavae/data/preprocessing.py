@@ -10,13 +10,17 @@ from typing import Any
 import numpy as np
 import torch
 from monai.data import MetaTensor, NibabelReader
-from monai.transforms import GaussianSmooth, LoadImage, MapTransform, SpatialResample
+from monai.networks.layers import gaussian_1d, separable_filtering
+from monai.transforms import BorderPad, GaussianSmooth, LoadImage, MapTransform, SpatialResample
+from monai.transforms.lazy.functional import apply_pending
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .._checks import check_real
+from .._checks import check_choice, check_real
 from ..batches import plain_tensor
+from .background import RANGE, background_value, foreground, note_background, noted_background
 from .dicom import load_series
+from .field_of_view import IN_MEMORY, check_center, named, point_of
 from .lazy_voxels import LazyVoxels
 from .volumes import (
     affine_problem,
@@ -31,8 +35,13 @@ from .volumes import (
 
 FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
-IN_MEMORY = "The image in memory"
-"""How messages call an image that doesn't say which file it is from."""
+BACKGROUNDS = ("zero", "auto")
+
+FAINT = 1e-4
+"""Share of the range of intensities up to which voxels of a grid about a point are taken for its background."""
+
+TRUNCATED = 4.0
+"""Standard deviations at which MONAI's Gaussian ends."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
@@ -48,16 +57,21 @@ class ReadVolumed(MapTransform):
     A program that has loaded the volume itself (MONAI Deploy, MONAI Label) gives it in place of the path: a tensor,
     ``MetaTensor`` or array of shape (1, x, y, z) or (x, y, z). It gives what reading its file gives, to the bit. Its
     affine is that of the ``MetaTensor``, or stands under "affine" in the record's ``<key>_meta_dict``; without one it
-    is taken for RAS with voxels of 1 mm, with a warning.
+    is taken for RAS with voxels of 1 mm, with a warning. Transforms of MONAI's that are pending on it are applied.
 
     The record also gets ``<key>_path``, the file, or "" for an image in memory that doesn't name one;
     ``<key>_source_affine``, the affine of the volume's grid as it came (4x4, float64, millimetres, RAS+); and
-    ``<key>_source_shape``, that grid's three sides (int64).
+    ``<key>_source_shape``, that grid's three sides (int64); with ``background`` "auto" also ``<key>_background``, the
+    value of its constant background (a scalar of float64, NaN if it has none), for the steps that follow; see
+    :func:`~monai_betavae.data.background.background_value`.
 
     Args:
         keys: key of the file's path, or of the image in memory; the volume takes its place, float32, channel first.
-        mask_key: key of a mask on the same grid, its path or in memory: the voxels where it is 0 become 0. A record
-            without one is an error.
+        mask_key: key of a mask on the same grid, its path or in memory: the voxels where it is 0 become background. A
+            record without one is an error.
+        background: "auto", or "zero" for what release 0.1.0 did. With "zero" the voxels outside the mask become 0.
+            With "auto" they become the volume's background, or, without one, its 0.5th percentile; but nothing brighter
+            than the 0.5th percentile of what the mask leaves, such as the 0 around a z-scored brain is.
 
     Example:
         >>> image = MetaTensor(torch.rand(5, 6, 7), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
@@ -66,9 +80,10 @@ class ReadVolumed(MapTransform):
         (torch.Size([1, 5, 6, 7]), [5, 6, 7])
     """
 
-    def __init__(self, keys: str, mask_key: str | None = None) -> None:
+    def __init__(self, keys: str, mask_key: str | None = None, background: str = "zero") -> None:
         super().__init__(keys)
         self.mask_key = mask_key
+        self.background = check_choice("background", background, BACKGROUNDS)
         reader = NibabelReader(squeeze_non_spatial_dims=True)
         self.load = LoadImage(reader, image_only=True, ensure_channel_first=True, dtype=np.float32)
 
@@ -87,8 +102,17 @@ class ReadVolumed(MapTransform):
                     f"The record must have a path or an image under {key!r}, got {type(given).__name__}: {given!r:.80}."
                 )
             volume = _checked(path or IN_MEMORY, volume)
+            mask = None
             if self.mask_key is not None:
-                volume = volume * self._read_mask(data, path or IN_MEMORY.replace("The", "the"), volume)
+                mask = self._read_mask(data, path or IN_MEMORY.replace("The", "the"), volume)
+            if self.background == "auto":
+                value = background_value(plain_tensor(volume)[0].numpy())
+                if mask is not None and not mask.all():
+                    value = _background_around(volume, mask, value)
+                    volume = torch.where(mask, volume, value)
+                note_background(result, key, value)
+            elif mask is not None:
+                volume = volume * mask
             result[key] = volume
             result[f"{key}_path"] = path
             result[f"{key}_source_affine"] = torch.tensor(affine, dtype=torch.float64)
@@ -101,7 +125,15 @@ class ReadVolumed(MapTransform):
             volume = self._load(path, image)
         except Exception as error:  # truncated or damaged: gzip, zlib and nibabel have an error each
             raise ValueError(f"{path} is truncated or damaged: {first_line(error)}") from error
-        return volume, image.affine
+        affine = as_float64(image.affine)
+        if not np.allclose(volume.affine.numpy(), affine, rtol=0, atol=1e-4):
+            # MONAI then takes the qform, and everything else here, as nibabel, the sform
+            warnings.warn(
+                f"{path} has a sform whose voxels have other sides than its header says (pixdim): the sform counts.",
+                stacklevel=3,
+            )
+        volume.affine = torch.from_numpy(affine)
+        return volume, affine
 
     def _load(self, path: str, image: Any) -> MetaTensor:
         if os.path.isdir(path):
@@ -114,6 +146,7 @@ class ReadVolumed(MapTransform):
 
     def _take(self, image: Any, data: Mapping[Hashable, Any], key: Hashable) -> tuple[str, MetaTensor, Any]:
         """Return path, volume and affine of an image in memory."""
+        image = without_pending(image)
         meta = _meta_of(image, data, key)
         path = file_of(meta) or str(data.get(f"{key}_path") or "")
         name = path or IN_MEMORY
@@ -133,6 +166,7 @@ class ReadVolumed(MapTransform):
         found = data.get(self.mask_key)
         if _is_array(found):
             name = f"The mask of {path}"
+            found = without_pending(found)
             mask = _voxels_in_memory(name, found)
             affine = _affine_in_memory(name, found, _meta_of(found, data, self.mask_key))
             affine = volume.affine.numpy() if affine is None else affine
@@ -148,6 +182,23 @@ class ReadVolumed(MapTransform):
         if not (mask > 0).any():
             raise ValueError(f"{name} must have a voxel above 0.")
         return torch.from_numpy(mask > 0)[None]
+
+
+def _background_around(volume: Tensor, mask: Tensor, background: float | None) -> float:
+    """Return what the voxels outside a mask become: as dark as the volume gets, so never a mid-grey."""
+    values, inside = plain_tensor(volume).numpy(), plain_tensor(volume)[mask].numpy()
+    shown = inside if background is None else inside[inside != background]
+    darkest = np.percentile(values, RANGE[0]) if background is None else background
+    return float(np.float32(min(darkest, np.percentile(shown, RANGE[0]) if shown.size else darkest)))
+
+
+def without_pending(image: Any) -> Any:
+    """Return an image on which MONAI's lazy transforms are done that are pending; the given one stays as it is."""
+    if not isinstance(image, MetaTensor) or not image.has_pending_operations:
+        return image
+    plain = MetaTensor(image.as_tensor(), meta=dict(image.meta))
+    done, _ = apply_pending(plain, pending=list(image.pending_operations))
+    return done
 
 
 def _checked(name: str, volume: MetaTensor) -> MetaTensor:
@@ -239,43 +290,102 @@ class ResampleAntiAliasedd(MapTransform):
     the extent of its spacing; MONAI's ``Spacing`` alone picks single voxels when it coarsens, and puts the grid of an
     oblique volume by up to a voxel elsewhere if its affine changes by 1e-7, as from NIfTI to DICOM.
 
+    Beyond its faces a volume goes on as its background, where the record notes one (see :class:`ReadVolumed`), and as
+    the voxels of its faces where the record notes that it has none. In a record that notes nothing, as in release
+    0.1.0, it is smoothed as if it went on as 0. A volume with a background b other than 0 becomes float64, so that
+    what is background and what isn't stays told apart as well as around 0.
+
     Args:
         keys: key of the volume, a channel-first ``MetaTensor``.
         spacing: target voxel size in millimetres, one number or three.
+        center: what the grid is laid about, as in :class:`CropToGridd`: with "foreground" or a point a voxel's centre
+            comes to lie there, wherever the file's array ends.
     """
 
-    def __init__(self, keys: str, spacing: float | Sequence[float]) -> None:
+    def __init__(self, keys: str, spacing: float | Sequence[float], center: str | Sequence[float] = "image") -> None:
         super().__init__(keys)
         self.spacing = np.asarray(three_spacings("spacing", spacing))
+        self.center = check_center(center)
         self.resample = SpatialResample(mode="bilinear", padding_mode="border")
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the record with its volume resampled."""
         result = dict(data)
         for key in self.keys:
-            volume: MetaTensor = result[key]
-            source = np.linalg.norm(volume.affine[:3, :3].numpy(), axis=0)
+            source = np.linalg.norm(result[key].affine[:3, :3].numpy(), axis=0)
             if not np.allclose(source, self.spacing, rtol=1e-3):
-                widths = np.sqrt(np.maximum(self.spacing**2 - source**2, 0)) / source
-                if np.any(widths > 0):
-                    volume = GaussianSmooth(sigma=tuple(widths / FWHM_PER_SIGMA))(volume)
-                affine, shape = _resampled_grid(volume.affine.numpy(), volume.shape[1:], source, self.spacing)
-                volume = self.resample(volume, dst_affine=torch.from_numpy(affine), spatial_size=shape)
-            result[key] = volume
+                result[key] = self._resampled(result, key, source)
         return result
+
+    def _resampled(self, record: dict[Hashable, Any], key: Hashable, source: NDArray[np.float64]) -> MetaTensor:
+        volume: MetaTensor = record[key]
+        point = point_of(self.center, record, key)
+        is_noted = isinstance(record.get(f"{key}_background"), Tensor)
+        background = noted_background(record, key) if is_noted else None
+        if background:
+            volume = volume - background  # what is 0 stays 0, and so does what goes on as 0
+        sigmas = np.sqrt(np.maximum(self.spacing**2 - source**2, 0)) / source / FWHM_PER_SIGMA
+        if point is not None and background is not None:
+            # as far as anything of the volume can be seen: a copy with more background around it gives the same
+            reach = np.ceil(TRUNCATED * sigmas + self.spacing / source) + 1
+            volume = BorderPad(spatial_border=[int(side) for side in np.repeat(reach, 2)])(volume)
+        if np.any(sigmas > 0):
+            smooth = _smoothed_to_the_edge if is_noted and background is None else _smoothed_to_zero
+            volume = smooth(volume, sigmas)
+        affine, shape = _resampled_grid(volume.affine.numpy(), volume.shape[1:], source, self.spacing, point)
+        volume = self.resample(volume, dst_affine=torch.from_numpy(affine), spatial_size=shape)
+        if point is not None and background is not None:
+            # where voxels of both grids coincide, rounding decides whether a neighbour comes in, and so what is 0
+            volume = volume * torch.from_numpy(foreground(plain_tensor(volume).numpy(), 0.0, FAINT))
+        return _shifted(volume, background) if background else volume
+
+
+def _shifted(volume: MetaTensor, background: float) -> MetaTensor:
+    """Return a volume plus its background as float64, in which no voxel but the zeros becomes the background."""
+    shifted = volume.double() + background
+    # far down the Gaussian's tail even float64 rounds a sum to the background
+    beside = torch.nextafter(torch.full_like(shifted, background), torch.sign(volume).double() * torch.inf)
+    found: MetaTensor = torch.where((volume != 0) & (shifted == background), beside, shifted)
+    return found
+
+
+def _smoothed_to_zero(volume: MetaTensor, sigmas: NDArray[np.float64]) -> MetaTensor:
+    smoothed: MetaTensor = GaussianSmooth(sigma=tuple(sigmas))(volume)
+    return smoothed
+
+
+def _smoothed_to_the_edge(volume: MetaTensor, sigmas: NDArray[np.float64]) -> MetaTensor:
+    """Smooth as ``GaussianSmooth`` does, but let the volume go on as the voxels of its faces, not as 0."""
+    kernels = [gaussian_1d(torch.tensor(float(sigma)), truncated=TRUNCATED) for sigma in sigmas]
+    smoothed = separable_filtering(plain_tensor(volume)[None], kernels, mode="replicate")[0]
+    return MetaTensor(smoothed).copy_meta_from(volume)
 
 
 def _resampled_grid(
-    affine: np.ndarray[Any, Any], shape: Sequence[int], source: np.ndarray[Any, Any], target: np.ndarray[Any, Any]
-) -> tuple[np.ndarray[Any, Any], list[int]]:
-    """Return affine and shape of another voxel size: the same axes, the same centre, about the same extent."""
-    # a little more than half, so that rounding errors don't decide where the extent is n and a half voxels
-    sides = np.maximum(np.floor(np.asarray(shape) * source / target + 0.501), 1)
+    affine: NDArray[np.float64],
+    shape: Sequence[int],
+    source: NDArray[np.float64],
+    target: NDArray[np.float64],
+    point: NDArray[np.float64] | None = None,
+) -> tuple[NDArray[np.float64], list[int]]:
+    """Return affine and shape of another voxel size: the same axes, about the same extent.
+
+    Without a point it has the same centre; with one, a voxel's centre lies there, or would if the grid went on.
+    """
+    sides = np.asarray(shape)
     grid = affine.copy()
     grid[:3, :3] = affine[:3, :3] / source * target
-    centre = affine[:3, :3] @ ((np.asarray(shape) - 1) / 2) + affine[:3, 3]
-    grid[:3, 3] = centre - grid[:3, :3] @ ((sides - 1) / 2)
-    return grid, [int(side) for side in sides]
+    # a little more than half, so that rounding errors don't decide where the extent is n and a half voxels
+    if point is None:
+        n_voxels = np.maximum(np.floor(sides * source / target + 0.501), 1)
+        centre = affine[:3, :3] @ ((sides - 1) / 2) + affine[:3, 3]
+        grid[:3, 3] = centre - grid[:3, :3] @ ((n_voxels - 1) / 2)
+    else:
+        index, step = np.linalg.solve(affine[:3, :3], point - affine[:3, 3]), target / source
+        n_before = np.floor((index + 0.501) / step)
+        n_voxels = np.maximum(np.floor((sides - 1 + 0.501 - index) / step) + n_before + 1, 1)
+        grid[:3, 3] = point - grid[:3, :3] @ n_before
+    return grid, [int(side) for side in n_voxels]
 
 
 def three_spacings(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:
@@ -288,33 +398,62 @@ def three_spacings(name: str, value: float | Sequence[float]) -> tuple[float, fl
 
 
 class ScaleBrainIntensityd(MapTransform):
-    """Scale intensities by percentiles of the non-zero voxels and clip to [0, 1]; store the range beside it.
+    """Scale intensities by percentiles of the foreground and clip to [0, 1]; store the range beside it.
+
+    With b the volume's constant background and p_lo, p_hi percentiles of the voxels other than b (of all voxels where
+    there is none), x becomes clip((x - lo) / (p_hi - lo), 0, 1), with lo = min(p_lo, b) (p_lo where there is none). A
+    copy a x + c of a volume, a > 0, gives the same. A background within the range of the foreground, such as the 0
+    around a z-scored brain, becomes grey: then b > lo.
+
+    The record also gets ``<key>_range``, (lo, p_hi), float64.
 
     Args:
         keys: key of the volume.
         percentiles: lower and upper percentile.
+        background: "auto", the b that the record notes under ``<key>_background`` (see :class:`ReadVolumed`), or else
+            the one that the volume has as it comes here; or "zero", for b = 0 whatever the volume shows, as release
+            0.1.0 scaled.
+
+    Raises:
+        ValueError: naming the argument; or, when applied, the file, if it shows nothing but background.
+
+    Example:
+        >>> volume = torch.full((1, 6, 6, 6), -1.0)
+        >>> volume[:, 2:4, 2:4, 2:4] = torch.linspace(0, 1, 8).reshape(2, 2, 2)
+        >>> record = ScaleBrainIntensityd("image", (0, 100), background="auto")({"image": volume})
+        >>> float(record["image"].min()), record["image_range"].tolist()
+        (0.0, [-1.0, 1.0])
     """
 
-    def __init__(self, keys: str, percentiles: Sequence[float]) -> None:
+    def __init__(self, keys: str, percentiles: Sequence[float], background: str = "zero") -> None:
         super().__init__(keys)
         self.percentiles = check_percentiles(percentiles)
+        self.background = check_choice("background", background, BACKGROUNDS)
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Return the record with its volume scaled, and ``<key>_range`` added."""
         result = dict(data)
         for key in self.keys:
+            background = 0.0 if self.background == "zero" else noted_background(result, key)
             volume = result[key]
             values = plain_tensor(volume).cpu().numpy()
-            brain = values[values != 0]
+            brain = values if background is None else values[values != background]
             if brain.size == 0:
+                what = "non-zero voxel" if background == 0 else f"voxel other than its background of {background:g}"
                 raise ValueError(
-                    f"{result.get(f'{key}_path') or IN_MEMORY} has no non-zero voxel inside the field of view that "
-                    "`spatial_shape` and `spacing` leave."
+                    f"{named(result, key)} has no {what} inside the field of view that `spatial_shape`, `spacing` and "
+                    "`center` leave."
                 )
             low, high = np.percentile(brain, self.percentiles)
-            low = min(low, 0.0)
-            if high <= low:  # nearly all non-zero voxels are equal and negative
+            if background is not None:
+                low = min(low, background)
+            if high <= low:  # nearly all voxels of the foreground are equal, and darker than the background
                 low, high = float(values.min()), float(values.max())
+            if high <= low:
+                raise ValueError(
+                    f"{named(result, key)} is constant, {low:g}, inside the field of view that `spatial_shape`, "
+                    "`spacing` and `center` leave."
+                )
             result[key] = (volume - float(low)) / float(high - low)
             result[key] = result[key].clamp(0.0, 1.0)
             result[f"{key}_range"] = torch.tensor([low, high], dtype=torch.float64)
@@ -329,14 +468,18 @@ def check_percentiles(percentiles: Any) -> tuple[float, float]:
     return low, check_real("percentiles[1]", percentiles[1], minimum=low, maximum=100, exclusive=True)
 
 
+BESIDE_THE_IMAGE = ("range", "background", "cut_away", "filled", "padded", "source_affine", "source_shape")
+"""Ends of the names under which a sample has what is known of its image, each a tensor."""
+
+
 class ToPlainSampled(MapTransform):
     """End the preprocessing: plain tensors that collate and cache fast, and only the keys asked for.
 
     Under ``<key>`` comes the image, float32, and beside it what is known of it: ``<key>_path``, ``<key>_affine``,
-    ``<key>_range``, ``<key>_source_affine`` and ``<key>_source_shape``, as
-    :func:`~monai_betavae.data.brain_transforms` describes them. After other transforms than this package's, path and
-    source are those that MONAI's ``LoadImage`` left in the image's ``MetaTensor``. What isn't known is left out; an
-    unknown path is "".
+    ``<key>_range``, ``<key>_background``, ``<key>_cut_away``, ``<key>_filled``, ``<key>_padded``,
+    ``<key>_source_affine`` and ``<key>_source_shape``, as :func:`~monai_betavae.data.brain_transforms` describes them.
+    After other transforms than this package's, path and source are those that MONAI's ``LoadImage`` left in the image's
+    ``MetaTensor``. What isn't known is left out; an unknown path is "".
 
     Args:
         keys: key of the volume.
@@ -356,14 +499,14 @@ class ToPlainSampled(MapTransform):
         """Return the sample."""
         sample: dict[Hashable, Any] = {}
         for key in self.keys:
-            volume = data[key]
+            volume = without_pending(data[key])
             meta = _meta_of(volume, data, key)
             sample[key] = plain_tensor(torch.as_tensor(volume)).float().contiguous()
             sample[f"{key}_path"] = str(data.get(f"{key}_path") or file_of(meta))
             if isinstance(volume, MetaTensor):
                 sample[f"{key}_affine"] = torch.from_numpy(_in_ras(as_float64(volume.affine), meta))
             source = _source_in(meta)
-            for name in ("range", "source_affine", "source_shape"):
+            for name in BESIDE_THE_IMAGE:
                 value = data.get(f"{key}_{name}", source.get(name))
                 if value is not None:
                     sample[f"{key}_{name}"] = value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import math
 import os
 from collections.abc import Hashable, Mapping
 from typing import Any
@@ -17,6 +17,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from ..batches import plain_tensor
+from .field_of_view import scaled_background
 from .preprocessing import as_float64
 from .volumes import open_volume
 
@@ -24,7 +25,8 @@ from .volumes import open_volume
 class RestoreVolumed(MapTransform):
     """Bring a reconstruction back to the grid, affine and intensities of the volume its input came from.
 
-    Voxels outside the model's field of view become zero. Between voxels of the model's grid it interpolates linearly;
+    Voxels outside the model's field of view become the background of the volume, if it has one and the sample notes it
+    (``<image_key>_background``), and else 0. Between voxels of the model's grid it interpolates linearly;
     where the grids coincide (only padded, cropped or flipped) values are unchanged. No file is needed: the sample says
     where the volume came from (``<image_key>_source_affine``, ``<image_key>_source_shape``). For a sample without
     these the file under ``<image_key>_path`` is opened.
@@ -77,14 +79,16 @@ class RestoreVolumed(MapTransform):
         to_model = np.linalg.inv(self._model_affine(sample)) @ affine
         # a grid that coincides must not miss its edge by a rounding error
         to_model = np.round(to_model, 7)
-        inside = ndimage.affine_transform(values, to_model[:3, :3], to_model[:3, 3], output_shape=shape, order=1)
+        to_voxels = {"offset": to_model[:3, 3], "output_shape": shape, "order": 1}
+        inside = ndimage.affine_transform(values, to_model[:3, :3], **to_voxels)
         scale = sample.get(f"{self.image_key}_range")
-        if self.restore_intensity and scale is not None:
-            low, high = as_float64(scale)
-            weight = ndimage.affine_transform(
-                np.ones_like(values), to_model[:3, :3], to_model[:3, 3], output_shape=shape, order=1
-            )
-            inside = inside * (high - low) + low * weight
+        low, high = (0.0, 1.0) if scale is None or not self.restore_intensity else as_float64(scale)
+        fill = _filling(sample.get(f"{self.image_key}_background"), scale, self.restore_intensity)
+        if low or fill:
+            weight = ndimage.affine_transform(np.ones_like(values), to_model[:3, :3], **to_voxels)
+            inside = inside * (high - low) + low * weight + fill * (1 - weight)
+        else:
+            inside = inside * (high - low)
         path = str(sample.get(f"{self.image_key}_path") or "")
         meta = {
             "original_affine": torch.from_numpy(affine),
@@ -123,6 +127,14 @@ class RestoreVolumed(MapTransform):
         return as_float64(affine)
 
 
+def _filling(background: Any, scale: Any, restore_intensity: bool) -> float:
+    """Return what stands outside the model's field of view: the noted background, scaled or as it was, or 0."""
+    if background is None or scale is None or math.isnan(background):
+        return 0.0
+    noted: dict[Hashable, Any] = {"image_background": background, "image_range": scale}
+    return float(background) if restore_intensity else scaled_background(noted, "image")
+
+
 class RestoreVolume(RestoreVolumed):
     """:class:`RestoreVolumed` that, called with a reconstruction and its sample, gives the image to save.
 
@@ -154,7 +166,7 @@ class RestoreVolume(RestoreVolumed):
             sample: that image's sample, as :func:`~monai_betavae.data.brain_transforms` made it.
 
         Returns:
-            a float32 image on the volume's grid, with the header of its file where there is one.
+            a float32 image on the volume's grid; see :func:`volume_image`.
         """
         if sample is None:
             return super().__call__(reconstruction)
@@ -167,8 +179,9 @@ def volume_image(restored: MetaTensor, path: str | os.PathLike[str] = "") -> Any
 
     Args:
         restored: shape (1, x, y, z).
-        path: the file that the volume came from. If it can be opened and is on the grid of ``restored``, its header is
-            kept: sform and qform to the bit.
+        path: the file that the volume came from. If it can be opened and is on the grid of ``restored``, its header's
+            geometry is kept: sform and qform to the bit, their codes, the voxels' sides and the units. Nothing else
+            is: not what the values meant, nor texts and extensions, which can hold a name.
 
     Returns:
         a float32 nibabel image of shape (x, y, z).
@@ -203,12 +216,24 @@ def _on_grid(reference: Any, shape: tuple[int, ...], affine: NDArray[np.float64]
     return tuple(reference.shape[:3]) == shape and np.allclose(reference.affine, affine, rtol=0, atol=1e-4)
 
 
+GEOMETRY = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z", "xyzt_units",
+)  # fmt: skip
+"""Fields of a NIfTI header that say where its voxels lie; the sides of the voxels come to them.
+
+All others tell of the input's intensities or its acquisition, or can hold a name: so can every extension.
+"""
+
+
 def _like(reference: Any, values: NDArray[np.float32]) -> Any:
-    """Return a float32 image with the reference's affine, to the bit."""
+    """Return a float32 image with the reference's affine, to the bit, and nothing else of its header."""
     # the header's own sform and qform: writing the affine anew would round a quaternion's to float32
-    header = copy.deepcopy(reference.header)
+    header = type(reference.header)()
     header.set_data_dtype(np.float32)
-    header["cal_min"] = header["cal_max"] = 0
+    for name in GEOMETRY:
+        header[name] = reference.header[name]
+    header["pixdim"][:4] = reference.header["pixdim"][:4]
     image = type(reference)(values, reference.affine, header)  # nibabel leaves a header that says so as it is
     image.header.set_slope_inter(1, 0)
     return image

@@ -23,10 +23,12 @@ import torch
 from monai.transforms import Compose, RandomizableTrait
 
 from .._checks import MOST_VOXELS
+from .field_of_view import CropToGridd, PadToGridd
 from .preprocessing import ReadVolumed, ResampleAntiAliasedd, ScaleBrainIntensityd, ToPlainSampled
 
 OWN: dict[str, type] = {
-    kind.__name__: kind for kind in (ReadVolumed, ResampleAntiAliasedd, ScaleBrainIntensityd, ToPlainSampled)
+    kind.__name__: kind
+    for kind in (ReadVolumed, ResampleAntiAliasedd, CropToGridd, ScaleBrainIntensityd, PadToGridd, ToPlainSampled)
 }
 """This package's transforms that a description may name."""
 

@@ -37,7 +37,7 @@ def equal(one, other):
     for key, value in one.items():
         if isinstance(value, torch.Tensor):
             assert type(value) is torch.Tensor
-            torch.testing.assert_close(value, other[key], rtol=0, atol=0)
+            torch.testing.assert_close(value, other[key], rtol=0, atol=0, equal_nan=True)
         else:
             assert value == other[key]
 
@@ -50,6 +50,20 @@ def test_samples_are_those_of_the_transforms(records, tmp_path, cache):
         assert len(dataset) == 5
         for found, expected in zip(dataset, plain, strict=True):
             equal(found, expected)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk", "none"])
+def test_what_is_known_of_a_volume_is_kept(records, tmp_path, cache):
+    save(tmp_path / "volumes" / "zero.nii.gz", brain())
+    both = [records[0], {"image": str(tmp_path / "volumes" / "zero.nii.gz"), "subject": "zero", "age": 9}]
+    for _ in range(2):
+        found = list(cached_dataset(both, TRANSFORMS, cache, cache_dir=tmp_path / "cache", progress=False))
+        # noise has no constant background, and a brain in zeros has
+        assert found[0]["image_background"].isnan()
+        assert found[1]["image_background"] == 0
+        for sample in found:
+            assert [float(sample[f"image_{name}"]) for name in ("cut_away", "padded")] == [0, 0]
+            assert 0.3 < float(sample["image_filled"]) < 1
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
@@ -108,11 +122,15 @@ def test_a_changed_file_is_read_again(records, tmp_path):
 
 
 def test_a_changed_setting_makes_new_samples(records, tmp_path):
-    for spatial_shape, percentiles in ((SHAPE, (0.5, 99.5)), (SHAPE, (0.5, 99.0)), ((10, 10, 10), (0.5, 99.5))):
-        steps = brain_transforms(spatial_shape, percentiles=percentiles)
+    settings = [
+        {}, {"percentiles": (0.5, 99.0)}, {"center": "foreground"}, {"center": (9.0, 10.0, 11.0)},
+        {"center": (9.0, 10.0, 12.0)}, {"padding": "edge"},
+    ]  # fmt: skip
+    for spatial_shape, changed in ((SHAPE, {}), *(((10, 10, 20), each) for each in settings)):
+        steps = brain_transforms(spatial_shape, **changed)
         dataset = DiskCacheDataset(records, steps, tmp_path / "cache", progress=False)
         equal(dataset[0], steps(records[0]))
-    assert len(list((tmp_path / "cache").iterdir())) == 3
+    assert len(list((tmp_path / "cache").iterdir())) == 1 + len(settings)
 
 
 def test_the_changed_code_of_ones_own_transform_makes_new_samples(tmp_path):

@@ -27,6 +27,7 @@ from monai_betavae.data.transform_description import (
     rebuild_transforms,
     transforms_config,
 )
+from monai_betavae.data.transforms import first_release_description
 
 NAMES = [name for name in MONAI_NAMES if hasattr(monai.transforms, name)]
 
@@ -95,7 +96,15 @@ def equal(found, expected):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{}, {"spacing": 2.5}, {"spacing": (2, 3, 4.5), "percentiles": (1, 99), "keep": ("subject", "age")}]
+    "arguments",
+    [
+        {},
+        {"spacing": 2.5},
+        {"spacing": (2, 3, 4.5), "percentiles": (1, 99), "keep": ("subject", "age")},
+        {"center": "foreground", "padding": "edge", "spacing": 2.5},
+        {"center": (10, np.float64(12.5), 8), "spacing": 2.5},
+        {"center": np.array([10.0, 12.5, 8.0])},
+    ],
 )
 def test_preprocessing_comes_back_from_its_description(record, arguments):
     transforms = brain_transforms(SHAPE, **arguments)
@@ -114,6 +123,28 @@ def test_the_mask_is_described(tmp_path, record):
     record["mask"] = str(save(tmp_path / "mask.nii.gz", (brain() > 700).astype(np.uint8)))
     transforms = brain_transforms(SHAPE, mask_key="mask")
     equal(rebuild_transforms(transforms.description, "model.json")(record), transforms(record))
+
+
+def test_descriptions_written_before_keep_their_meaning(record):
+    # what a model trained before says, argument for argument: its background is 0, and 0 its padding
+    steps = [
+        {"name": "ReadVolumed", "arguments": {"keys": "image", "mask_key": None}},
+        {"name": "Orientationd", "arguments": {"keys": "image", "axcodes": "RAS", "labels": None}},
+        {"name": "ResampleAntiAliasedd", "arguments": {"keys": "image", "spacing": [2.5, 2.5, 2.5]}},
+        {"name": "ResizeWithPadOrCropd", "arguments": {"keys": "image", "spatial_size": [16, 8, 12]}},
+        {"name": "ScaleBrainIntensityd", "arguments": {"keys": "image", "percentiles": [0.5, 99.5]}},
+        {"name": "ToPlainSampled", "arguments": {"keys": "image", "keep": ["subject"]}},
+    ]
+    assert first_release_description((16, 8, 12), 2.5) == {"transforms": steps}
+    sample = rebuild_transforms({"transforms": steps}, "model.json")(record)
+    assert list(sample) == [
+        "image", "image_path", "image_affine", "image_range", "image_source_affine", "image_source_shape",
+    ]  # fmt: skip
+    assert sample["image"].shape == (1, 16, 8, 12)
+    # the file's lowest value is 10, and 0 counts as background all the same
+    assert sample["image_range"][0] == 0
+    assert float(sample["image"][0, 3:13, :, 2:10].min()) > 0
+    assert float(sample["image"][0].sum()) == pytest.approx(float(sample["image"][0, 3:13, :, 2:10].sum()))
 
 
 def test_a_changed_description_changes_nothing_that_was_built():
@@ -312,6 +343,12 @@ def test_objects_are_refused(value):
         {"transforms": [{"name": "ScaleBrainIntensityd", "arguments": {"keys": "image", "percentiles": [60, 40]}}]},
         {"transforms": [{"name": "ResampleAntiAliasedd", "arguments": {"keys": "image", "spacing": [0, 1, 1]}}]},
         {"transforms": [{"name": "ResampleAntiAliasedd", "arguments": {"keys": "image", "spacing": None}}]},
+        one("CropToGridd", spatial_size=[8, 8]), one("CropToGridd", spatial_size=[10**5] * 3),
+        one("CropToGridd", spatial_size=[8, 8, 8], center="brain"),
+        one("CropToGridd", spatial_size=[8, 8, 8], center=[1, 2]), one("PadToGridd", spatial_size=[10**5] * 3),
+        one("PadToGridd", spatial_size=[8, 8, 8], padding="zeros"), one("ReadVolumed", background="black"),
+        one("ScaleBrainIntensityd", percentiles=[0, 99], background=0),
+        one("ResampleAntiAliasedd", spacing=2, center=3),
     ],
     ids=transform_description._shown,
 )  # fmt: skip

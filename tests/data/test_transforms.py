@@ -1,13 +1,27 @@
 """Real NIfTI files to tensors, and back onto their own grid."""
 
+import math
+
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from monai.data import DataLoader, Dataset, MetaTensor
-from monai.transforms import Compose
+from monai.transforms import Compose, Flip, Spacing
 
-from monai_betavae.data import ReadVolumed, RestoreVolume, ToPlainSampled, brain_transforms, cached_dataset
+from monai_betavae.data import (
+    ReadVolumed,
+    ResampleAntiAliasedd,
+    RestoreVolume,
+    ScaleBrainIntensityd,
+    ToPlainSampled,
+    brain_transforms,
+    cached_dataset,
+)
+from monai_betavae.data.transform_description import rebuild_transforms
+from monai_betavae.data.transforms import first_release_description
 
 OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0.1, -25], [0, -0.1, 2.1, -15], [0, 0, 0, 1]])
 AFFINES = {
@@ -228,6 +242,21 @@ def test_resampled_values_stand_where_the_affine_says(tmp_path, name, spacing):
     assert np.abs(voxel - 5.5).max() < 0.51
 
 
+def test_a_sform_that_the_header_contradicts_counts(tmp_path):
+    # MONAI's reader takes the qform if that has the sides that pixdim says
+    image = nib.Nifti1Image(smooth(), OBLIQUE)
+    image.set_sform(OBLIQUE, code=2)
+    image.set_qform(np.diag([2.0, 2.0, 2.2, 1.0]), code=1)
+    nib.save(image, tmp_path / "a.nii.gz")
+    with pytest.warns(UserWarning, match=r"a\.nii\.gz has a sform whose voxels have other sides .* the sform counts"):
+        found = ReadVolumed("image")({"image": str(tmp_path / "a.nii.gz")})
+    stored = nib.load(tmp_path / "a.nii.gz").affine
+    assert found["image"].affine.numpy().tobytes() == found["image_source_affine"].numpy().tobytes() == stored.tobytes()
+    with pytest.warns(UserWarning, match="the sform counts"):
+        sample = brain_transforms((26, 26, 26), percentiles=(0, 100))({"image": str(tmp_path / "a.nii.gz")})
+    np.testing.assert_allclose(RestoreVolume()(sample["image"], sample).get_fdata(), smooth(), atol=0.01)
+
+
 # ---- images in memory ----
 
 
@@ -356,6 +385,32 @@ def test_a_mask_in_memory_that_does_not_fit():
         read({"image": image, "mask": 3})
 
 
+@pytest.mark.parametrize("axes", [0, (0, 2)])
+def test_transforms_that_are_pending_on_an_image_in_memory_are_applied(axes):
+    volume, mask = in_memory(smooth()[None], OBLIQUE), in_memory((smooth() > 300)[None], OBLIQUE)
+    lazy, done = (Flip(axes, lazy=lazy) for lazy in (True, False))
+    pending = lazy(volume)
+    assert pending.has_pending_operations
+    read = ReadVolumed("image", "mask")
+    found = read({"image": pending, "mask": lazy(mask)})
+    expected = read({"image": done(volume), "mask": done(mask)})
+    assert torch.equal(found["image"].as_tensor(), expected["image"].as_tensor())
+    assert not torch.equal(found["image"].as_tensor(), read({"image": volume, "mask": mask})["image"].as_tensor())
+    torch.testing.assert_close(found["image_source_affine"], expected["image_source_affine"])
+    assert pending.has_pending_operations  # what was given stays as it was
+    # at the end of a pipeline whose steps are called one by one, likewise
+    sample = ToPlainSampled("image")({"image": pending})
+    assert torch.equal(sample["image"], done(volume).as_tensor())
+    torch.testing.assert_close(sample["image_affine"], done(volume).affine)
+
+
+def test_a_pending_transform_of_another_shape_is_applied():
+    lazy, done = (Spacing((3.0, 3.0, 3.0), lazy=lazy)(in_memory(smooth()[None])) for lazy in (True, False))
+    found = ReadVolumed("image")({"image": lazy})
+    assert found["image_source_shape"].tolist() == list(done.shape[1:]) != [20, 24, 18]
+    np.testing.assert_allclose(found["image"].numpy(), done.numpy(), atol=0.01)
+
+
 @pytest.mark.parametrize("cache", ["memory", "disk", "none"])
 def test_samples_of_images_in_memory_are_cached_and_collated(tmp_path, cache):
     records = [{"image": in_memory(smooth() + 10 * i)} for i in range(2)]
@@ -377,3 +432,238 @@ def test_the_file_and_its_grid_are_in_the_sample(tmp_path):
     assert sample["image_source_shape"].dtype == torch.int64
     assert sample["image_source_shape"].tolist() == [20, 24, 18]
     assert all(type(value) in (torch.Tensor, str) for value in sample.values())
+
+
+# ---- intensities, whatever their zero and unit -----------------------------------------------------------------------
+
+
+def ball(shape=(20, 24, 18), radius=0.8):
+    grid = np.stack(np.meshgrid(*(np.linspace(-1, 1, side) for side in shape), indexing="ij"))
+    return (grid**2).sum(axis=0) < radius**2
+
+
+def textured(shape=(20, 24, 18), seed=0):
+    return np.random.default_rng(seed).gamma(4, 40, shape).astype(np.float32) + smooth(shape)
+
+
+KINDS = {
+    "skull-stripped": lambda seed: np.where(ball(), textured(seed=seed), 0),
+    "a crop without background": lambda seed: textured(seed=seed) + 100,
+    "a head in noise": lambda seed: np.hypot(
+        np.where(ball(), textured(seed=seed), 0) + np.random.default_rng(seed).normal(0, 20, (20, 24, 18)),
+        np.random.default_rng(seed + 1).normal(0, 20, (20, 24, 18)),
+    ),
+    "tissue at the faces": lambda seed: np.where(np.indices((20, 24, 18))[2] < 9, textured(seed=seed), 0),
+    "darker than its background": lambda seed: np.where(ball(), textured(seed=seed), 5000),
+    "a background within the range": lambda seed: np.where(ball(), textured(seed=seed), 400),
+}
+
+
+def sample_of(values, *arguments, affine=AFFINES["oblique"], mask=None, **options):
+    record = {"image": in_memory(np.asarray(values, dtype=np.float32), affine), "mask": mask}
+    return brain_transforms(*arguments, mask_key=None if mask is None else "mask", **options)(record)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("masked", [False, True])
+@settings(max_examples=12, deadline=None)
+@given(
+    st.integers(0, 1000), st.floats(1e-3, 1e3), st.floats(-30, 30), st.sampled_from([None, 1.3, 4.0]),
+    st.sampled_from(["background", "edge"]), st.sampled_from(["image", "foreground", (1.0, 2.0, 3.0)]),
+    st.sampled_from([(9, 12, 8), (30, 26, 24)]),
+)  # fmt: skip
+def test_a_copy_with_other_intensities_gives_the_same(kind, masked, seed, a, c, spacing, padding, center, shape):
+    values = KINDS[kind](seed).astype(np.float32)
+    mask = ball(radius=0.7) if masked else None
+    options = {"mask": mask, "padding": padding, "center": center}
+    if center == "foreground":
+        options["center"] = "image" if kind in ("a crop without background", "a head in noise") else center
+    copy = a * (values.astype(float) + c * values.std())
+    found, expected = (sample_of(each, shape, spacing, **options) for each in (copy, values))
+    torch.testing.assert_close(found["image"], expected["image"], atol=1e-4, rtol=0)
+    assert float(expected["image"].max()) > 0.9
+    for name in ("cut_away", "filled", "padded"):
+        torch.testing.assert_close(found[f"image_{name}"], expected[f"image_{name}"], atol=2e-3, rtol=0)
+    scale = a * values.std()
+    expected_range = a * expected["image_range"].numpy() + c * scale
+    np.testing.assert_allclose(found["image_range"], expected_range, atol=1e-3 * scale)
+
+
+def test_a_z_scored_volume_has_no_bright_frame(tmp_path):
+    values = np.where(ball(), textured(), 0).astype(np.float32)
+    z = ((values - values.mean()) / values.std()).astype(np.float32)
+    assert z.min() == z[0, 0, 0] < -0.4
+    transforms = brain_transforms((40, 40, 40), 2.5)
+    sample = transforms(write(tmp_path / "z.nii.gz", z))
+    assert float(sample["image_background"]) == z[0, 0, 0]
+    assert not sample["image"][0, :6].any()
+    assert not sample["image"][0, :, :, -6:].any()
+    plain = transforms(write(tmp_path / "a.nii.gz", values))
+    torch.testing.assert_close(sample["image"], plain["image"], atol=1e-5, rtol=0)
+    # release 0.1.0 padded with 0, which is no background there
+    earlier = rebuild_transforms(first_release_description((40, 40, 40), 2.5), "0.1.0")
+    assert float(earlier(write(tmp_path / "z.nii.gz", z))["image"][0, :6].min()) > 0.1
+
+
+@pytest.mark.parametrize("spacing", [None, 1.3, 4.0])
+@pytest.mark.parametrize("shape", [(9, 12, 8), (30, 26, 24), (20, 24, 18)])
+@pytest.mark.parametrize("kind", ["skull-stripped", "tissue at the faces"])
+def test_around_a_background_of_zero_nothing_has_changed(tmp_path, spacing, shape, kind):
+    record = write(tmp_path / "a.nii.gz", KINDS[kind](0).astype(np.float32), OBLIQUE)
+    found = brain_transforms(shape, spacing)(record)
+    earlier = rebuild_transforms(first_release_description(shape, spacing), "0.1.0")(record)
+    assert earlier.keys() == found.keys() - {"image_background", "image_cut_away", "image_filled", "image_padded"}
+    for name, value in earlier.items():
+        assert torch.equal(found[name], value) if isinstance(value, torch.Tensor) else found[name] == value
+    restored = [RestoreVolume()(sample["image"], sample).get_fdata() for sample in (found, earlier)]
+    np.testing.assert_array_equal(*restored)
+
+
+def test_what_release_010_made_of_a_volume(tmp_path):
+    # by hand: percentiles of the voxels that aren't 0, and no range above 0
+    values = KINDS["a background within the range"](3).astype(np.float32) - 400
+    record = write(tmp_path / "a.nii.gz", values)
+    sample = rebuild_transforms(first_release_description((24, 30, 18)), "0.1.0")(record)
+    low, high = np.percentile(values[values != 0], (0.5, 99.5))
+    assert low < 0
+    expected = np.clip((np.pad(values, ((2, 2), (3, 3), (0, 0))) - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(sample["image"][0].numpy(), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("background", [-70.0, 30.0, None])
+def test_the_formula_of_the_scaling(background):
+    rng = np.random.default_rng(0)
+    values = rng.permutation(1000).astype(np.float32).reshape(10, 10, 10)
+    if background is not None:
+        values[:, :, :5] = background
+        values[..., 9] = background
+    record = ScaleBrainIntensityd("image", (2, 90), background="auto")({"image": torch.from_numpy(values)[None]})
+    shown = values.ravel() if background is None else values[values != background]
+    low, high = np.percentile(shown, (2, 90))
+    low = min(low, background) if background is not None else low
+    np.testing.assert_allclose(record["image_range"], (low, high))
+    np.testing.assert_allclose(record["image"][0], np.clip((values - low) / (high - low), 0, 1), atol=1e-6)
+    assert (record["image_background"].item() if background is not None else None) == background
+    assert (math.isnan(record["image_background"])) == (background is None)
+    # a background within the range becomes grey, and that can be seen
+    if background == 30:
+        assert 0 < float(record["image"][0, 0, 0, 0]) < 0.1
+        assert float(record["image_background"]) > float(record["image_range"][0])
+
+
+def test_a_background_brighter_than_all_keeps_the_order():
+    values = np.where(ball(), 100 + 50 * np.random.default_rng(0).random((20, 24, 18)), 900)
+    sample = sample_of(values, (20, 24, 18), affine=np.eye(4))
+    assert float(sample["image_background"]) == 900
+    assert bool((sample["image"][0, 0] == 1).all())
+    order = np.argsort(values[ball()])
+    assert (np.diff(sample["image"][0].numpy()[ball()][order]) >= 0).all()
+
+
+def test_the_record_notes_a_background_for_those_who_ask(tmp_path):
+    record = write(tmp_path / "a.nii.gz", np.where(ball(), textured(), -3).astype(np.float32))
+    found = ReadVolumed("image", background="auto")(record)
+    assert float(found["image_background"]) == -3
+    assert found["image_background"].dtype == torch.float64
+    assert "image_background" not in ReadVolumed("image")(record)
+    assert math.isnan(
+        ReadVolumed("image", background="auto")(write(tmp_path / "b.nii.gz", textured()))["image_background"]
+    )
+    for make in (
+        lambda word: ReadVolumed("image", background=word),
+        lambda w: ScaleBrainIntensityd("image", (0, 9), w),
+    ):
+        with pytest.raises(ValueError, match="`background` must be one of 'zero', 'auto', got 'black'"):
+            make("black")
+
+
+def test_nothing_but_background_in_view():
+    values = np.full((20, 20, 20), -2, np.float32)
+    values[:3, :3, :3] = 5
+    with pytest.raises(RuntimeError) as caught:
+        sample_of(values, (8, 8, 8), affine=np.eye(4))
+    assert "has no voxel other than its background of -2 inside the field of view" in str(caught.value.__cause__)
+    grey = np.random.default_rng(0).random((20, 20, 20)).astype(np.float32)
+    grey[5:15, 5:15, 5:15] = 0.5
+    with pytest.raises(RuntimeError) as caught:
+        sample_of(grey, (8, 8, 8), affine=np.eye(4))
+    assert "is constant, 0.5, inside the field of view" in str(caught.value.__cause__)
+
+
+# ---- masks -----------------------------------------------------------------------------------------------------------
+
+
+def masked_volume(values, mask, background="auto"):
+    record = {"image": in_memory(values.astype(np.float32)), "mask": mask}
+    found = ReadVolumed("image", "mask", background)(record)
+    return found["image"][0].numpy(), float(found["image_background"]) if background == "auto" else None
+
+
+def test_outside_the_mask_is_background():
+    mask, values = ball(radius=0.6), np.where(ball(), textured() + 10, 0)
+    cut, background = masked_volume(values, mask)
+    np.testing.assert_array_equal(cut, np.where(mask, values, 0))
+    assert background == 0
+    cut, background = masked_volume(values - 700, mask)
+    np.testing.assert_array_equal(cut, np.where(mask, values - 700, -700).astype(np.float32))
+    assert background == -700
+    cut, _ = masked_volume(values - 700, mask, "zero")
+    np.testing.assert_array_equal(cut, (values - 700).astype(np.float32) * mask)  # what release 0.1.0 did
+
+
+def test_a_background_within_the_range_is_none_for_a_mask():
+    # 0 around a z-scored brain: the mask's outside must not be mid-grey
+    mask = ball(radius=0.6)
+    values = np.where(ball(), (textured() - 500) / 200, 0).astype(np.float32)
+    expected = np.float32(np.percentile(values[mask], 0.5))
+    cut, background = masked_volume(values, mask)
+    assert expected < -0.5
+    assert background == expected
+    np.testing.assert_array_equal(cut, np.where(mask, values, expected))
+    sample = sample_of(values, (20, 24, 18), mask=mask)
+    assert not sample["image"][0].numpy()[~mask].any()
+
+
+def test_a_head_in_noise_keeps_its_floor_under_a_mask():
+    mask, values = ball(radius=0.6), KINDS["a head in noise"](0).astype(np.float32)
+    cut, background = masked_volume(values, mask)
+    assert background == np.float32(np.percentile(values, 0.5)) < np.percentile(values[mask], 0.5)
+    assert (cut[~mask] == background).all()
+    # and what is darker than that inside the mask is no brighter
+    cut, background = masked_volume(values, ~mask)
+    assert background == np.float32(min(np.percentile(values, 0.5), np.percentile(values[~mask], 0.5)))
+
+
+def test_a_mask_of_everything_changes_nothing():
+    for values in (textured(), np.where(ball(), textured(), -4)):
+        cut, background = masked_volume(values, np.ones((20, 24, 18)))
+        np.testing.assert_array_equal(cut, values.astype(np.float32))
+        assert math.isnan(background) if values.min() > 0 else background == -4
+
+
+# ---- what a volume goes on as ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spacing", [3.0, (1.0, 5.0, 2.0)], ids=str)
+def test_a_crop_of_tissue_does_not_darken_at_its_faces(spacing):
+    values = np.full((20, 24, 18), 50, np.float32)
+    values[10, 12, 9] = 51
+    step = ResampleAntiAliasedd("image", spacing)
+    volume = in_memory(values[None], np.eye(4))
+    noted = step({"image": volume, "image_background": torch.tensor(math.nan)})["image"].numpy()
+    inner = noted.max()
+    np.testing.assert_allclose(noted, 50, rtol=2e-3)
+    # in a record that notes nothing, as in release 0.1.0, it goes on as 0
+    assert step({"image": volume})["image"].numpy().min() < 0.8 * inner
+
+
+def test_a_volume_with_another_background_is_told_apart_from_it_as_well_as_around_zero():
+    values = np.where(ball(), textured(), 0).astype(np.float32)
+    step = ResampleAntiAliasedd("image", 4.0)
+    zero, high = (
+        step({"image": in_memory(values[None] + b), "image_background": torch.tensor(float(b))})["image"].numpy()
+        for b in (0, 4096)
+    )
+    assert (zero.dtype, high.dtype) == (np.float32, np.float64)
+    np.testing.assert_array_equal(high != 4096, zero != 0)
+    np.testing.assert_allclose(high - 4096, zero, atol=1e-3)

@@ -71,6 +71,17 @@ def test_the_bundles_transforms_are_the_brain_transforms():
     assert [name for name, _ in calls(found)] == [name for name, _ in calls(expected.description)]
 
 
+def test_where_the_grid_lies_and_what_fills_it_up_are_ids_of_their_own():
+    given = {"center": [1.0, 2, -3.5], "padding": "edge"}
+    parser = bundle_parser(spatial_shape=[8, 9, 10], spacing=2.0, **given)
+    found = dict(calls(described_preprocessing(parser.get_parsed_content("train#preprocessing"), parser)))
+    expected = dict(calls(brain_transforms((8, 9, 10), 2.0, **given).description))
+    for name, argument in (("ResampleAntiAliasedd", "center"), ("CropToGridd", "center"), ("PadToGridd", "padding")):
+        assert found[name][argument] == expected[name][argument] == given[argument]
+    for name in ("ReadVolumed", "ScaleBrainIntensityd"):
+        assert found[name]["background"] == expected[name]["background"] == "auto"
+
+
 def test_values_are_those_that_references_and_expressions_come_to():
     found = described(
         config_of(

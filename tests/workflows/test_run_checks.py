@@ -15,6 +15,7 @@ from monai.bundle import ConfigParser
 from monai_betavae import VAE, BetaVAELoss, bundle_root
 from monai_betavae.callbacks import BestWeights, MetricsTable
 from monai_betavae.data import brain_transforms
+from monai_betavae.data.transforms import first_release_description
 from monai_betavae.files import locked
 from monai_betavae.networks import build_network
 from monai_betavae.workflows.run_checks import (
@@ -166,7 +167,9 @@ def test_only_the_same_model_is_resumed(stored, tmp_path):
         ({"loss": BetaVAELoss(beta=1.0, default_dist="laplace")}, r": distribution was normal, now laplace\."),
         ({"percentiles": (1, 99)}, r": train#preprocessing#transforms#4#percentiles was \[0\.5, 99\.5\], now \[1"),
         ({"network": torch.nn.Linear(2, 2)}, r"network_def was build_network, now torch\.nn\.modules\.linear\.Linear"),
-        ({"spacing": None}, r"train#preprocessing#transforms#2 was ResampleAntiAliasedd, now ResizeWithPadOrCropd"),
+        ({"spacing": None}, r"train#preprocessing#transforms#2 was ResampleAntiAliasedd, now CropToGridd"),
+        ({"center": "foreground"}, r"#2#center was image, now foreground; train#preprocessing#transforms#3#center was"),
+        ({"padding": "edge"}, r": train#preprocessing#transforms#5#padding was background, now edge\."),
     ],
     ids=str,
 )
@@ -189,9 +192,13 @@ def test_a_run_of_the_first_release_is_compared_in_what_its_description_knows(tm
     preprocessing = {"spatial_shape": [8, 8, 8], "spacing": 2.0}
     old = {"network": network.description, "preprocessing": preprocessing, "grid_affine": torch.eye(4).tolist()}
     (tmp_path / "model.json").write_text(json.dumps(old))
-    check_resumed(described(loss=BetaVAELoss(beta=9.0, default_dist="laplace")), tmp_path)
-    with pytest.raises(ValueError, match=r"latent_dim was 2, now 3"):
-        check_resumed(described(build_network((8, 8, 8), 3, channels=(4, 8))), tmp_path)
+    earlier = {"preprocessing": first_release_description((8, 8, 8), 2.0)}
+    check_resumed({**described(loss=BetaVAELoss(beta=9.0, default_dist="laplace")), **earlier}, tmp_path)
+    with pytest.raises(ValueError, match=r"latent_dim was 2, now 3\."):
+        check_resumed({**described(build_network((8, 8, 8), 3, channels=(4, 8))), **earlier}, tmp_path)
+    # today's transforms scale and pad otherwise
+    with pytest.raises(ValueError, match=r"#3 was ResizeWithPadOrCropd, now CropToGridd;.*#4#background was None, now"):
+        check_resumed(described(), tmp_path)
 
 
 # ---- what the run was told -------------------------------------------------------------------------------------------

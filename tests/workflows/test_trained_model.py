@@ -13,6 +13,7 @@ from monai.data import DataLoader, MetaTensor
 
 from monai_betavae import BetaVAELoss, bundle_root
 from monai_betavae.data import brain_transforms
+from monai_betavae.data.transforms import first_release_description
 from monai_betavae.networks import build_network
 from monai_betavae.warm_start import warm_start
 from monai_betavae.workflows.records import write_split
@@ -330,7 +331,7 @@ def test_a_file_of_the_first_release_is_read(tmp_path, capsys):
     assert (stored["format"], stored["likelihood"], stored["trained_on"]) == (None, None, None)
     assert network_arguments(stored)["latent_dim"] == 3
     assert trained_network(tmp_path).description == network_of().description
-    assert trained_preprocessing(tmp_path).description == brain_transforms(SHAPE, 2.0).description
+    assert trained_preprocessing(tmp_path).description == first_release_description(SHAPE, 2.0)
     assert grid_affine(tmp_path).tolist() == np.diag([2.0, 2.0, 2.0, 1.0]).tolist()
     capsys.readouterr()
     assert trained_likelihood(tmp_path) == {"distribution": "normal", "beta": 1.0}
