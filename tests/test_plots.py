@@ -6,6 +6,7 @@ import numpy as np
 from PIL import Image
 
 from monai_betavae.plots import (
+    plot_contact_sheet,
     plot_kl,
     plot_latents,
     plot_losses,
@@ -18,6 +19,7 @@ from monai_betavae.plots import (
     save_figure,
     traversal_gif,
 )
+from monai_betavae.plots.contact_sheet import planes_of
 
 VOLUMES = np.random.default_rng(0).uniform(size=(3, 10, 12, 8))
 
@@ -142,3 +144,26 @@ def test_a_traversal_moves_there_and_back():
     assert shades[:5] == sorted(shades[:5])
     assert shades[0] < shades[2] < shades[4]
     assert shades[5:] == shades[3:0:-1]
+
+
+def test_a_contact_sheet_shows_each_volumes_middle_planes():
+    volume = np.zeros((4, 6, 8), np.float32)
+    volume[2, 3, 4] = 1  # the middle of each axis
+    image, extent = planes_of(volume, (2.0, 1.0, 1.0))
+    # sagittal 6 x 8, coronal 8 x 8 (x is twice as coarse), axial 8 x 6, side by side
+    assert image.shape == (8, 6 + 8 + 8)
+    assert extent == (22.0, 8.0)
+    # up is up: voxel 4 of 8 in z is the fourth row from the top
+    assert image[3, 3] == 1
+    assert image[3, 6 + 4] == image[3, 6 + 5] == 1
+    assert image[3, 14 + 4] == image[3, 14 + 5] == 1
+    assert image.sum() == 5
+
+
+def test_a_contact_sheet_marks_names():
+    planes = [planes_of(np.random.default_rng(i).random((5, 6, 7))) for i in range(8)]
+    figure = plot_contact_sheet(planes, [f"sub-{i}" for i in range(8)], [i == 3 for i in range(8)], "title", columns=3)
+    titles = [axes.title for axes in figure.axes if axes.title.get_text()]
+    assert [title.get_text() for title in titles] == [f"sub-{i}" for i in range(8)]
+    assert [title.get_color() != "black" for title in titles] == [i == 3 for i in range(8)]
+    assert len(figure.axes) == 9

@@ -2,11 +2,13 @@
 
 from .anatomy import plot_maps
 from .animation import traversal_gif
+from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
 from .files import save_figure
 from .volumes import plot_reconstructions, plot_traversals, plot_volumes
 
 __all__ = [
+    "plot_contact_sheet",
     "plot_kl",
     "plot_latents",
     "plot_losses",

@@ -7,19 +7,35 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from monai.data import Dataset
 
-from .._checks import check_choice
+from .._checks import check_choice, check_real
 from ..data import cached_dataset, check_volumes
-from ..data.checking import summary
+from ..data.checking import grid_measures, summary
+from ..data.duplicates import same_content
+from ..data.findings import (
+    CUT_AWAY_NOTED,
+    MAX_CUT_AWAY,
+    MIN_FILLED,
+    Finding,
+    duplicate_findings,
+    grid_findings,
+    orientation_findings,
+)
 from ..files import write_table
+from ..plots import plot_contact_sheet, save_figure
+from ..plots.contact_sheet import PlanesOfVolume, planes_of
 from .records import SPLIT_FILE, Record, does_it_all, process_rank, read_split, say
 
 if TYPE_CHECKING:
     import pandas as pd
 
 ON_BAD_VOLUME = ("stop", "skip")
-VOLUMES_FILE, LEFT_OUT_FILE = "volumes.tsv", "left_out.tsv"
+VOLUMES_FILE, LEFT_OUT_FILE, PAGES = "volumes.tsv", "left_out.tsv", "volumes_{}.png"
+
+VOLUMES_PER_PAGE = 60
+"""Volumes on a page of the picture."""
 
 GO_ON = (
     "Go on without such volumes with --on_bad_volume skip; `python -m monai.bundle run check` with the same options "
@@ -39,7 +55,8 @@ def checked_records(
 
     With "stop" the headers are read, some milliseconds per volume; what only voxels tell is found when the volumes are
     cached, before training. With "skip" all voxels are read once, and what is left out stands in
-    ``<output_dir>/left_out.tsv``.
+    ``<output_dir>/left_out.tsv``. Volumes that can't be used are one reason; others are one scan as two subjects, and
+    headers that leave left and right open (:mod:`~monai_betavae.data.findings`).
 
     Args:
         records: the records of all volumes.
@@ -52,11 +69,18 @@ def checked_records(
     Raises:
         ValueError: naming every volume that can't be used; with "skip", if none is left.
     """
-    if check_choice("on_bad_volume", on_bad_volume, ON_BAD_VOLUME) == "stop":
-        refuse_bad_headers(records, GO_ON)
-        return list(records)
     first = process_rank() == 0
+    if check_choice("on_bad_volume", on_bad_volume, ON_BAD_VOLUME) == "stop":
+        table = refuse_bad_headers(records, GO_ON)
+        findings = _file_findings(records, table)
+        _stop_or_warn(findings)
+        return list(records)
     table = check_volumes(records, progress=first)
+    for finding in _file_findings(records, table):
+        for row in finding.rows if finding.stops else ():
+            table.loc[row, "problem"] = str(table.at[row, "problem"]) or finding.message
+        if first and not finding.stops:
+            say(f"Worth a look: {finding.message}. {finding.option}")
     bad = table[table["problem"] != ""]
     if bad.empty:
         return list(records)
@@ -70,12 +94,74 @@ def checked_records(
     return [record for position, record in enumerate(records) if position in kept]
 
 
-def refuse_bad_headers(records: Sequence[Record], advice: str = "") -> None:
+def _file_findings(records: Sequence[Record], table: pd.DataFrame) -> list[Finding]:
+    """Return what files and headers alone tell of a cohort."""
+    images = [str(record["image"]) for record in records]
+    # volumes of one file that has several are told apart by their channel
+    groups = same_content(images) if all(record.get("channel") is None for record in records) else []
+    duplicates = duplicate_findings(groups, [record.get("subject") for record in records], images)
+    return [*duplicates, *orientation_findings(table)]
+
+
+def _stop_or_warn(findings: Sequence[Finding]) -> None:
+    stopping = [finding for finding in findings if finding.stops]
+    if stopping:
+        raise ValueError("\n".join(f"{_sentence(finding.message)} To go on: {finding.option}." for finding in stopping))
+    for finding in findings:
+        say(f"Worth a look: {finding.message}. {finding.option}")
+
+
+def _sentence(text: str) -> str:
+    return f"{text[:1].upper()}{text[1:]}."
+
+
+def check_grid(
+    datasets: Iterable[Sequence[Mapping[Any, Any]]],
+    max_cut_away: float = MAX_CUT_AWAY,
+    min_filled: float = MIN_FILLED,
+    at_most: int = 500,
+) -> None:
+    """Stop or warn where the grid cuts heads, or is nearly empty, from what the samples note of it.
+
+    Args:
+        datasets: the preprocessed volumes of each part.
+        max_cut_away: share of a volume's foreground outside the grid above which training stops.
+        min_filled: share of the grid that is foreground below which training stops.
+        at_most: number of volumes of a part that are looked at, evenly taken.
+
+    Raises:
+        ValueError: with counts, the first files, and the options that change it.
+    """
+    import pandas as pd
+
+    rows = []
+    for dataset in datasets:
+        positions = np.linspace(0, max(len(dataset) - 1, 0), min(at_most, len(dataset))).round().astype(int)
+        for position in positions.tolist():
+            sample = dataset[position]
+            if isinstance(sample, Mapping) and "image_cut_away" in sample:
+                row = {"image": sample.get("image_path", ""), "problem": "", **grid_measures(sample)}
+                rows.append({"filled": 1.0, "padded": 0.0, "background": None, "background_level": 0.0, **row})
+    if rows:
+        table = pd.DataFrame(rows)
+        _stop_or_warn(
+            grid_findings(
+                table,
+                check_real("max_cut_away", max_cut_away, 0, 1),
+                check_real("min_filled", min_filled, 0, 1),
+            )
+        )
+
+
+def refuse_bad_headers(records: Sequence[Record], advice: str = "") -> pd.DataFrame:
     """Read all headers, some milliseconds per volume.
 
     Args:
         records: the records.
         advice: the end of the message.
+
+    Returns:
+        the table of :func:`~monai_betavae.data.check_volumes`, without what voxels tell.
 
     Raises:
         ValueError: naming every volume whose header says that it can't be used.
@@ -84,15 +170,29 @@ def refuse_bad_headers(records: Sequence[Record], advice: str = "") -> None:
     bad = table[table["problem"] != ""]
     if not bad.empty:
         raise ValueError(f"{_listed(bad)} {advice}".rstrip())
+    return table
 
 
-def check_data(records: Sequence[Record], output_dir: str | os.PathLike[str], overwrite: bool = False) -> None:
-    """Check every volume, voxels too; print a summary and write ``<output_dir>/volumes.tsv``, a row per volume.
+def check_data(
+    records: Sequence[Record],
+    output_dir: str | os.PathLike[str],
+    overwrite: bool = False,
+    transform: Callable[[dict[str, Any]], Mapping[Any, Any]] | None = None,
+    max_cut_away: float = MAX_CUT_AWAY,
+    min_filled: float = MIN_FILLED,
+) -> None:
+    """Check every volume, voxels too; print what to change, write a table and a picture of the volumes.
+
+    Writes ``<output_dir>/volumes.tsv``, a row per volume, and, given a transform, ``<output_dir>/volumes_01.png`` and
+    so on: the three middle planes of every volume as a model sees it, 60 on a page, red titles for a look.
 
     Args:
         records: the records of all volumes.
         output_dir: folder of the table.
         overwrite: whether an existing table may be replaced.
+        transform: the preprocessing of a training run.
+        max_cut_away: as in :func:`check_grid`.
+        min_filled: likewise.
 
     Raises:
         ValueError: if there is a table and it may not be replaced.
@@ -102,9 +202,64 @@ def check_data(records: Sequence[Record], output_dir: str | os.PathLike[str], ov
     path = Path(output_dir) / VOLUMES_FILE
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; give --overwrite True to replace it, or another folder with --output_dir.")
-    table = check_volumes(records)
+    planes: dict[int, PlanesOfVolume] = {}
+    table = check_volumes(
+        records,
+        transform=transform,
+        on_sample=lambda position, sample: planes.update({position: _planes(sample)}),
+    )
+    findings = [*duplicate_findings(_copies(table), list(table["subject"]), list(table["image"]))]
+    findings += [*orientation_findings(table), *grid_findings(table, max_cut_away, min_filled)]
     _write(table, path)
-    print(f"{summary(table)}\nTable: {path}")
+    pages = _draw_pages(table, planes, findings, Path(output_dir))
+    ready = "Training would stop for what is said above." if any(finding.stops for finding in findings) else ""
+    pictures = f"\nPicture: {pages[0]}{f' to {pages[-1].name}' if len(pages) > 1 else ''}" if pages else ""
+    print("\n".join(filter(None, [f"{summary(table, findings)}\nTable: {path}{pictures}", ready])))
+
+
+def _copies(table: pd.DataFrame) -> list[list[int]]:
+    """Return the groups of volumes with the same voxels."""
+    first = {image: position for position, image in reversed(list(enumerate(table["image"])))}
+    groups: dict[int, list[int]] = {}
+    for position, other in enumerate(table["duplicate_of"]):
+        if isinstance(other, str):
+            groups.setdefault(first[other], [first[other]]).append(position)
+    return list(groups.values())
+
+
+def _planes(sample: Mapping[Any, Any]) -> PlanesOfVolume:
+    """Return the middle planes of a sample's volume."""
+    volume = np.asarray(sample["image"][0], dtype=np.float32)
+    affine = sample.get("image_affine")
+    spacing = (1.0, 1.0, 1.0) if affine is None else np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
+    return planes_of(volume, [float(side) for side in spacing])
+
+
+def _draw_pages(
+    table: pd.DataFrame, planes: Mapping[int, PlanesOfVolume], findings: Sequence[Finding], output_dir: Path
+) -> list[Path]:
+    shown = sorted(planes)
+    # a page of a run before, of a larger cohort, would be taken for one of this
+    for old in output_dir.glob(PAGES.format("*")):
+        old.unlink()
+    stopped = {row for finding in findings if finding.stops for row in finding.rows}
+    pages = []
+    for start in range(0, len(shown), VOLUMES_PER_PAGE):
+        members = shown[start : start + VOLUMES_PER_PAGE]
+        names, marked = [], []
+        for position in members:
+            row = table.loc[position]
+            cut = row["cut_away"]
+            notes = [f"{cut:.0%} cut" if cut == cut and cut is not None and cut > CUT_AWAY_NOTED else ""]
+            names.append("\n".join(filter(None, [str(row["subject"]), *notes])))
+            marked.append(bool(row["warning"]) or bool(notes[0]) or position in stopped)
+        number = start // VOLUMES_PER_PAGE + 1
+        of = f", page {number} of {-(-len(shown) // VOLUMES_PER_PAGE)}" if len(shown) > VOLUMES_PER_PAGE else ""
+        title = f"{len(shown)} volumes as training sees them{of} (red: worth a look)"
+        figure = plot_contact_sheet([planes[position] for position in members], names, marked, title)
+        pages.append(output_dir / PAGES.format(f"{number:02d}"))
+        save_figure(figure, pages[-1])
+    return pages
 
 
 def volume_dataset(

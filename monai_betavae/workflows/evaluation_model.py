@@ -231,6 +231,22 @@ def generation_part(
         codes["mixture of the aggregate posterior"] = sample_codes(mixture, n_samples, seed)
     volumes = {"real": held_out.images[:, 0]}
     volumes |= {name: _decoded(network, each, device)[:, 0] for name, each in codes.items()}
+    if len(volumes["real"]) < 2:
+        part.text("One volume was evaluated: there is no pair of real volumes to compare samples with.")
+    else:
+        _compare_samples(part, volumes, seed, n_pairs)
+    spacing = spacing_of(held_out.affines[0])
+    for name, each in volumes.items():
+        if name != "real":
+            sheet = plot_volumes(
+                each[:8], [f"{name.split()[0]} {i}" for i in range(min(8, len(each)))], _label(simulated), spacing
+            )
+            part.picture(f"samples_{name.split()[0]}.png", sheet, f"Samples from the {name}{_of(simulated)}.")
+    return part
+
+
+def _compare_samples(part: Part, volumes: Mapping[str, Array], seed: int, n_pairs: int) -> None:
+    """Add the scores of samples beside the real volumes."""
     rows = []
     real = _coarse(volumes["real"])
     for name, each in volumes.items():
@@ -252,14 +268,6 @@ def generation_part(
         "without noise."
     )
     part.table(["volumes", "n", "MS-SSIM between pairs", "MMD² to real", "p"], rows)
-    spacing = spacing_of(held_out.affines[0])
-    for name, each in volumes.items():
-        if name != "real":
-            sheet = plot_volumes(
-                each[:8], [f"{name.split()[0]} {i}" for i in range(min(8, len(each)))], _label(simulated), spacing
-            )
-            part.picture(f"samples_{name.split()[0]}.png", sheet, f"Samples from the {name}{_of(simulated)}.")
-    return part
 
 
 def spread_long(values: Estimate) -> str:

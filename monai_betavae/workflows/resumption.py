@@ -16,8 +16,8 @@ from ..description import name_of
 FREE = (
     "imports|bundle_root|run_root|output_dir|ckpt_dir|device|resume|overwrite|resume_changes|max_epochs|initialize|finalize",
     # whose volumes these are, and who is in which part, is compared by itself
-    "dataset_dir|suffix|image_column|channel|simulated_cohort(#.*)?|records|usable_records|split|split_file|fractions",
-    "stratify|n_folds|fold|on_bad_volume",
+    "dataset_dir|suffix|image_column|channel|subject_from|entities|missing_values|max_cut_away|min_filled",
+    "simulated_cohort(#.*)?|records|usable_records|split|split_file|fractions|stratify|n_folds|fold|on_bad_volume",
     # where and how it is computed, not what
     "cache|cache_dir|num_workers|compile|recompute_activations",
     "(train|validate|test)#(dataset|dataloader)#(cache|cache_dir|num_workers|pin_memory|prefetch_factor|persistent_workers)",

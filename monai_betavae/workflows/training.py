@@ -20,17 +20,19 @@ from torch.utils.data import DataLoader
 
 from ..acceleration import accelerate
 from ..batches import image_tensor
-from ..bundle import config_file, run_root, running_bundle_root, running_parser
+from ..bundle import config_file, run_root, running_bundle_root, running_config, running_parser
 from ..callbacks import TIMING_FILE
 from ..checkpoints import LastCheckpoint, Position, begin_at, position_of
+from ..data.findings import MAX_CUT_AWAY, MIN_FILLED
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
-from ..evaluation.reconstruction import mean_image_reconstruction, pca_reconstruction, squared_error
+from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, restored_by, squared_error
 from ..files import atomic_path, check_space, locked, remove_unfinished
 from ..persistence import load_weights_only, resuming
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..randomness import seeded
 from ..warm_start import MEAN_IMAGE_VOLUMES, warm_start
+from .data_checks import check_grid
 from .preprocessing import check_preprocessing, described_preprocessing
 from .provenance import RUN_FILE, data_fingerprint, write_run
 from .records import SPLIT_FILE, Split, is_simulated, say, write_split
@@ -108,6 +110,8 @@ class ModelTraining:
         resume_changes: ids of settings that may differ from those of the run that is resumed.
         compile: as in :func:`~monai_betavae.acceleration.accelerate`.
         recompute_activations: likewise.
+        max_cut_away: share of a volume's foreground outside the grid above which training stops.
+        min_filled: share of the grid that is filled below which training stops.
     """
 
     def __init__(
@@ -124,6 +128,8 @@ class ModelTraining:
         resume_changes: Sequence[str] = (),
         compile: bool = False,  # noqa: A002 -- the id of the bundle
         recompute_activations: bool = False,
+        max_cut_away: float = MAX_CUT_AWAY,
+        min_filled: float = MIN_FILLED,
     ) -> None:
         self.trainer = trainer
         self.estimator = estimator
@@ -136,6 +142,8 @@ class ModelTraining:
         self.resume_changes = resume_changes
         self.compile = compile
         self.recompute_activations = recompute_activations
+        self.max_cut_away = max_cut_away
+        self.min_filled = min_filled
 
     def check(self) -> None:
         """Refuse what can't make a run, before any volume is read.
@@ -180,6 +188,9 @@ class ModelTraining:
                     remove_unfinished(folder, WRITTEN)
             check_validated(self.trainer, val_dataloader)
             plain = _without_augmentation(train_dataloader)
+            if self.trainer.is_global_zero:
+                parts = [plain.dataset, getattr(val_dataloader, "dataset", ()), test_dataset]
+                check_grid(parts, self.max_cut_away, self.min_filled)
             # without a checkpoint, check has said that the run starts from the beginning
             resume = self.resume and (self.ckpt_dir / RESUME_FILE).is_file()
             self._begin(train_dataloader, plain, split, resume)
@@ -224,7 +235,7 @@ class ModelTraining:
                 preprocessing=described_preprocessing(self.preprocessing, running_parser()),
                 likelihood=described_likelihood(self.estimator.criterion),
                 grid=_grid(plain),
-                trained_on=described_training(split, data["training"]["digest"]),
+                trained_on=described_training(split, data["training"]["digest"], running_config()),
             )
         write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
 
@@ -279,10 +290,12 @@ def _start_warm(estimator: VAE, loader: Iterable[Any], seed: int | None) -> None
     started = time.monotonic()
     if warm_start(estimator, loader, seed=seed):
         kind: Any = estimator.decoder.warm_start
+        dataset: Any = loader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
+        n_components = min(estimator.latent_dim, len(dataset) - 1)
         what = {
             "mean": "the output starts at the mean training image",
-            "linear": f"starts as PCA with {estimator.latent_dim} components",
-            "deformable": f"starts as PCA with {estimator.latent_dim} components and displacements",
+            "linear": f"starts as PCA with {n_components} components",
+            "deformable": f"starts as PCA with {n_components} components and displacements",
         }[kind]
         say(f"Warm start: {what} ({time.monotonic() - started:.1f} s)")
 
@@ -372,26 +385,29 @@ def held_out_scores(
         images: held-out images, shape (n, channel, ...).
         reconstructions: of the same shape.
         latent_dim: number of principal components.
-        seed: of PCA's randomised solver.
+        seed: of PCA's randomised solver, for more than 2048 training volumes.
 
     Returns:
         "sse" (mean over subjects), "sse_mean_image", "sse_pca", and "sse_ratio" and "sse_ratio_pca", which are relative
-        to the mean image's. PCA's are ``None`` where the training volumes don't fit in memory.
+        to the mean image's; "pca_components", which are fewer than asked for where there are no more. PCA's are
+        ``None`` where the training volumes don't fit in memory.
     """
     dataset: Any = train_dataloader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
     n_bytes = 4 * len(dataset) * int(np.prod(images.shape[1:]))
     training = _images(dataset, None if n_bytes <= PCA_BYTES else MEAN_IMAGE_VOLUMES)
     sse = float(squared_error(images, reconstructions).mean())
     sse_mean = float(squared_error(images, mean_image_reconstruction(training, images)).mean())
-    sse_pca = None
+    sse_pca = n_components = None
     if n_bytes <= PCA_BYTES and len(training) > 1:
-        sse_pca = float(squared_error(images, pca_reconstruction(training, images, latent_dim, seed)).mean())
+        pca = fit_pca(training, latent_dim, seed)
+        sse_pca, n_components = float(squared_error(images, restored_by(pca, images)).mean()), pca.n_components_
     return {
         "sse": sse,
         "sse_mean_image": sse_mean,
         "sse_pca": sse_pca,
         "sse_ratio": sse / sse_mean,
         "sse_ratio_pca": None if sse_pca is None else sse_pca / sse_mean,
+        "pca_components": n_components,
     }
 
 
@@ -445,11 +461,12 @@ def _draw_traversals(
 
 def _print_scores(scores: Mapping[str, Any]) -> None:
     label = ", simulated" if scores["simulated"] else ""
-    pca = scores["sse_ratio_pca"]
+    pca, n_components = scores["sse_ratio_pca"], scores["pca_components"] or scores["latent_dim"]
+    fewer = f" (there are no {scores['latent_dim']})" if n_components < scores["latent_dim"] else ""
     lines = [
         f"Held-out subjects ({scores['n_held_out']}{label}): summed squared error {scores['sse']:.0f}, "
         f"{scores['sse_ratio']:.2f} of the mean training image's",
-        f"  PCA with {scores['latent_dim']} components: "
+        f"  PCA with {n_components} components{fewer}: "
         + (
             "left out, the training volumes exceed memory" if pca is None else f"{pca:.2f} of the mean training image's"
         ),

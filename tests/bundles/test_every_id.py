@@ -110,7 +110,7 @@ def both(*effects):
 
 
 trainer = partial(attribute, "train#trainer")
-STEP_3, STEP_4 = "train#preprocessing#transforms#3", "train#preprocessing#transforms#4"
+STEP_3, STEP_4, STEP_5 = (f"train#preprocessing#transforms#{index}" for index in (3, 4, 5))
 ARRAY = ("preprocessing", "transforms")
 
 CASES = {
@@ -127,6 +127,15 @@ CASES = {
     "suffix": Case("T1w", lambda run, base: run.n_volumes() == 12),
     "image_column": Case("scan", lambda run, base: run.n_volumes() == 12, {"dataset_dir": "{table}"}),
     "channel": Case(1, lambda run, base: run.n_volumes() == 12 and losses(run, base), {"dataset_dir": "{pairs}"}),
+    "subject_from": Case(
+        "sub-{subject}/**",
+        lambda run, base: not any(subject.startswith("sub-") for subject in run.subjects()),
+        {"dataset_dir": "{cohort}/sub-*/anat/*_T1w.nii.gz"},
+    ),
+    "entities": Case("space=none", described("trained_on", "told", "entities", "space=none")),
+    "missing_values": Case(["-5"], described("trained_on", "told", "missing_values", ["-5"])),
+    "max_cut_away": Case(0.9, attribute("model_training", "max_cut_away", 0.9)),
+    "min_filled": Case(0.001, attribute("model_training", "min_filled", 0.001)),
     "simulated_cohort#output_dir": Case("{folder}/brains", partial(file, "brains/participants.tsv"), "simulated"),
     "simulated_cohort#n_subjects": Case(14, lambda run, base: run.n_volumes() == 14, "simulated"),
     "simulated_cohort#spacing": Case(10.0, partial(file, "brains/participants.tsv"), "simulated"),
@@ -163,6 +172,8 @@ CASES = {
     # the network
     "spatial_shape": Case([8, 12, 8], described("grid", "spatial_shape", [8, 12, 8])),
     "spacing": Case(20.0, described("grid", "spacing", [20.0] * 3)),
+    "center": Case([3.0, -18, 8], both(losses, described(*ARRAY, 3, "arguments", "center", [3.0, -18, 8]))),
+    "padding": Case("edge", described(*ARRAY, 5, "arguments", "padding", "edge")),
     "latent_dim": Case(3, described("network", "arguments", "latent_dim", 3)),
     "architecture": Case("residual", both(losses, described("network", "arguments", "architecture", "residual"))),
     "channels": Case([4, 6], both(losses, described("network", "arguments", "channels", [4, 6]))),
@@ -208,7 +219,7 @@ CASES = {
     "network_def#spatial_shape": Case(
         [8, 12, 8],
         described("network", "arguments", "spatial_shape", [8, 12, 8]),
-        {f"{STEP_3}#spatial_size": [8, 12, 8]},
+        {f"{STEP_3}#spatial_size": [8, 12, 8], f"{STEP_5}#spatial_size": [8, 12, 8]},
         named="spatial_shape",
     ),
     "network_def#architecture": Case("plain", losses, named="architecture"),
@@ -223,33 +234,51 @@ CASES = {
     "network_def#n_voxels": Case(7, lambda run, base: True),
     "network_def#random_state": Case(3, losses),
     # the transforms
+    "train#preprocessing#transforms#0#background": Case(
+        "zero", described(*ARRAY, 0, "arguments", "background", "zero"), named="background"
+    ),
     "train#preprocessing#transforms#1#axcodes": Case(
         "LPS", both(losses, described(*ARRAY, 1, "arguments", "axcodes", "LPS")), named="axcodes"
     ),
     "train#preprocessing#transforms#2#spacing": Case(
         20.0, both(losses, described(*ARRAY, 2, "arguments", "spacing", 20.0)), named="spacing"
     ),
+    "train#preprocessing#transforms#2#center": Case(
+        "foreground", both(losses, described(*ARRAY, 2, "arguments", "center", "foreground")), named="center"
+    ),
     "train#preprocessing#transforms#2#_disabled_": Case(
         True,
-        lambda run, base: len(json.loads((run.folder / "model.json").read_text())["preprocessing"]["transforms"]) == 5,
+        lambda run, base: len(json.loads((run.folder / "model.json").read_text())["preprocessing"]["transforms"]) == 6,
+        {"max_cut_away": 1.0},
         named="train#preprocessing",
     ),
     f"{STEP_3}#spatial_size": Case(
         [8, 12, 8],
         described("grid", "spatial_shape", [8, 12, 8]),
-        {"network_def#spatial_shape": [8, 12, 8]},
+        {"network_def#spatial_shape": [8, 12, 8], f"{STEP_5}#spatial_size": [8, 12, 8]},
         named="spatial_",
     ),
+    f"{STEP_3}#center": Case(
+        [30.0, -18, 8], both(losses, described(*ARRAY, 3, "arguments", "center", [30.0, -18, 8])), named="center"
+    ),
+    f"{STEP_5}#spatial_size": Case(
+        [8, 12, 8],
+        described("grid", "spatial_shape", [8, 12, 8]),
+        {"network_def#spatial_shape": [8, 12, 8], f"{STEP_3}#spatial_size": [8, 12, 8]},
+        named="spatial_",
+    ),
+    f"{STEP_5}#padding": Case("edge", described(*ARRAY, 5, "arguments", "padding", "edge"), named="padding"),
     f"{STEP_4}#percentiles": Case(
         [10, 70], both(losses, described(*ARRAY, 4, "arguments", "percentiles", [10, 70])), named="percentiles"
     ),
+    f"{STEP_4}#background": Case("zero", described(*ARRAY, 4, "arguments", "background", "zero"), named="background"),
     f"{STEP_4}#_target_": Case(
         "ScaleIntensityd",
         both(losses, described(*ARRAY, 4, "name", "ScaleIntensityd")),
         {STEP_4: {"_target_": "ScaleIntensityd", "keys": "image"}},
         named="train#preprocessing",
     ),
-    "train#preprocessing#transforms#5#keep#0": Case(
+    "train#preprocessing#transforms#6#keep#0": Case(
         "site", partial(content, "train#dataset", lambda data: "site" in data[0]), named="keep"
     ),
     # the data path
@@ -360,6 +389,10 @@ class Run:
     def split(self):
         split = json.loads((self.folder / "split.json").read_text())
         return {part: [Path(record["image"]).name for record in members] for part, members in split.items()}
+
+    def subjects(self):
+        split = json.loads((self.folder / "split.json").read_text())
+        return {record["subject"] for members in split.values() for record in members}
 
     def n_volumes(self):
         return sum(map(len, self.split().values()))

@@ -102,7 +102,6 @@ class Commands:
 def start_docs_commands(commands, checkout, data):
     """Start each command of the docs; the name of each is what the tests know it by."""
     names = {
-        "contact_sheet.py": "sheet",
         "run.json": "again",
         "--resume": "resume",
         "--beta": "override",
@@ -135,12 +134,8 @@ def start_docs_commands(commands, checkout, data):
     assert set(started) == set(names.values()), "the docs have lost a command"
     first = ["train", "two", "override", "resume"]
     for name in [*first, *(name for name in started if name not in first)]:
-        after = (
-            ()
-            if name in ("train", "two", "override", "check", "public cohort", "fold", "sheet", "verify")
-            else ("train",)
-        )
-        if name not in (*first, "torchrun", "mlflow", "sheet", "verify"):
+        after = () if name in ("train", "two", "override", "check", "public cohort", "fold", "verify") else ("train",)
+        if name not in (*first, "torchrun", "mlflow", "verify"):
             after = ("override",) if name == "again" else ("train", "resume")
         environment = {"MLFLOW_ALLOW_FILE_STORE": "true"} if name == "mlflow" else {}
         commands.start(name, started[name], checkout, after=after, **environment)
@@ -639,8 +634,8 @@ def test_8_the_zoos_configs_show_network_and_transforms(commands, place):
     assert config["network_def"]["_target_"] == "monai_betavae.networks.build_network"
     assert config["preprocessing"]["_target_"] == "Compose"
     names = [step["_target_"].rpartition(".")[2] for step in config["preprocessing"]["transforms"]]
-    assert names == ["ReadVolumed", "Orientationd", "ResampleAntiAliasedd", "ResizeWithPadOrCropd",
-                     "ScaleBrainIntensityd", "ToPlainSampled"]  # fmt: skip
+    assert names == ["ReadVolumed", "Orientationd", "ResampleAntiAliasedd", "CropToGridd", "ScaleBrainIntensityd",
+                     "PadToGridd", "ToPlainSampled"]  # fmt: skip
     assert training["train"]["preprocessing"] == config["preprocessing"]
     assert json.loads((zoo / "metadata.json").read_text())["required_packages_version"]["monai-betavae"]
 
@@ -698,7 +693,7 @@ def test_9_errors_are_one_line(commands, place, name, message):
 
 def test_10_every_command_of_the_docs_runs(commands):
     assert len(docs_commands()) == 19
-    for name in ("sheet", "train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
+    for name in ("train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
                  "mlflow", "verify", "torchscript", "onnx", "program", "zoo"):  # fmt: skip
         commands.done(name)
 

@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
-from awkward_volumes import AFFINE, READ, REFUSED, brain, save
+from awkward_volumes import AFFINE, READ, REFUSED, SHAPE, brain, save
 
 from monai_betavae.data import check_volumes
 from monai_betavae.data.checking import COLUMNS, summary
+
+NOISE = np.random.default_rng(1).normal(0, 20, SHAPE)
 
 
 def cohort(folder, n=20):
@@ -49,9 +51,15 @@ def test_an_even_cohort_has_no_outliers(tmp_path):
         (np.pad(brain(), 2), AFFINE, "shape 16x18x14, most have 12x14x10"),
         (brain(), np.diag([1.5, 2.0, 2.0, 1.0]), "spacing 1.5x2x2, most have 2x2x2"),
         (brain() * 100, AFFINE, "median intensity"),
-        (brain() + 200, AFFINE, "volume of non-zero voxels 13.44, the cohort's median is"),
+        (brain() + 200, AFFINE, "background 200, most have 0"),
+        (np.where(brain() > 0, brain(), 300 + brain()[::-1, ::-1, ::-1] + NOISE), AFFINE, "volume of the foreground"),
+        (
+            brain()[::-1].copy(),
+            np.array([[-2.0, 0, 0, 22], [0, 2, 0, 0], [0, 0, 2, 0], [0, 0, 0, 1]]),
+            "orientation LAS",
+        ),
     ],
-    ids=["shape", "spacing", "intensity", "not skull-stripped"],
+    ids=["shape", "spacing", "intensity", "background", "not skull-stripped", "orientation"],
 )
 def test_what_is_unlike_the_others(tmp_path, values, affine, warning):
     records = cohort(tmp_path)

@@ -44,7 +44,7 @@ def test_both_forms_agree(models, tmp_path):
         expected = {"train.json": training, "multi_gpu_train.json": set()}.get(name, parts & set(flat))
         assert differing == expected, name
         assert "monai_betavae.workflows.trained_" not in json.dumps(zoo)
-    for name in ("docs/README.md", "LICENSE", "scripts/contact_sheet.py"):
+    for name in ("docs/README.md", "LICENSE", "scripts/export_program.py"):
         assert (folder / name).read_bytes() == (bundle_root() / name).read_bytes()
     assert (folder / "configs" / "logging.conf").read_bytes() == (bundle_root() / "logging.conf").read_bytes()
     assert (folder / "models" / "model.pt").read_bytes() == (models / "model.pt").read_bytes()
