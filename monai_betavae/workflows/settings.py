@@ -15,15 +15,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ..bundle import config_file, running_bundle_root, running_config
+from ..bundle import config_file, running_bundle_root, running_parser
+from ..estimator import check_precision
 from ..files import UnwritableFileError
+from .command_line import MARKS, REFERENCE, Text, check_expressions, check_text, is_runner, restore_texts, texts_of
 from .provenance import PROVENANCE
 from .records import say
 
 TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
 """Environment variable that brings back the traceback of errors that are told in one line."""
-
-REFERENCE = r"@\w+(?:(?:#|::)\w+)*"
 
 LOWEST = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0, "patience": 1}
 """Least values of settings that nothing checks before the data are read."""
@@ -37,6 +37,9 @@ OF_THE_MODEL = ("network_def", "preprocessing", "likelihood")
 PLAIN_ENTRIES = ("likelihood",)
 """Ids of components that may be given as the values that the component would give."""
 
+ABSENT = object()
+"""In place of a value that isn't there."""
+
 RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_")
 """Keys of a component that aren't arguments of its target."""
 
@@ -44,7 +47,8 @@ RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_
 def check_settings(name: str) -> None:
     """Check the overrides of the config that is running, and let its errors end in one line.
 
-    The first step of every run id of the bundle.
+    The first step of every run id of the bundle. Texts that the command line read as Python are put right first; see
+    :mod:`~.command_line`.
 
     Args:
         name: the bundle's file whose ids and types are accepted, such as "train.json".
@@ -53,11 +57,14 @@ def check_settings(name: str) -> None:
         ValueError: naming the id, what came and what is accepted.
     """
     shorten_errors()
-    config = running_config()
-    if config is None:
+    parser = running_parser()
+    if parser is None:
         raise ValueError("check_settings must be called by a config that MONAI's runner evaluates.")
     own = json.loads(config_file(running_bundle_root(), name).read_text(encoding="utf-8"))
+    typed = restore_texts(parser, own)
+    config = parser.config
     check_config(config, own)
+    check_expressions(parser, own, typed)
     replaced = [part for part in OF_THE_MODEL if part in own and _unlike(config.get(part), own[part])]
     if replaced and name != "train.json":
         say(f"Given here, in place of what the model's description says: {', '.join(replaced)}")
@@ -88,6 +95,13 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         if name in own:
             _check_type(name, value, own[name])
             _check_group(name, value, own[name], text)
+    for name, accepted in texts_of(own).items():
+        if accepted.checked:
+            _check_text(name, accepted, config)
+    for name in ("precision", "train#trainer#precision"):
+        precision = _value(config, name)
+        if not (isinstance(precision, str) and precision.startswith(MARKS)):
+            check_precision(precision, f"'{name}'")
     _check_references("", config, config)
     _check_arguments("", config)
 
@@ -96,11 +110,11 @@ def shorten_errors() -> None:
     """Let an uncaught error of ``python -m monai.bundle`` end in one line that says what is wrong.
 
     MONAI wraps whatever a config raises in errors that show the expression. For a ``ValueError`` of this package, or a
-    file that it can't write, the line is all that is printed (``MONAI_BETAVAE_TRACEBACK=1`` brings the rest back); for
-    others it comes last. Nothing changes where the config is run from Python.
+    file that it can't write, the line (or list of files and options) is all that is printed
+    (``MONAI_BETAVAE_TRACEBACK=1`` brings the rest back); for others it comes last. Nothing changes where the config is
+    run from Python.
     """
-    main = getattr(sys.modules.get("__main__"), "__spec__", None)
-    if main is not None and main.name.startswith("monai.bundle") and sys.excepthook is sys.__excepthook__:
+    if is_runner() and sys.excepthook is sys.__excepthook__:
         sys.excepthook = _print_error
 
 
@@ -116,7 +130,7 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
     )
     if not ours or os.environ.get(TRACEBACK_VARIABLE):
         sys.__excepthook__(kind, error, trace)
-    print(one_line(cause), file=sys.stderr)
+    print(listed_lines(cause) if ours else one_line(cause), file=sys.stderr)
 
 
 def unwrapped(error: BaseException) -> BaseException:
@@ -125,6 +139,22 @@ def unwrapped(error: BaseException) -> BaseException:
     while isinstance(error, RuntimeError) and str(error).startswith(wrapping) and error.__cause__ is not None:
         error = error.__cause__
     return error
+
+
+def listed_lines(error: BaseException, at_most: int = 40) -> str:
+    r"""Return an error of this package: one line, or, where it lists files and options, its lines.
+
+    Example:
+        >>> print(listed_lines(ValueError("2 problems:\n  - one\n  - another")))
+        Error: 2 problems:
+          - one
+          - another
+    """
+    lines = [line.rstrip() for line in str(error).strip().splitlines()]
+    if len(lines) < 2:
+        return one_line(error)
+    more = [f"  ... {len(lines) - at_most} more lines"] if len(lines) > at_most else []
+    return "\n".join([f"Error: {lines[0]}", *lines[1:at_most], *more])
 
 
 def one_line(error: BaseException, at_most: int = 400) -> str:
@@ -164,8 +194,28 @@ def _is_used(name: str, value: Any, text: str) -> bool:
     return runnable or re.search(rf"[@%]{re.escape(name)}(?![A-Za-z0-9_])", text) is not None
 
 
+def _check_text(name: str, accepted: Text, config: Mapping[str, Any]) -> None:
+    """Refuse the value of a setting that takes text, if it is there and isn't one, nor MONAI's syntax."""
+    value = _value(config, name, ABSENT)
+    if value is not ABSENT and not (isinstance(value, str) and value.startswith(MARKS)):
+        check_text(name, value, accepted)
+
+
+def _value(config: Any, name: str, default: Any = None) -> Any:
+    """Return the value of an id, ``default`` where it isn't there."""
+    for key in name.split("#"):
+        if not isinstance(config, Mapping) or key not in config:
+            return default
+        config = config[key]
+    return config
+
+
 def _check_type(name: str, value: Any, own: Any) -> None:
     """Refuse a value that can't be what the bundle's own value is."""
+    last = name.rsplit("#", 1)[-1]
+    if value is None and (isinstance(own, bool) or (last in LOWEST and last != "seed" and isinstance(own, int))):
+        wanted = "True or False" if isinstance(own, bool) else f"an integer >= {LOWEST[last]}"
+        raise ValueError(f"'{name}' must be {wanted}, got None.")
     if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
     if isinstance(own, Mapping) and isinstance(value, Mapping) and name not in PLAIN_ENTRIES:

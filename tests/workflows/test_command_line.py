@@ -1,9 +1,11 @@
-"""The bundle through MONAI's runner, as a user types it, on a small simulated cohort."""
+"""The bundle through MONAI's runner, as a user types it: a small simulated cohort, and texts that look like Python."""
 
+import ast
 import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import nibabel as nib
@@ -11,8 +13,27 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fire.core import _ParseKeywordArgs
+from fire.inspectutils import GetFullArgSpec
+from hypothesis import given
+from hypothesis import strategies as st
+from monai.bundle import ConfigParser
 
-pytestmark = pytest.mark.slow
+from monai_betavae.workflows import command_line
+from monai_betavae.workflows.command_line import (
+    TEXTS,
+    Text,
+    check_text,
+    expression_problem,
+    json_expression,
+    meant,
+    place,
+    texts_of,
+    typed_options,
+    typed_text,
+    typed_texts,
+)
+from monai_betavae.workflows.settings import unwrapped
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "vae"
 SMALL = {
@@ -54,6 +75,7 @@ def inferred(trained, tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 def test_training_leaves_the_files_of_the_contract(trained):
     home, _ = trained
     weights = torch.load(home / "models" / "model.pt", weights_only=True)
@@ -70,6 +92,7 @@ def test_training_leaves_the_files_of_the_contract(trained):
         assert (home / "output" / f"{picture}.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_training_says_what_it_did(trained):
     home, printed = trained
     assert "no dataset_dir given, simulating a cohort of 16 brains" in printed
@@ -80,6 +103,7 @@ def test_training_says_what_it_did(trained):
     assert "run inference" in printed
 
 
+@pytest.mark.slow
 def test_scores_hold_baselines_and_say_simulated(trained):
     scores = json.loads((trained[0] / "output" / "scores.json").read_text())
     assert scores["simulated"] is True
@@ -88,6 +112,7 @@ def test_scores_hold_baselines_and_say_simulated(trained):
     assert 0 < scores["sse_ratio"] < 1.2  # it starts at the mean image
 
 
+@pytest.mark.slow
 def test_an_existing_run_is_not_overwritten(trained, tmp_path):
     home, _ = trained
     before = (home / "models" / "model.pt").read_bytes()
@@ -98,6 +123,7 @@ def test_an_existing_run_is_not_overwritten(trained, tmp_path):
     assert (home / "models" / "model.pt").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_missing_dataset_is_an_error_and_never_a_simulation(tmp_path):
     done = run("training", tmp_path / "home", tmp_path, dataset_dir="/does/not/exist", **SMALL)
     assert done.returncode != 0
@@ -105,6 +131,7 @@ def test_a_missing_dataset_is_an_error_and_never_a_simulation(tmp_path):
     assert not (tmp_path / "home" / "data").exists()
 
 
+@pytest.mark.slow
 def test_inference_gives_latents_in_input_order(inferred):
     table = pd.read_csv(inferred / "output" / "latents.csv")
     held_out = json.loads((inferred / "output" / "split.json").read_text())["test"]
@@ -114,6 +141,7 @@ def test_inference_gives_latents_in_input_order(inferred):
     assert table.columns.tolist() == expected
 
 
+@pytest.mark.slow
 def test_latents_are_those_of_the_trained_network(inferred):
     from monai_betavae.data import brain_transforms
     from monai_betavae.networks import build_network
@@ -130,6 +158,7 @@ def test_latents_are_those_of_the_trained_network(inferred):
     np.testing.assert_allclose(table.filter(like="logvar_").to_numpy(), logvar.numpy(), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_reconstructions_are_on_the_grid_of_their_input(inferred):
     table = pd.read_csv(inferred / "output" / "latents.csv")
     for path in table["image"]:
@@ -142,6 +171,7 @@ def test_reconstructions_are_on_the_grid_of_their_input(inferred):
         assert correlation > 0.8
 
 
+@pytest.mark.slow
 def test_inference_on_a_foreign_volume_of_an_odd_grid(trained, tmp_path):
     from nilearn.datasets import load_mni152_template
     from nilearn.image import resample_img
@@ -161,12 +191,14 @@ def test_inference_on_a_foreign_volume_of_an_odd_grid(trained, tmp_path):
     assert path.read_bytes() == before
 
 
+@pytest.mark.slow
 def test_inference_does_not_overwrite(inferred, tmp_path):
     done = run("inference", inferred, tmp_path)
     assert done.returncode != 0
     assert "latents.csv exists. Give --overwrite True" in done.stderr
 
 
+@pytest.mark.slow
 def test_resume_continues_the_table(inferred, tmp_path):
     """This and the next change the run, so they are last."""
     done = run("training", inferred, tmp_path, max_epochs=3, resume=True, **SMALL)
@@ -175,6 +207,7 @@ def test_resume_continues_the_table(inferred, tmp_path):
     assert torch.load(inferred / "models" / "last.ckpt", weights_only=True)["global_step"] == 9
 
 
+@pytest.mark.slow
 def test_overwrite_costs_nothing_when_the_data_are_missing_and_replaces_otherwise(inferred, tmp_path):
     weights = inferred / "models" / "model.pt"
     before = weights.read_bytes()
@@ -187,3 +220,383 @@ def test_overwrite_costs_nothing_when_the_data_are_missing_and_replaces_otherwis
     assert torch.load(inferred / "models" / "last.ckpt", weights_only=True)["global_step"] == 3
     assert sorted(path.name for path in (inferred / "models").glob("*.ckpt")) == ["last.ckpt"]
     assert pd.read_csv(inferred / "output" / "metrics.csv")["epoch"].tolist() == [0]
+
+
+# ---- texts that look like Python ------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.booleans())
+def test_any_text_survives(text, with_equals):
+    arguments = [f"--suffix={text}"] if with_equals else ["--suffix", text]
+    if with_equals or not (
+        text.startswith("--") or text == "-" or (text[:1] == "-" and text[1:2].isascii() and text[1:2].isalpha())
+    ):
+        assert typed_options(["run", "training", "--beta", "4", *arguments, "--resume", "True"]) == {
+            "beta": "4",
+            "suffix": text,
+            "resume": "True",
+        }
+
+
+ARGUMENT = st.one_of(
+    st.sampled_from(["--a", "--b-c", "-d", "--e#f", "--g=", "-h=1", "--i=x=y", "-5", "word", "study#2", "--", "-7a"]),
+    st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=5),
+)
+
+
+@given(st.lists(ARGUMENT, max_size=8))
+def test_options_are_where_fire_sees_them(arguments):
+    def function(**override):
+        pass
+
+    if "-" in arguments:  # what comes after it is for another function
+        return
+    before = arguments[: len(arguments) - 1 - arguments[::-1].index("--")] if "--" in arguments else arguments
+    seen, _, _ = _ParseKeywordArgs(before, GetFullArgSpec(function))
+    # an option without a value is for fire True, or False where it begins with "no"
+    ours = {name: text for name, text in typed_options(arguments).items() if text is not None}
+    assert ours == {name: text for name, text in seen.items() if name in ours}
+    assert all(seen[name] in ("True", "False") for name in seen.keys() - ours)
+
+
+def test_options_after_a_lone_hyphen_would_be_lost():
+    assert typed_options(["--suffix", "-"]) == {"suffix": None}
+    assert typed_options(["--suffix=-", "--beta=2"]) == {"suffix": "-", "beta": "2"}
+    with pytest.raises(ValueError, match=r"--beta and what follows would be lost.*--missing_values=-"):
+        typed_options(["--missing_values", "-", "--beta", "2"])
+
+
+@pytest.mark.parametrize(
+    "text", ["study#2", "20240501", "1,2", "1e5", "{subject}", "(a)", "0x10", "True", "a'b", "'", ""]
+)
+def test_texts_that_fire_would_read_as_python(text):
+    assert meant("dataset_dir", TEXTS["dataset_dir"], text) == text
+
+
+def test_quotation_marks_that_fire_takes_away_are_taken_away():
+    assert typed_text("'study#2'") == "study#2"
+    assert typed_text('"it\'s"') == "it's"
+    assert typed_text("'a' and 'b'") == "'a' and 'b'"
+    assert typed_text("'a\\'") == "'a\\'"  # Python wouldn't end it there
+
+
+ENTRY = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\"'\\,[]()"), min_size=1)
+
+
+@given(st.lists(ENTRY.map(str.strip).filter(bool), max_size=4))
+def test_lists_of_texts(entries):
+    assert typed_texts("[" + ", ".join(entries) + "]") == entries
+    assert typed_texts("(" + ",".join(f"'{entry}'" for entry in entries) + ")") == entries
+    if len(entries) > 1:
+        assert typed_texts(",".join(entries)) == entries
+    if len(entries) == 1:
+        assert typed_texts(entries[0]) == entries[0]
+
+
+def test_none():
+    assert meant("run_name", Text(), "None") is None
+    for name, instead in (("dataset_dir", "the simulated cohort"), ("output_dir", "the bundle's own")):
+        with pytest.raises(
+            ValueError, match=rf"--{name} None isn't a path: leave it out for {instead}; .* --{name} \./None"
+        ):
+            meant(name, texts_of({"simulated_cohort": {}, name: None})[name], "None")
+    with pytest.raises(ValueError, match=r"--suffix needs a text after it, got none\..* --suffix=-text"):
+        meant("suffix", Text(), None)
+
+
+def own(name="train.json"):
+    return json.loads((BUNDLE / name).read_text(encoding="utf-8"))
+
+
+def test_the_settings_that_take_text():
+    found = texts_of(own())
+    expected = {
+        "dataset_dir",
+        "output_dir",
+        "ckpt_dir",
+        "cache_dir",
+        "run_root",
+        "suffix",
+        "image_column",
+        "split_file",
+    }
+    expected |= {"tracking_uri", "experiment_name", "run_name", "simulated_cohort#output_dir", "train#logger#run_name"}
+    assert expected <= set(found)
+    others = {
+        "beta",
+        "resume",
+        "spatial_shape",
+        "norm",
+        "act",
+        "precision",
+        "records",
+        "imports",
+        "loss#beta",
+        "device",
+    }
+    assert not others & set(found)
+    for name in ("inference.json", "evaluate.json"):
+        assert {"training_output_dir", "checkpoint", "records#dataset_dir"} <= set(texts_of(own(name)))
+    assert (
+        texts_of(own("inference.json"))["dataset_dir"].instead == "leave it out for the subjects that training held out"
+    )
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])).filter(lambda text: not text.startswith(("$", "@", "%"))))
+def test_a_text_in_its_place_comes_out_as_it_is(text):
+    parser = ConfigParser({"a": 1, "b": "@a", "c": "$[@a, @group]", "group": {"x": "old", "y": "@a", "z": {"w": 3}}})
+    parser.parse()
+    for name in ("a", "group#x", "group#z#w"):
+        place(parser, name, text)
+    group = {"x": text, "y": text, "z": {"w": text}}
+    assert parser.get_parsed_content("b") == text
+    assert parser.get_parsed_content("group") == group
+    assert parser.get_parsed_content("c") == [text, group]
+    assert (parser.get("a"), parser.get("group#x"), parser.get("group#z")) == (text, text, {"w": text})
+
+
+def test_a_list_in_its_place_and_a_components_argument():
+    parts = {"_target_": "builtins.dict", "names": "@names", "folder": "x"}
+    parser = ConfigParser({"names": 1, "made": parts})
+    parser.parse()
+    place(parser, "names", ["a#1", "b@c"])
+    place(parser, "made#folder", "f#1")
+    assert parser.get_parsed_content("made") == {"names": ["a#1", "b@c"], "folder": "f#1"}
+
+
+@given(st.text(st.characters(exclude_categories=["Cs"])))
+def test_how_to_write_a_text_in_a_config(text):
+    parser = ConfigParser(json.loads(f'{{"a": {json_expression(text)}}}'))
+    assert parser.get_parsed_content("a") == text
+
+
+def test_values_that_are_no_text():
+    with pytest.raises(
+        ValueError, match=r'must be a text that isn\'t empty, got 20240501\. In a config file write "20240501"'
+    ):
+        check_text("output_dir", 20240501, TEXTS["output_dir"])
+    for value in (None, "", True, [], ["a"], {"a": 1}):
+        with pytest.raises(ValueError, match="'output_dir' must be a text that isn't empty, got "):
+            check_text("output_dir", value, TEXTS["output_dir"])
+    with pytest.raises(
+        ValueError, match=r"'covariates' must be a text that isn't empty, a list of such or null, got \[3\]"
+    ):
+        check_text("covariates", [3], TEXTS["covariates"])
+    check_text("covariates", ["age"], TEXTS["covariates"])
+    check_text("missing_values", [-9, "?"], TEXTS["missing_values"])
+    check_text("output_dir", Path("out"), TEXTS["output_dir"])
+
+
+def test_what_is_wrong_with_an_expression():
+    assert expression_problem("a", {"torch": None}).startswith(
+        "'a' isn't a name that it may use: those are torch, and @"
+    )
+    assert expression_problem("1 +", {}) == "that isn't Python: invalid syntax"
+    for right in ("@run_root + '/x'", "(lambda n: n)(1)", "[i for i in @channels#0]", "import os", "torch.pi", "None"):
+        assert expression_problem(right, {"torch": None}) is None
+
+
+# what a run id sees, in this process: nothing but the options is read
+
+
+SEEN = "SEEN "
+NAMES = ("dataset_dir", "output_dir", "cache_dir", "suffix", "simulated_cohort", "resume_changes", "spacing")
+LOOK = {
+    "look": [
+        "$monai_betavae.workflows.check_settings('train.json')",
+        f"$print({SEEN!r} + repr([{', '.join('@' + name for name in NAMES)}]))",
+        "$monai_betavae.workflows.write_run(str(@run_root) + '/run.json', {})",
+    ]
+}
+
+
+@pytest.fixture
+def typed(monkeypatch, capsys, tmp_path):
+    """Return a function that runs the configs with options as a command would, and returns what the steps see."""
+    import fire
+    from monai.bundle.scripts import run as monai_run
+
+    (tmp_path / "look.json").write_text(json.dumps(LOOK))
+    monkeypatch.setenv("MONAI_BETAVAE_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(command_line, "is_runner", lambda: True)
+
+    def command(*options, config=BUNDLE / "train.json"):
+        files = str([*map(str, config if isinstance(config, list) else [config]), str(tmp_path / "look.json")])
+        arguments = ["run", "look", "--config_file", files, "--logging_file=False", *options]
+        arguments += ["--meta_file", str(BUNDLE / "metadata.json")]
+        monkeypatch.setattr(sys, "argv", ["monai.bundle", *arguments])
+        try:
+            fire.Fire({"run": monai_run}, command=arguments)
+        except RuntimeError as error:
+            raise unwrapped(error) from error
+        line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(SEEN))
+        return dict(zip(NAMES, ast.literal_eval(line.removeprefix(SEEN)), strict=True))
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="parsing config_file")  # MONAI 1.6
+        yield command
+
+
+def written(tmp_path):
+    return json.loads((tmp_path / "home" / "run.json").read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    "text", ["study#2", "20240501", "1,2", "1e5", "{subject}", "{a: b}", "[1, 2]", "a@b#c", "None#", "~#x"]
+)
+def test_options_are_taken_as_they_are_typed(typed, tmp_path, text):
+    seen = typed("--dataset_dir", text, f"--output-dir={text}", "--simulated_cohort#output_dir", text, "--suffix", text)
+    assert [seen[name] for name in ("dataset_dir", "output_dir", "suffix")] == [text] * 3
+    assert seen["simulated_cohort"] == {"output_dir": text, "n_subjects": 200, "spacing": 3.0, "seed": 0}
+    absolute = os.path.abspath(os.path.expanduser(text))
+    stored = written(tmp_path)
+    assert (stored["dataset_dir"], stored["simulated_cohort"]["output_dir"]) == (absolute, absolute)
+    again = typed("--suffix", "T2w", config=tmp_path / "home" / "run.json")
+    assert (again["dataset_dir"], again["output_dir"], again["suffix"]) == (absolute, absolute, "T2w")
+
+
+def test_defaults_follow_the_folders_typed(typed):
+    assert typed("--run_root", "study#2")["cache_dir"] == "study#2/cache"
+    assert typed("--run_root", "2024")["output_dir"] == "2024/output"
+
+
+def test_lists_of_ids(typed):
+    """As the message about settings that may change tells to type them."""
+    assert typed("--resume_changes", "['loss#default_dist']")["resume_changes"] == ["loss#default_dist"]
+    assert typed("--resume_changes", "loss#default_dist")["resume_changes"] == "loss#default_dist"
+
+
+def test_none_is_what_is_typed(typed):
+    assert typed("--spacing", "None")["spacing"] is None  # MONAI passes over it, and 3 mm would stay
+    assert typed("--cache_dir", "None")["cache_dir"] is None
+    with pytest.raises(ValueError, match=r"--device None has no effect: leave it out, or type --device '\$None'"):
+        typed("--device", "None")
+    with pytest.raises(ValueError, match="'max_epochs' must be an integer >= 1, got None"):
+        typed("--max_epochs", "None")
+    with pytest.raises(ValueError, match="'resume' must be True or False, got None"):
+        typed("--resume", "None")
+
+
+def test_values_in_files(typed, tmp_path):
+    def file(**content):
+        path = tmp_path / "mine.json"
+        path.write_text(json.dumps(content))
+        return [BUNDLE / "train.json", path]
+
+    seen = typed(config=file(dataset_dir="study#2", **{"simulated_cohort#output_dir": "s#1"}))
+    assert seen["dataset_dir"] == "study#2"
+    assert seen["simulated_cohort"]["output_dir"] == "s#1"
+    seen = typed("--dataset_dir", "other#3", config=file(dataset_dir="study#2"))
+    assert seen["dataset_dir"] == "other#3"
+    with pytest.raises(ValueError, match=r"'output_dir' must be a text that isn't empty, got 20240501\."):
+        typed(config=file(output_dir=20240501))
+    with pytest.raises(ValueError, match="'suffix' must be a text that isn't empty or null, got 3"):
+        typed(config=file(suffix=3))
+    options = tmp_path / "options.json"
+    options.write_text(
+        json.dumps({"dataset_dir": "study#2", "output_dir": "out#2", "simulated_cohort#output_dir": "s#1"})
+    )
+    seen = typed("--args_file", str(options), "--output_dir", "1e5")
+    assert (seen["dataset_dir"], seen["output_dir"], seen["simulated_cohort"]["output_dir"]) == (
+        "study#2",
+        "1e5",
+        "s#1",
+    )
+    options.write_text(json.dumps({"dataset_dir": 7}))
+    with pytest.raises(ValueError, match="'dataset_dir' must be a text that isn't empty or null, got 7"):
+        typed("--args_file", str(options))
+
+
+def test_monais_own_syntax(typed):
+    assert typed("--output_dir", "$@run_root + '/x'")["output_dir"].endswith("/home/x")
+    assert typed("--dataset_dir", "@suffix")["dataset_dir"] == "T1w"
+    assert typed("--dataset_dir", "./$a")["dataset_dir"] == "./$a"
+    with pytest.raises(
+        ValueError, match=r"--dataset_dir '\$a' begins with \$, .* but 'a' isn't a name .* --dataset_dir '\./\$a'"
+    ):
+        typed("--dataset_dir", "$a")
+    with pytest.raises(
+        ValueError, match=r"--beta '\$two' begins with \$, so it is evaluated as Python, but 'two' isn't a name"
+    ):
+        typed("--beta", "$two")
+    with pytest.raises(ValueError, match=r"--output_dir '\$5' gives 5, but must be a text"):
+        typed("--output_dir", "$5")
+    with pytest.raises(ValueError, match=r"--output_dir '@beta' gives 1\.0, but must be a text"):
+        typed("--output_dir", "@beta")
+    with pytest.raises(
+        ValueError, match=r"--output_dir '\$1 / 0' can't be evaluated: ZeroDivisionError: division by zero"
+    ):
+        typed("--output_dir", "$1 / 0")
+    with pytest.raises(ValueError, match="'dataset_dir' refers to @a, but 'a' isn't an id of this config"):
+        typed("--dataset_dir", "@a")
+
+
+def test_options_without_a_text(typed):
+    with pytest.raises(ValueError, match="--dataset_dir None isn't a path: leave it out for the simulated cohort"):
+        typed("--dataset_dir", "None")
+    with pytest.raises(ValueError, match="--suffix needs a text after it, got none"):
+        typed("--suffix", "--beta", "2")
+    with pytest.raises(ValueError, match="'dataset_dir' must be a text that isn't empty or null, got ''"):
+        typed("--dataset_dir", "")  # a shell's variable that isn't set
+
+
+def test_outside_the_command_line_what_monai_made_of_a_text_is_refused():
+    from monai.bundle import ConfigWorkflow
+
+    workflow = ConfigWorkflow(str(BUNDLE / "train.json"), logging_file=False, run_id="check", dataset_dir="study#2")
+    workflow.initialize()
+    with pytest.raises(RuntimeError) as caught:
+        workflow.run()
+    assert str(unwrapped(caught.value)) == (
+        "'dataset_dir' came as 'study::2', which is what MONAI makes of 'study#2' as well. Type it as an option, "
+        '--dataset_dir "study#2", or write it in the config as "$\'study\\\\x232\'"'
+    )
+
+
+@pytest.fixture(scope="module")
+def boxes(tmp_path_factory):
+    """A folder with cohorts of other sizes in folders whose names look like Python."""
+    folder = tmp_path_factory.mktemp("boxes")
+    values = np.zeros((12, 14, 12), np.float32)
+    values[3:9, 3:11, 3:9] = np.arange(6 * 8 * 6).reshape(6, 8, 6) + 1
+    for name, count in (("study", 2), ("study#2", 3), ("20240501", 4), ("1,2", 5), ("1e5", 6), ("None", 7)):
+        (folder / name).mkdir()
+        for number in range(count):
+            affine = np.diag([12.0, 12, 12, 1])
+            nib.save(nib.Nifti1Image(values + number, affine), folder / name / f"sub-{number}_T1w.nii.gz")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset_dir", "output_dir", "count"),
+    [
+        ("study#2", "20240501.out", 3),
+        ("20240501", "2#", 4),
+        ("1,2", "20240502", 5),
+        ("1e5", "3,4", 6),
+        ("./None", "1e6", 7),
+    ],
+)
+def test_a_command_reads_and_writes_the_folders_that_were_typed(boxes, dataset_dir, output_dir, count):
+    done = run("check", boxes / "home", boxes, dataset_dir=dataset_dir, output_dir=output_dir)
+    assert done.returncode == 0, done.stderr[-3000:]
+    table = pd.read_csv(boxes / output_dir / "volumes.tsv", sep="\t")
+    assert len(table) == count
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("dataset_dir", "message"),
+    [
+        ("None", "--dataset_dir None isn't a path: leave it out for the simulated cohort"),
+        ("$a", "--dataset_dir '$a' begins with $"),
+        ("@a", "'dataset_dir' refers to @a"),
+    ],
+)
+def test_a_command_names_the_option(boxes, dataset_dir, message):
+    done = run("check", boxes / "home", boxes, dataset_dir=dataset_dir, output_dir="out")
+    assert done.returncode != 0
+    assert done.stderr.strip().splitlines()[-1].startswith(f"Error: {message}")
+    assert "Traceback" not in done.stderr
+    assert not (boxes / "out").exists()

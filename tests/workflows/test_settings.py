@@ -8,7 +8,14 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_betavae import bundle_root
-from monai_betavae.workflows.settings import check_config, check_settings, one_line, shorten_errors, unwrapped
+from monai_betavae.workflows.settings import (
+    check_config,
+    check_settings,
+    listed_lines,
+    one_line,
+    shorten_errors,
+    unwrapped,
+)
 
 
 def own(name="train.json"):
@@ -83,6 +90,34 @@ def test_values_that_pass():
     accepted(dataset_dir="/data", output_dir="/out", norm=None, device=torch.device("cpu"), spacing=None)
     accepted(train__trainer__devices=2, train__trainer__max_epochs=3)
     accepted(simulated_cohort__n_subjects=3)
+
+
+def test_texts_in_a_config():
+    assert refused(output_dir=20240501) == (
+        "'output_dir' must be a text that isn't empty, got 20240501. In a config file write \"20240501\""
+    )
+    assert refused(dataset_dir="") == "'dataset_dir' must be a text that isn't empty or null, got ''."
+    assert refused(output_dir=None) == "'output_dir' must be a text that isn't empty, got None."
+    assert refused(suffix=["T1w"]) == "'suffix' must be a text that isn't empty or null, got ['T1w']."
+    assert "a list of such or null, got 3." in refused(stratify=3)
+    assert refused(simulated_cohort__output_dir=3).startswith("'simulated_cohort#output_dir' must be a text")
+    accepted(dataset_dir=None, stratify=["age", "sex"], run_name=None, cache_dir=None, output_dir="$@run_root")
+
+
+def test_precisions():
+    message = refused(precision="bf16-true")
+    assert message.startswith(
+        "'precision' must be one of '32-true', '64-true', 'bf16-mixed', '16-mixed', got 'bf16-true'"
+    )
+    assert refused(train__trainer__precision="16-true").startswith("'train#trainer#precision' must be one of")
+    accepted(precision="bf16-mixed", train__trainer__precision="64-true")
+    accepted(precision=16, train__trainer__precision="$'32-true'")
+
+
+def test_settings_that_may_not_be_null():
+    assert refused(max_epochs=None) == "'max_epochs' must be an integer >= 1, got None."
+    assert refused(resume=None) == "'resume' must be True or False, got None."
+    accepted(seed=None, spacing=None, norm=None)
 
 
 def test_unknown_arguments_of_a_part():
@@ -196,6 +231,13 @@ def test_the_error_behind_monais_wrappers():
     other = RuntimeError("out of memory")
     other.__cause__ = inner
     assert unwrapped(other) is other  # not a wrapper
+
+
+def test_an_error_that_lists_keeps_its_lines():
+    assert listed_lines(ValueError("a\n  - b\n  - c\n")) == "Error: a\n  - b\n  - c"
+    assert listed_lines(ValueError("a  b")) == "Error: a b"
+    long = listed_lines(ValueError("\n".join("x" * 50))).splitlines()
+    assert (len(long), long[-1]) == (41, "  ... 10 more lines")
 
 
 def test_one_line():
