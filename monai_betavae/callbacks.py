@@ -10,15 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 from torch import Tensor, nn
 
-from ._checks import check_integer, check_real, check_seed
+from ._checks import check_integer, check_real
 from .divergence import non_finite
 from .files import write_table
 from .optimization import rate_factor
 from .persistence import save_weights
-from .randomness import derived_seed
+from .randomness import StepSeeds
+
+__all__ = ["BestWeights", "MetricsTable", "StepSeeds", "WarmupAndDecay"]
 
 LOSSES = ("loss", "rec_loss", "kl_loss")
 TIMING_FILE = "timing.csv"
@@ -144,34 +145,6 @@ class BestWeights(pl.Callback):
             if trainer.is_global_zero:
                 weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
                 save_weights(weights, self.path, make_folder=False)
-
-
-class StepSeeds(pl.Callback):
-    """Seed torch anew before every training step and every validation, from the seed and the number of the step.
-
-    So the noise of a step, and its dropout, are the same whether the run has come there in one go or was resumed on
-    the way, and whatever else has drawn numbers meanwhile.
-
-    Args:
-        seed: of the run; with ``None`` nothing is seeded.
-    """
-
-    def __init__(self, seed: int | None) -> None:
-        self.seed = check_seed("seed", seed)
-
-    def on_train_batch_start(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
-    ) -> None:
-        """Seed a step."""
-        self._seed(f"epoch {trainer.current_epoch}, batch {batch_idx}")
-
-    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Seed a validation, the one before the first step included."""
-        self._seed(f"validation at step {trainer.global_step}")
-
-    def _seed(self, stream: str) -> None:
-        if self.seed is not None:
-            torch.manual_seed(derived_seed(self.seed, stream))
 
 
 class WarmupAndDecay(pl.Callback):

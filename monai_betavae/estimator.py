@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import inspect
 import json
 import math
 import os
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -25,6 +27,7 @@ from torch.utils.data import DataLoader
 from ._checks import check_choice, check_integer, check_real, check_seed
 from .batches import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
 from .description import MOST_WEIGHTS, description_of, is_plain, name_of
+from .lone_images import check_lone_images, naming_lone_values
 from .losses import LIKELIHOODS, BetaVAELoss, likelihood, number_of
 from .modules import check_network_parts
 from .optimization import check_length, made_optimizer, made_scheduler, resume_course
@@ -40,7 +43,7 @@ from .persistence import (
     source_name,
 )
 from .posterior import posterior_distribution, posterior_parameters
-from .randomness import generator, seeded
+from .randomness import StepSeeds, generator, orders_by_epoch, seeded
 from .warm_start import check_started, warm_start
 
 FILE_FORMAT = "monai_betavae.VAE/1"
@@ -100,7 +103,21 @@ ADAMW_ARGUMENTS = ("lr", "weight_decay")
 LOSS_DEFAULTS = {"beta": 1.0, "default_dist": "normal"}
 """Arguments of the default loss; a loss that is passed in has its own."""
 
-AUTOCAST_TYPES = {"16-mixed": torch.float16, "bf16-mixed": torch.bfloat16}
+AUTOCAST_TYPES = {
+    "16-mixed": torch.float16,
+    "16": torch.float16,
+    "bf16-mixed": torch.bfloat16,
+    "bf16": torch.bfloat16,
+}
+
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+"""What a model can be trained at."""
+
+PRECISION_ALIASES = ("32", "64", "bf16", "16")
+"""Lightning's other names for them."""
+
+KEPT_BYTES = 2**29
+"""Networks of up to this much are copied before their first training, so that a clone can start where they did."""
 
 
 class VAE(pl.LightningModule):
@@ -118,6 +135,11 @@ class VAE(pl.LightningModule):
     A batch may be a tensor, a ``MetaTensor``, a tuple or list with the images first, or a dictionary with the
     images under ``image_key``. Posterior, noise and losses are computed in float32 under any autocast; the
     log-variance is bounded to [-30, 20].
+
+    It follows scikit-learn's rules for parameters: :meth:`get_params`, :meth:`set_params` and ``sklearn.base.clone``,
+    which gives an untrained model of the same arguments whose networks are copies of those passed in, with the weights
+    that they had before training. Its data are loaders, so that a search over it takes a list of batches. For arrays,
+    pipelines and searches over rows there is :class:`~monai_betavae.transformer.VAETransformer`.
 
     Args:
         encoder: network from images to features of shape (batch, encoder_out_dim).
@@ -235,6 +257,7 @@ class VAE(pl.LightningModule):
             raise ValueError(f"`image_key` must be a string, got {image_key!r}.")
         self.image_key = image_key
         _check_trainer_arguments(kwargs)
+        check_precision(kwargs.get("precision"))
         ignored = _check_ignored(ignore)
         if not isinstance(save_hparams, bool):
             raise ValueError(f"`save_hparams` must be True or False, got {save_hparams!r}.")
@@ -258,6 +281,7 @@ class VAE(pl.LightningModule):
             self._arguments["ignore"] = ignored
         self.fitted_ = False
         self._started = False
+        self._initial: dict[str, Any] | None = None
         self._target_key = "label"
         self._transform_rows: range | None = None
 
@@ -319,6 +343,138 @@ class VAE(pl.LightningModule):
         """Arguments that :meth:`fit` gives to the Trainer."""
         return self.trainer_params_
 
+    # ---- scikit-learn's parameters ------------------------------------------------------------------------------
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the arguments that make a model like this one, as scikit-learn asks for them.
+
+        Args:
+            deep: ignored: no argument is an estimator.
+
+        Returns:
+            by name, the arguments of the class and those of the Trainer. A class derived from this one has its own
+            arguments as attributes, or among its ``hparams``.
+
+        Raises:
+            ValueError: naming an argument of a derived class that is neither.
+        """
+        current = {
+            "encoder": self.encoder,
+            "decoder": self.decoder,
+            "loss": self.criterion if self._loss_given else None,
+            "optimizer": self.optimizer,
+            "lr_scheduler": self.lr_scheduler,
+            "default_dist": self.default_dist,
+            "ignore": self._arguments.get("ignore"),
+            "save_hparams": self._arguments.get("save_hparams", True),
+            **{name: getattr(self, name) for name in CHECKED},
+        }
+        names, takes_more = self._argument_names()
+        found = {}
+        for name in names:
+            if name in current:
+                found[name] = current[name]
+            elif hasattr(self, name) or name in self.hparams:
+                found[name] = getattr(self, name) if hasattr(self, name) else self.hparams[name]
+            else:
+                raise ValueError(
+                    f"{type(self).__name__} must keep its argument `{name}` as an attribute of that name, for "
+                    "get_params and clone."
+                )
+        return {**found, **self.trainer_params_} if takes_more else found
+
+    def set_params(self, **params: Any) -> VAE:
+        """Give arguments other values, as scikit-learn does; see :class:`VAE` for what they may be.
+
+        Weights stay, unless the sizes or the networks change: then the model is untrained again, with the networks
+        that it has or is given. ``random_state`` draws the linear layers of an untrained model anew.
+
+        Args:
+            params: arguments of the class or of the Trainer.
+
+        Returns:
+            the estimator itself; as it was, if a value is refused.
+
+        Raises:
+            ValueError: naming the argument, what came and what is accepted.
+        """
+        if not params:
+            return self
+        known = self.get_params()
+        accepted = list(known)
+        if self._argument_names()[1]:
+            more = [*inspect.signature(VAE.__init__).parameters, *inspect.signature(pl.Trainer.__init__).parameters]
+            accepted += [name for name in more if name not in (*known, "self", "kwargs")]
+        for name in params:
+            check_choice(f"name of a parameter of {type(self).__name__}", name, accepted)
+        made = type(self)(**{**known, **params})
+        networks = {name for name in ("encoder", "decoder") if getattr(made, name) is not getattr(self, name)}
+        same = not networks and (made.encoder_out_dim, made.latent_dim) == (self.encoder_out_dim, self.latent_dim)
+        if same and (self.fitted_ or made.random_state == self.random_state):
+            made.fc_mu, made.fc_logvar = self.fc_mu, self.fc_logvar
+        if same:
+            made.fitted_, made._started = self.fitted_, self._started
+            if self._initial is not None:
+                made._initial = {name: value for name, value in self._initial.items() if name not in params}
+        made.to(self.device)
+        self.__dict__.update(made.__dict__)
+        return self
+
+    def _argument_names(self) -> tuple[list[str], bool]:
+        """Return the names of the arguments of this model's class, and whether it takes others beside them."""
+        parameters = list(inspect.signature(type(self).__init__).parameters.values())[1:]
+        further = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
+        named = [parameter.name for parameter in parameters if parameter.kind not in further]
+        return named, any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters)
+
+    def __sklearn_clone__(self) -> VAE:
+        """Return an untrained model of the same arguments, for ``sklearn.base.clone``.
+
+        Raises:
+            ValueError: if it is trained, and how its networks were before isn't known.
+        """
+        if self._initial is None and self.fitted_:
+            raise ValueError(
+                "clone needs the weights that the networks had before training, and this VAE was loaded trained, or "
+                f"has networks of over {KEPT_BYTES // 2**20} MiB, which are not kept: build a new one."
+            )
+        params, own = self.get_params(), self._stateful()
+        copies = copy.deepcopy({**own, **(self._initial or {})})
+        made = type(self)(**{**params, **{name: value for name, value in copies.items() if name in params}})
+        if {"encoder", "decoder"} <= params.keys():
+            made.fc_mu, made.fc_logvar = copies["fc_mu"], copies["fc_logvar"]
+        return made
+
+    def _stateful(self) -> dict[str, Any]:
+        """Return what a training changes: networks, a loss of one's own, the Trainer's callbacks."""
+        changing = {
+            name: value
+            for name, value in self.get_params().items()
+            if isinstance(value, nn.Module) or (name in ("loss", "callbacks") and value is not None)
+        }
+        return {**changing, "fc_mu": self.fc_mu, "fc_logvar": self.fc_logvar}
+
+    def _keep_initial(self) -> None:
+        """Copy what the first training changes, for a clone."""
+        size = sum(weights.nbytes for weights in self.state_dict().values())
+        if self._initial is None and not self.fitted_ and size <= KEPT_BYTES:
+            # what can't be copied can't be cloned either
+            with contextlib.suppress(Exception):
+                kept = copy.deepcopy(self._stateful())
+                self._initial = {
+                    name: value.cpu() if isinstance(value, nn.Module) else value for name, value in kept.items()
+                }
+
+    def __sklearn_tags__(self) -> Any:
+        """Return what scikit-learn asks of an estimator: nothing in particular."""
+        from sklearn.base import BaseEstimator
+
+        return BaseEstimator().__sklearn_tags__()
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Return whether ``sklearn.utils.validation.check_is_fitted`` passes."""
+        return self.fitted
+
     # ---- training -----------------------------------------------------------------------------------------------
 
     def fit(
@@ -334,6 +490,12 @@ class VAE(pl.LightningModule):
         if they haven't yet, here as in a Trainer of your own; see :func:`~monai_betavae.warm_start.warm_start`. Other
         networks start as they are.
 
+        As in the reference and in Lightning, a second ``fit`` goes on from the weights of the first, and warns;
+        ``sklearn.base.clone(vae).fit(...)`` starts anew. With a ``random_state`` the order of the images and the noise
+        of each step follow from it and the numbers of epoch and step, so that a training that is resumed from the
+        checkpoint of an epoch's end ends with the weights of one that wasn't interrupted. That doesn't hold for random
+        transforms of worker processes, nor for samplers of your own.
+
         Args:
             train_dataloader: loader of the training images.
             val_dataloader: loader of the validation images; without it no validation runs.
@@ -344,23 +506,37 @@ class VAE(pl.LightningModule):
 
         Raises:
             ValueError: for an empty loader, non-finite images, or networks whose shapes don't fit; each before the
-                first optimizer step it would spoil; naming the checkpoint, if it can't be resumed from.
+                first optimizer step it would spoil; naming the checkpoint, if it can't be resumed from; naming
+                ``precision``, for one that it can't be trained at; for a batch normalisation that would get one image.
         """
+        check_precision(self.trainer_params_["precision"])
         check_not_empty("train_dataloader", train_dataloader)
         if val_dataloader is not None:
             check_not_empty("val_dataloader", val_dataloader)
+        self._keep_initial()
         if ckpt_path is None:
+            if self.fitted_:
+                warnings.warn(
+                    "This VAE is trained: `fit` goes on from its weights. To start anew, fit sklearn.base.clone(vae).",
+                    stacklevel=2,
+                )
             warm_start(self, train_dataloader, seed=self.random_state)
             self._started = True
         elif os.path.isfile(ckpt_path):
             load_weights_only(ckpt_path)  # refuses by name what Lightning would stumble over
-        with seeded(self.random_state):
-            trainer = pl.Trainer(**self.trainer_params_)
+        with seeded(self.random_state), orders_by_epoch(train_dataloader, self.random_state):
+            trainer = pl.Trainer(**{**self.trainer_params_, "callbacks": self._callbacks()})
             training, validation = (_one_loader(loader) for loader in (train_dataloader, val_dataloader))
             with resuming(trainer):
                 trainer.fit(self, training, validation, ckpt_path=ckpt_path, weights_only=True)
         self.fitted_ = True
         return self
+
+    def _callbacks(self) -> list[pl.Callback]:
+        """Return the Trainer's callbacks, in a list of their own: Lightning adds its defaults to the one it gets."""
+        given = self.trainer_params_["callbacks"]
+        listed = [given] if isinstance(given, pl.Callback) else list(given or [])
+        return listed if self.random_state is None else [StepSeeds(self.random_state), *listed]
 
     def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> dict[str, Tensor]:
         """Compute and log the training losses, as "train/loss", "train/rec_loss" and "train/kl_loss".
@@ -379,7 +555,8 @@ class VAE(pl.LightningModule):
         loader = None if trainer is None else trainer.train_dataloader
         images = self._images(batch, f"training batch {batch_idx}")
         share = batch_share(loader, batch_idx, len(images))
-        losses = self._losses(images[: max(share.n_own, 1)], share)
+        with naming_lone_values(f"training batch {batch_idx}"):
+            losses = self._losses(images[: max(share.n_own, 1)], share)
         self._log_losses("train", losses, len(images), on_step=True, on_epoch=False)
         if share.weight == 1:
             return losses
@@ -477,9 +654,16 @@ class VAE(pl.LightningModule):
         """Start networks that ask for it from the training volumes, before a Trainer makes the optimizers.
 
         Not where a checkpoint is resumed, whose weights take their place.
+
+        Raises:
+            ValueError: naming ``precision``, for one that the model can't be trained at.
         """
         trainer = self._trainer
-        if stage != "fit" or trainer is None or self._started or _resumes(trainer) is not False:
+        if stage != "fit" or trainer is None:
+            return
+        check_precision(trainer.precision)
+        self._keep_initial()
+        if self._started or _resumes(trainer) is not False:
             return
         loader = _training_loader(trainer)
         if loader is not None:
@@ -489,8 +673,14 @@ class VAE(pl.LightningModule):
             self._started = True
 
     def on_fit_start(self) -> None:
-        """Refuse to train networks that should have started from the training volumes and haven't."""
+        """Refuse to train networks that should have started from the training volumes and haven't.
+
+        And those whose batch normalisation would stop at a batch of one image, as far as that can be known.
+        """
         check_started(self)
+        trainer = self._trainer
+        if trainer is not None and trainer.limit_train_batches == 1.0:
+            check_lone_images(self, _training_loader(trainer), trainer.world_size, self._run_on_zeros)
 
     def on_fit_end(self) -> None:
         """Note that the model is trained, also when a Trainer of the user's did it."""
@@ -817,6 +1007,12 @@ class VAE(pl.LightningModule):
 
     # ---- internals ----------------------------------------------------------------------------------------------
 
+    def _run_on_zeros(self) -> None:
+        """Run the networks on one image of zeros in eval mode; the decoder knows the images' shape."""
+        with torch.no_grad(), _evaluating(self):
+            image = self._decoded(torch.zeros(1, self.latent_dim).to(self.fc_mu.weight)).mean
+            self._posterior(torch.zeros_like(image))
+
     def _images(self, batch: Any, where: str) -> Tensor:
         """Return the batch's images as a plain tensor, checked unless that would make a GPU wait."""
         images = image_tensor(batch, self.image_key)
@@ -940,6 +1136,32 @@ class VAE(pl.LightningModule):
         if type(self.criterion) is not BetaVAELoss:
             description["loss"] = name_of(self.criterion)
         return description
+
+
+def check_precision(precision: Any, name: str = "`precision`") -> None:
+    """Refuse a precision that a VAE can't be trained at, before anything is read.
+
+    Args:
+        precision: Lightning's name of it; ``None`` for its default.
+        name: what the message calls it.
+
+    Raises:
+        ValueError: naming it, what came and what is accepted.
+
+    Example:
+        >>> check_precision("bf16-mixed")
+        >>> try:
+        ...     check_precision("bf16-true")
+        ... except ValueError as error:
+        ...     print(str(error).split(":")[0])
+        `precision` must be one of '32-true', '64-true', 'bf16-mixed', '16-mixed', got 'bf16-true'
+    """
+    if precision is not None and str(precision) not in PRECISIONS + PRECISION_ALIASES:
+        raise ValueError(
+            f"{name} must be one of {', '.join(map(repr, PRECISIONS))}, got {precision!r}: posterior, noise and losses "
+            "are computed in float32, which networks with weights of half precision don't take; with 'bf16-mixed' the "
+            "networks run in half precision too, on weights of single precision."
+        )
 
 
 def _check_module(name: str, value: Any) -> None:

@@ -19,6 +19,9 @@ VARIANCE_VOLUMES = 128
 CHUNK_BYTES = 2**30
 """Principal components are computed from this much at a time."""
 
+EXACT_BLOCK = 2**24
+"""Exact components are computed from this many numbers at a time."""
+
 VARIANCE_KEPT = 0.999
 """The components cover the voxels that hold this share of the variance between volumes."""
 
@@ -172,13 +175,57 @@ class _Scatter:
         return self.rows[:n_found] * scale[:, None], squares[:n_found] / max(self.n_seen - 1, 1)
 
 
-def _products(rows: Tensor, block: int = 2**16) -> Tensor:
+def _products(rows: Tensor, block: int = 2**16, mean: Tensor | None = None) -> Tensor:
     """Return the products of all rows, summed in float64: the smallest of them decide where components end."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for start in range(0, rows.shape[1], block):
         part = rows[:, start : start + block].double()
+        if mean is not None:
+            part = part - mean[start : start + block]
         total += part @ part.T
     return total
+
+
+def exact_components(rows: Tensor, n_components: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute the principal components of rows that are in memory, exactly, by the products of the rows.
+
+    With the centred rows X, shape (n, value), and X X^T = V diag(s^2) V^T, the components are the rows of
+    diag(1/s) V^T X: an eigenproblem of (n, n), whatever the number of values. Products, eigenvectors and components are
+    float64, and the components are orthogonalised once more. A few hundred megabytes beside rows and components.
+
+    Args:
+        rows: shape (n, value), at least two.
+        n_components: how many.
+
+    Returns:
+        mean of shape (value,); components of shape (k, value), orthonormal, each with its largest entry positive, the
+        one with the largest variance first; variances of shape (k,). All float64. k is smaller than ``n_components``
+        where fewer directions have variance: there are at most n - 1. If none has, there is one component of zeros.
+
+    Example:
+        >>> rows = torch.tensor([[0.0, 0.0, 1.0], [3.0, 4.0, 1.0]])
+        >>> mean, components, variances = exact_components(rows, 2)
+        >>> mean.tolist(), components.round(decimals=6).tolist(), variances.tolist()
+        ([1.5, 2.0, 1.0], [[0.6, 0.8, 0.0]], [12.5])
+    """
+    n_rows, n_values = rows.shape
+    block = max(1, EXACT_BLOCK // n_rows)
+    starts = range(0, n_values, block)
+    mean = torch.cat([rows[:, start : start + block].double().mean(dim=0) for start in starts])
+    squares, vectors = torch.linalg.eigh(_products(rows, block, mean))
+    squares, vectors = squares.flip(0), vectors.flip(1)
+    # products are squares: what is left of rounding is 1e-16 of the largest
+    n_found = min(n_components, n_rows - 1, n_values, int((squares > 1e-12 * squares[0]).sum()))
+    if n_found < 1:
+        return mean, torch.zeros(1, n_values, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    chosen = vectors[:, :n_found].T / squares[:n_found].sqrt()[:, None]
+    components = torch.cat(
+        [chosen @ (rows[:, start : start + block].double() - mean[start : start + block]) for start in starts], dim=1
+    )
+    # rounding leaves those of small variance less than orthogonal
+    components = torch.linalg.qr(components.T).Q.T
+    largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
+    return mean, components * largest.sign(), squares[:n_found] / (n_rows - 1)
 
 
 def varying_voxels(images: Tensor) -> Tensor:

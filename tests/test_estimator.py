@@ -6,6 +6,7 @@ import json
 import os
 import random
 import resource
+import warnings
 
 import lightning.pytorch as pl
 import numpy as np
@@ -14,7 +15,10 @@ import quiet_trainer
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import list_data_collate
+from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
+from sklearn.model_selection import GridSearchCV, cross_val_score
+from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.distributions import Bernoulli, Laplace, Normal
 from torch.utils.data import DataLoader, Dataset, TensorDataset
@@ -331,6 +335,232 @@ def test_fit_leaves_hyperparameters_alone():
     assert vae.trainer_params["callbacks"] is callbacks
     assert len(callbacks) == 1
     assert (vae.beta, vae.lr, vae.weight_decay, vae.latent_dim) == (2.5, 1e-4, 0.01, 2)
+
+
+def test_a_second_fit_goes_on_and_says_so():
+    loader = DataLoader(images(), batch_size=3)
+    twice = custom_vae(lr=0.01).fit(loader)
+    once = {name: value.clone() for name, value in twice.state_dict().items()}
+    with pytest.warns(
+        UserWarning, match=r"`fit` goes on from its weights. To start anew, fit sklearn\.base\.clone\(vae\)"
+    ):
+        twice.fit(loader)
+    by_hand = custom_vae(lr=0.01)
+    by_hand.load_state_dict(once)
+    assert same_weights(twice, by_hand.fit(loader))  # a fresh optimizer, as Lightning's
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        warnings.filterwarnings("ignore", message=".*(many workers|logging interval|val_dataloader)")
+        custom_vae().fit(loader)  # the first says nothing
+
+
+def test_the_list_of_callbacks_stays_the_users_own():
+    callbacks = [Recorder()]
+    quiet = {name: QUIET[name] for name in ("logger", "accelerator", "devices")}
+    vae = VAE(*networks(), 8, 2, callbacks=callbacks, max_epochs=1, enable_checkpointing=False, **quiet)
+    vae.fit(DataLoader(images(), batch_size=3))
+    assert len(callbacks) == 1  # Lightning adds its progress bar and summary to the list that it gets
+
+
+class Noisy(Dataset):
+    """Images with a random brightness of torch's, and the order in which they were asked for."""
+
+    def __init__(self):
+        self.images, self.seen = images(11), []
+
+    def __len__(self):
+        return len(self.images)
+
+    def __getitem__(self, index):
+        self.seen.append(int(index))
+        return self.images[index] + 0.1 * torch.rand(())
+
+
+ORDERS = {
+    "in order": lambda data: {},
+    "shuffled": lambda data: {"shuffle": True},
+    "weighted": lambda data: {"sampler": torch.utils.data.WeightedRandomSampler(torch.arange(1.0, 12), 11)},
+}
+
+
+@pytest.mark.parametrize("validated", [True, False])
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_resumed_fit_ends_as_one_that_was_not_interrupted(tmp_path, order, validated):
+    def trained(folder, max_epochs, ckpt_path=None):
+        saver = pl.callbacks.ModelCheckpoint(dirpath=tmp_path / folder, save_last=True)
+        vae = custom_vae(max_epochs=max_epochs, lr=0.01, callbacks=[saver], enable_checkpointing=True)
+        data = Noisy()
+        loader = DataLoader(data, batch_size=4, **ORDERS[order](data))
+        vae.fit(loader, DataLoader(Noisy(), batch_size=4) if validated else None, ckpt_path=ckpt_path)
+        assert order == "in order" or type(loader.batch_sampler.sampler) is type(loader.sampler)  # given back
+        return vae, data.seen
+
+    whole, order_of_whole = trained("whole", 4)
+    _, first = trained("parts", 2)
+    resumed, second = trained("parts", 4, tmp_path / "parts" / "last.ckpt")
+    assert same_weights(resumed, whole)
+    assert first + second == order_of_whole
+    if order == "shuffled":
+        epochs = [tuple(order_of_whole[start : start + 11]) for start in range(0, 44, 11)]
+        assert len(set(epochs)) == 4
+
+
+def test_a_fit_on_a_list_of_batches_is_resumed_with_the_noise_of_its_steps(tmp_path):
+    """Without a sampler, whose epochs would be seeded."""
+
+    def trained(folder, max_epochs, ckpt_path=None):
+        saver = pl.callbacks.ModelCheckpoint(dirpath=tmp_path / folder, save_last=True)
+        vae = custom_vae(max_epochs=max_epochs, lr=0.01, callbacks=[saver], enable_checkpointing=True)
+        return vae.fit(list(images(11).split(4)), ckpt_path=ckpt_path)
+
+    whole = trained("whole", 4)
+    trained("parts", 2)
+    assert same_weights(trained("parts", 4, tmp_path / "parts" / "last.ckpt"), whole)
+
+
+# ---- scikit-learn's parameters ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("make", [custom_vae, built_vae])
+def test_a_clone_is_untrained_and_trains_to_the_same_weights(make):
+    vae = make(lr=0.01, beta=2.0, max_epochs=2)
+    loader = DataLoader(images(), batch_size=3, shuffle=True)
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    untrained = clone(vae)
+    vae.fit(loader)
+    trained = {name: value.clone() for name, value in vae.state_dict().items()}
+    for twin in (untrained, clone(vae)):
+        assert not twin.fitted
+        assert twin.encoder is not vae.encoder
+        assert {name: float((value - before[name]).abs().sum()) for name, value in twin.state_dict().items()} == (
+            dict.fromkeys(before, 0.0)
+        )
+        assert (twin.beta, twin.hparams["beta"], twin.random_state, twin.trainer_params["max_epochs"]) == (2, 2, 0, 2)
+        assert same_weights(twin.fit(loader), vae)
+    assert all(torch.equal(value, trained[name]) for name, value in vae.state_dict().items())  # none is shared
+
+
+def test_a_clone_of_a_trainer_of_ones_own():
+    vae = built_vae(lr=0.01)
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    pl.Trainer(**QUIET).fit(vae, DataLoader(images(), batch_size=3))
+    twin = clone(vae).state_dict()
+    assert all(torch.equal(value, before[name]) for name, value in twin.items())
+
+
+def test_the_callbacks_of_a_clone_are_its_own():
+    stopper = pl.callbacks.EarlyStopping("train/loss", patience=1, min_delta=1e9)
+    vae = custom_vae(callbacks=[stopper], max_epochs=9).fit(DataLoader(images(), batch_size=3))
+    assert stopper.wait_count == 1
+    (copied,) = clone(vae).trainer_params["callbacks"]
+    assert copied is not stopper
+    assert copied.wait_count == 0
+
+
+def test_a_model_that_was_loaded_trained_cannot_be_cloned(tmp_path):
+    loaded = VAE.load(built_vae().fit(DataLoader(images(), batch_size=3)).save(tmp_path / "vae.pt"))
+    with pytest.raises(ValueError, match="clone needs the weights that the networks had before training"):
+        clone(loaded)
+    untrained = VAE.load(built_vae().save(tmp_path / "untrained.pt"))
+    assert same_weights(clone(untrained), untrained)
+
+
+def test_parameters_are_the_arguments():
+    encoder, decoder = networks()
+    loss = BetaVAELoss(3.0, "laplace")
+    vae = VAE(encoder, decoder, 8, 2, loss=loss, lr=np.float32(0.5), random_state=4, max_epochs=3, ignore=["lr"])
+    params = vae.get_params()
+    assert set(params) >= {name for name in inspect.signature(VAE).parameters if name != "kwargs"}
+    assert (params["encoder"], params["decoder"], params["loss"]) == (encoder, decoder, loss)
+    assert (params["beta"], params["default_dist"], params["lr"], params["ignore"]) == (3.0, "laplace", 0.5, ["lr"])
+    assert (params["max_epochs"], params["save_hparams"]) == (3, True)
+    again = VAE(**params)
+    assert dict(again.hparams) == dict(vae.hparams)
+    assert again.trainer_params == vae.trainer_params
+    assert same_weights(again, vae)
+
+
+def test_setting_parameters():
+    vae = custom_vae()
+    assert vae.set_params(beta=3.0, max_epochs=2, lr=0.1, log_every_n_steps=1) is vae
+    assert (vae.beta, vae.criterion.beta, vae.hparams["beta"], vae.lr) == (3.0, 3.0, 3.0, 0.1)
+    assert (vae.trainer_params["max_epochs"], vae.trainer_params["log_every_n_steps"]) == (2, 1)
+    assert same_weights(vae, custom_vae())
+    assert same_weights(vae.set_params(random_state=5), custom_vae(random_state=5))
+    encoder = vae.encoder
+    vae.set_params(latent_dim=4, decoder=networks(latent_dim=4)[1])
+    assert (vae.fc_mu.out_features, vae.encoder) == (4, encoder)
+    assert vae.set_params() is vae
+
+
+def test_setting_parameters_of_a_trained_model():
+    vae = fitted_vae(stochastic_transform=True)
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    vae.set_params(stochastic_transform=False, random_state=7, beta=2.0)
+    assert vae.fitted
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+    loader = DataLoader(images(), batch_size=3)
+    torch.testing.assert_close(vae.transform(loader), vae.encode(images()).mean.detach())
+    assert same_weights(clone(vae), custom_vae())  # it starts where the networks did
+    assert not vae.set_params(encoder=networks(seed=1)[0]).fitted
+
+
+def test_a_parameter_that_is_refused_changes_nothing():
+    vae = fitted_vae()
+    for params, message in (
+        ({"beta": -1.0}, "`beta` must be"),
+        ({"bata": 2.0}, "`name of a parameter of VAE` must be one of"),
+        ({"lr": 0.5, "latent_dim": 0}, "`latent_dim` must be an integer >= 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            vae.set_params(**params)
+    assert vae.fitted
+    assert (vae.beta, vae.lr, vae.latent_dim) == (1.0, 1e-4, 2)
+
+
+def test_a_derived_class_is_cloned_with_its_own_arguments():
+    class Wide(VAE):
+        def __init__(self, width, depth=1, **kwargs):
+            encoder, decoder = networks()
+            super().__init__(encoder, decoder, 8, 2, **kwargs)
+            self.width = width
+            self.depth_of_it = depth
+
+    vae = Wide(5, beta=3.0, random_state=0, **QUIET)
+    assert vae.get_params()["width"] == 5
+    twin = clone(vae)
+    assert (type(twin), twin.width, twin.hparams["depth"]) == (Wide, 5, 1)
+    assert clone(vae).set_params(width=7).width == 7
+
+    class Forgetful(VAE):
+        def __init__(self, seed, **kwargs):
+            super().__init__(*networks(seed=seed), 8, 2, save_hparams=False, **kwargs)
+
+    with pytest.raises(ValueError, match="Forgetful must keep its argument `seed` as an attribute of that name"):
+        clone(Forgetful(3))
+
+
+def test_scikit_learn_knows_whether_it_is_fitted():
+    with pytest.raises(NotFittedError):
+        check_is_fitted(custom_vae())
+    check_is_fitted(fitted_vae())
+
+
+def test_a_search_over_batches_finds_beta():
+    batches = list(images(24).split(4))
+
+    def error(vae, held_out):
+        return -sum(number((vae.reconstruct(batch) - batch).square().sum()) for batch in held_out)
+
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8))
+    decoder = nn.Sequential(nn.Linear(2, 64), nn.Unflatten(1, SHAPE))
+    vae = VAE(encoder, decoder, 8, 2, random_state=0, lr=0.02, **{**QUIET, "max_epochs": 20})
+    search = GridSearchCV(vae, {"beta": [0.01, 1000.0]}, scoring=error, cv=2, error_score="raise").fit(batches)
+    assert search.best_params_ == {"beta": 0.01}
+    assert search.best_estimator_.fitted
+    assert not vae.fitted
+    scores = cross_val_score(clone(vae).set_params(beta=0.01), batches, scoring=error, cv=2, error_score="raise")
+    np.testing.assert_allclose(scores.mean(), search.cv_results_["mean_test_score"][0], rtol=1e-6)
 
 
 # ---- embedding -------------------------------------------------------------------------------------------------------
@@ -862,6 +1092,94 @@ def test_from_network():
     for part in ("encoder", "decoder", "fc_mu", "fc_logvar"):
         assert getattr(vae, part) is getattr(donor, part)
     assert (vae.beta, vae.latent_dim, vae.encoder_out_dim) == (3.0, 2, donor.encoder_out_dim)
+
+
+@pytest.mark.parametrize(
+    "precision", ["bf16-true", "16-true", "transformer-engine", "transformer-engine-float16", "half"]
+)
+def test_true_half_precisions_are_refused(precision):
+    with pytest.raises(ValueError, match=rf"`precision` must be one of '32-true', .*'16-mixed', got '{precision}'"):
+        custom_vae(precision=precision)
+
+
+def test_true_half_precision_of_a_trainer_of_ones_own_is_refused():
+    vae = custom_vae()
+    with pytest.raises(ValueError, match=r"`precision` must be one of .*, got 'bf16-true'"):
+        pl.Trainer(**QUIET, precision="bf16-true").fit(vae, DataLoader(images(), batch_size=3))
+    vae.trainer_params["precision"] = "bf16-true"
+    with pytest.raises(ValueError, match=r"`precision` must be one of .*, got 'bf16-true'"):
+        vae.fit(DataLoader(images() * torch.nan, batch_size=3))  # before an image is read
+
+
+@pytest.mark.parametrize("precision", ["32-true", 32, "64-true", "bf16-mixed", None])
+def test_precisions_that_are_accepted_train(precision):
+    vae = built_vae(precision=precision).fit(DataLoader(images(), batch_size=3))
+    assert vae.transform(DataLoader(images(), batch_size=3)).isfinite().all()
+
+
+@pytest.mark.parametrize(("name", "alias"), [("bf16-mixed", "bf16"), ("16-mixed", 16)])
+def test_lightnings_other_names_of_precisions_embed_alike(name, alias):
+    def codes(precision):
+        vae = custom_vae(precision=precision, stochastic_transform=False)
+        vae.fitted_ = True
+        return vae.transform(DataLoader(images(), batch_size=3))
+
+    assert torch.equal(codes(name), codes(alias))
+    assert not torch.equal(codes(name), codes("32-true"))
+
+
+def batch_norm_vae(layer=None, **kwargs):
+    layer = nn.BatchNorm1d(8) if layer is None else layer
+    encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), layer)
+    return VAE(encoder, networks()[1], encoder_out_dim=8, latent_dim=2, **{**QUIET, **kwargs})
+
+
+def test_batch_normalisation_and_a_batch_of_one_image_are_refused_before_training():
+    message = (
+        r"training batch 2 is of one image \(7 in batches of 3\), which the batch normalisation in `encoder\.2` can't "
+        r"be trained on\. Give the DataLoader drop_last=True or another batch_size; to the bundle, --train#dataloader#"
+    )
+    vae = batch_norm_vae()
+    before = {name: value.clone() for name, value in vae.state_dict().items()}
+    with pytest.raises(ValueError, match=message):
+        vae.fit(DataLoader(images(7), batch_size=3))
+    with pytest.raises(ValueError, match=message):
+        pl.Trainer(**QUIET).fit(vae, DataLoader(images(7), batch_size=3))
+    assert all(torch.equal(value, before[name]) for name, value in vae.state_dict().items())
+
+
+@pytest.mark.filterwarnings("ignore:Found 1 module.* in eval mode:UserWarning")  # the frozen one
+def test_batch_normalisation_and_batches_of_more_train():
+    for loader in (
+        DataLoader(images(7), batch_size=3, drop_last=True),
+        DataLoader(images(8), batch_size=3),
+    ):
+        assert batch_norm_vae().fit(loader).fitted
+    assert batch_norm_vae(limit_train_batches=2).fit(DataLoader(images(7), batch_size=3)).fitted
+    frozen = batch_norm_vae()
+    frozen.encoder[2].eval()
+    assert frozen.fit(DataLoader(images(7), batch_size=3)).fitted
+    # one image has more than one value per channel here
+    encoder = nn.Sequential(nn.Conv3d(1, 2, 3), nn.BatchNorm3d(2), nn.Flatten(), nn.Linear(16, 8))
+    maps = VAE(encoder, networks()[1], encoder_out_dim=8, latent_dim=2, **QUIET)
+    assert maps.fit(DataLoader(images(7), batch_size=3)).fitted
+
+
+def test_a_batch_of_one_image_that_was_not_foreseen_is_named():
+    batches = [images(3), images(1)]
+    with pytest.raises(
+        ValueError, match=r"training batch 1 is of one image, .* \(Expected more than 1 value per channel"
+    ):
+        batch_norm_vae().fit(batches)
+
+
+def test_instance_normalisation_of_maps_of_one_voxel_is_named():
+    encoder = nn.Sequential(nn.Conv3d(1, 8, 4), nn.InstanceNorm3d(8), nn.Flatten())
+    vae = VAE(encoder, networks()[1], encoder_out_dim=8, latent_dim=2, **QUIET)
+    with pytest.raises(
+        ValueError, match=r"training batch 0: instance normalisation can't be trained on maps of one voxel"
+    ):
+        vae.fit(DataLoader(images(), batch_size=3))
 
 
 # ---- inputs nobody expects -------------------------------------------------------------------------------------------

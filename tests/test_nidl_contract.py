@@ -329,6 +329,17 @@ def test_fit_returns_the_fitted_estimator():
     assert vae().fit(loader()).fitted
 
 
+def test_a_second_fit_goes_on_from_the_weights_of_the_first():
+    model = vae(lr=0.01).fit(loader())
+    twin = vae(lr=0.01)
+    twin.load_state_dict(model.state_dict())
+    twin.fit(loader())
+    with pytest.warns(UserWarning, match="goes on from its weights"):  # nidl says nothing
+        model.fit(loader())
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, twin.state_dict()[name])
+
+
 # ---- embedding and sampling ------------------------------------------------------------------------------------------
 
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.decomposition import PCA
 
 import monai_betavae.principal_components as module
-from monai_betavae.principal_components import principal_components, varying_voxels
+from monai_betavae.principal_components import exact_components, principal_components, varying_voxels
 
 SHAPE = (12, 14, 10)
 
@@ -39,6 +39,26 @@ def test_components_are_sklearns():
     np.testing.assert_allclose(found.eigenvalues, reference.explained_variance_, rtol=1e-4)
     np.testing.assert_allclose(np.abs(found.components[:, 0].numpy() @ reference.components_.T), np.eye(4), atol=1e-3)
     torch.testing.assert_close(found.mean, volumes.mean(0))
+
+
+def test_exact_components_are_sklearns(monkeypatch):
+    rows = low_rank().flatten(1)
+    reference = PCA(4, svd_solver="full").fit(rows.double().numpy())
+    whole = exact_components(rows, 4)
+    monkeypatch.setattr(module, "EXACT_BLOCK", 1000)  # blocks of 25 values
+    for mean, components, variances in (whole, exact_components(rows, 4)):
+        np.testing.assert_allclose(mean, reference.mean_, atol=1e-12)
+        np.testing.assert_allclose(components, reference.components_, atol=1e-9)  # signs too
+        np.testing.assert_allclose(variances, reference.explained_variance_, rtol=1e-12)
+
+
+def test_exact_components_end_where_variance_does():
+    rows = low_rank(6).flatten(1)
+    assert len(exact_components(rows, 9)[1]) == 5
+    assert len(exact_components(torch.cat([rows, rows]), 9)[1]) == 5
+    mean, components, variances = exact_components(rows[:1].expand(3, -1), 2)
+    torch.testing.assert_close(mean, rows[0].double())
+    assert (len(components), float(components.abs().max()), variances.tolist()) == (1, 0.0, [0.0])
 
 
 def test_out_of_core_components_are_those_of_all_volumes(monkeypatch):

@@ -183,6 +183,16 @@ def test_a_search_finds_the_number_of_dimensions():
     assert search.cv_results_["mean_test_score"][1] > search.cv_results_["mean_test_score"][0] + 0.5
 
 
+def test_a_search_over_beta_chooses_by_what_the_codes_are_for():
+    X, factors = features(60)
+    pipeline = make_pipeline(transformer(max_epochs=20, batch_size=5, lr=1e-2), StandardScaler(), LogisticRegression())
+    # of beta 1e4 nothing of X is left in the codes
+    search = GridSearchCV(pipeline, {"vaetransformer__beta": [1e4, 0.05]}, cv=2, error_score="raise")
+    search.fit(X, factors[:, 0] > 0)
+    assert search.best_params_ == {"vaetransformer__beta": 0.05}
+    assert search.cv_results_["mean_test_score"][1] > search.cv_results_["mean_test_score"][0] + 0.1
+
+
 def test_pandas_in_and_out():
     X, _ = features(20)
     frame = pd.DataFrame(X, columns=list("abcdef"), index=[f"sub-{number}" for number in range(20)])

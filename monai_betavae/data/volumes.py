@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -101,9 +102,57 @@ def read_header(path: str | os.PathLike[str], channel: int | None = None) -> Any
 
 
 def _unreadable(name: str, error: Exception) -> ValueError:
+    misnamed = _misnamed(name) if os.path.isfile(name) else None
+    if misnamed is not None:
+        return ValueError(f"{name} {misnamed}.")
     dicom = is_dicom(name) if os.path.isfile(name) else False
     hint = ". It is a DICOM file: give the folder of its series" if dicom else f": {first_line(error)}"
     return ValueError(f"{name} can't be read as a NIfTI or MGH volume{hint}")
+
+
+def _misnamed(name: str) -> str | None:
+    """Return what a file's name says that its content isn't, and the name it should have, as the end of a sentence."""
+    compressed, kind = _content(name)
+    said = next((suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)), None)
+    if kind is None or said is None:
+        return None
+    if compressed > 1:
+        return f"is gzip-compressed {compressed} times, one is usual: decompress it with gunzip"
+    suffix = {("nii", 0): ".nii", ("nii", 1): ".nii.gz", ("mgh", 0): ".mgh", ("mgh", 1): ".mgz"}[kind, compressed]
+    if suffix == said:
+        return None
+    stem = os.path.basename(name)
+    while (ending := next((each for each in VOLUME_SUFFIXES if stem.lower().endswith(each)), None)) is not None:
+        stem = stem[: -len(ending)]
+    right = f"rename it to {stem}{suffix}"
+    if (kind == "nii") != said.startswith(".nii"):
+        held = "a NIfTI" if kind == "nii" else "an MGH"
+        return f"holds {held} volume{', gzip-compressed,' if compressed else ''} but its name ends in {said}: {right}"
+    if compressed:
+        return f"is gzip-compressed but its name doesn't end in {'.gz' if kind == 'nii' else '.mgz'}: {right}"
+    return f"isn't gzip-compressed but its name ends in {'.gz' if kind == 'nii' else '.mgz'}: {right}"
+
+
+def _content(name: str) -> tuple[int, str | None]:
+    """Return how often a file is gzip-compressed, and what it holds then: "nii", "mgh" or ``None``, by its first bytes.
+
+    A NIfTI header begins with its size, 348 or 540, in either byte order; MGH with its version, 1.
+    """
+    try:
+        with open(name, "rb") as file:
+            head = file.read(2**16)
+    except OSError:
+        return 0, None
+    times = 0
+    while head.startswith(b"\x1f\x8b") and times < 4:
+        try:
+            head = zlib.decompressobj(wbits=31).decompress(head, 2**12)
+        except zlib.error:
+            return times, None
+        times += 1
+    if len(head) >= 348 and {int.from_bytes(head[:4], "little"), int.from_bytes(head[:4], "big")} & {348, 540}:
+        return times, "nii"
+    return times, "mgh" if len(head) >= 284 and head.startswith(b"\0\0\0\x01") else None
 
 
 def _one_of(image: Any, channel: int) -> Any:

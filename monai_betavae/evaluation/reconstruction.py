@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_integer, check_real
+from ..principal_components import exact_components
+
+MOST_EXACT = 2048
+"""Components of more training images than this are those of a randomised solver."""
 
 Array = NDArray[Any]
 
@@ -179,6 +184,38 @@ def mean_image_reconstruction(train: Array, images: Array) -> Array:
     return np.broadcast_to(np.mean(train, axis=0), np.shape(images))
 
 
+@dataclass(frozen=True)
+class PrincipalComponentModel:
+    """Principal components of training images, as a pair of maps; the names are those of scikit-learn's ``PCA``.
+
+    Attributes:
+        mean_: mean image, shape (value,).
+        components_: orthonormal, shape (n_components_, value), the one with the largest variance first.
+        explained_variance_: variances of the codes, shape (n_components_,), in squared units of the images.
+        exact: whether they are exact; else of a randomised solver, whose baseline is a little too weak.
+    """
+
+    mean_: NDArray[np.float64]
+    components_: NDArray[np.float64]
+    explained_variance_: NDArray[np.float64]
+    exact: bool
+
+    @property
+    def n_components_(self) -> int:
+        """Number of components: fewer than were asked for, where there are no more."""
+        return len(self.components_)
+
+    def transform(self, images: Array) -> NDArray[np.float64]:
+        """Return the codes of flattened images, (n, value) to (n, n_components_)."""
+        rows = [self.components_ @ (row.astype(np.float64) - self.mean_) for row in np.asarray(images)]
+        return np.array(rows).reshape(-1, self.n_components_)
+
+    def inverse_transform(self, codes: Array) -> NDArray[np.float64]:
+        """Return the flattened images of codes, (n, n_components_) to (n, value)."""
+        restored: NDArray[np.float64] = np.asarray(codes, dtype=np.float64) @ self.components_ + self.mean_
+        return restored
+
+
 def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int = 0) -> Array:
     """Reconstruct images from their projection on the principal components of the training images.
 
@@ -188,16 +225,16 @@ def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int
         train: training images, shape (n_train, ...).
         images: images to reconstruct, shape (n, ...).
         n_components: number of components; no more than n_train - 1 are used, since there are no more.
-        seed: of the randomised solver.
+        seed: of the randomised solver, for more than 2048 training images.
 
     Returns:
-        reconstructions, of the shape of ``images``.
+        reconstructions, of the shape of ``images``; float32 for images of that type, else float64.
 
     Raises:
         ValueError: if ``n_components`` isn't a positive integer, or the shapes don't go together.
 
     Source:
-        ``sklearn.decomposition.PCA``.
+        :func:`fit_pca`.
 
     Example:
         >>> train = np.outer(np.arange(6.0), np.ones(4)).reshape(6, 2, 2)
@@ -207,13 +244,31 @@ def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int
     train, images = np.asarray(train), np.asarray(images)
     if train.shape[1:] != images.shape[1:]:
         raise ValueError(f"`train` must hold images of the shape {images.shape[1:]}, got shape {train.shape}.")
-    pca = fit_pca(train, n_components, seed)
-    restored: Array = pca.inverse_transform(pca.transform(images.reshape(len(images), -1)))
-    return restored.reshape(images.shape)
+    return restored_by(fit_pca(train, n_components, seed), images)
 
 
-def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> Any:
-    """Fit principal components to flattened training images; no more than n_train - 1, since there are no more.
+def restored_by(pca: PrincipalComponentModel, images: Array) -> Array:
+    """Return the reconstructions of images by fitted components.
+
+    Args:
+        pca: what :func:`fit_pca` gives.
+        images: shape (n, ...).
+
+    Returns:
+        the shape of ``images``; float32 for images of that type, else float64.
+    """
+    images = np.asarray(images)
+    restored = np.empty(images.shape, dtype=np.float32 if images.dtype == np.float32 else np.float64)
+    for row, image in enumerate(images):  # one at a time: in float64 all take twice the memory of the images
+        restored[row] = pca.inverse_transform(pca.transform(image.reshape(1, -1))).reshape(image.shape)
+    return restored
+
+
+def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> PrincipalComponentModel:
+    """Fit principal components to flattened training images; no more than there are, at most n_train - 1.
+
+    They are exact, by an eigenproblem in float64 (:func:`~monai_betavae.principal_components.exact_components`), for up
+    to 2048 images; beyond, those of scikit-learn's randomised solver.
 
     Args:
         train: training images, shape (n_train, ...), at least two.
@@ -221,20 +276,36 @@ def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> Any:
         seed: of the randomised solver.
 
     Returns:
-        fitted ``sklearn.decomposition.PCA``.
+        the components.
 
     Raises:
         ValueError: if ``n_components`` isn't a positive integer, or there are fewer than two images.
+
+    Source:
+        Halko, Martinsson & Tropp, SIAM Review 53, 2011 (the randomised solver), by ``sklearn.decomposition.PCA``.
 
     Example:
         >>> fit_pca(np.random.default_rng(0).normal(size=(5, 3, 3)), 8).n_components_
         4
     """
-    from sklearn.decomposition import PCA
-
     n_components = check_integer("n_components", n_components, minimum=1)
     train = np.asarray(train)
     if len(train) < 2:
         raise ValueError(f"`train` must hold at least two images, got shape {train.shape}.")
     flat = train.reshape(len(train), -1)
-    return PCA(min(n_components, len(train) - 1, flat.shape[1]), svd_solver="auto", random_state=seed).fit(flat)
+    if len(flat) > MOST_EXACT:
+        from sklearn.decomposition import PCA
+
+        small = flat.shape[1] <= MOST_EXACT
+        solver = "full" if small else "randomized"
+        pca = PCA(min(n_components, flat.shape[1]), svd_solver=solver, random_state=seed).fit(flat)
+        mean, components, variances = (
+            part.astype(np.float64) for part in (pca.mean_, pca.components_, pca.explained_variance_)
+        )
+        return PrincipalComponentModel(mean, components, variances, exact=small)
+    import torch
+
+    # torch shares the memory of what may be written to only
+    rows = torch.from_numpy(flat if flat.flags.writeable and flat.dtype.kind == "f" else flat.astype(np.float64))
+    mean, components, variances = (part.numpy() for part in exact_components(rows, n_components))
+    return PrincipalComponentModel(mean, components, variances, exact=True)

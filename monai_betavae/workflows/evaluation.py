@@ -16,7 +16,14 @@ from torch.utils.data import DataLoader
 
 from .._checks import check_choice, check_integer, check_seed
 from ..estimator import VAE
-from ..evaluation.reconstruction import brain_mask, fit_pca, reconstruction_scores, squared_error
+from ..evaluation.reconstruction import (
+    PrincipalComponentModel,
+    brain_mask,
+    fit_pca,
+    reconstruction_scores,
+    restored_by,
+    squared_error,
+)
 from ..evaluation.refinement import refined_codes
 from ..files import atomic_path, write_table
 from ..modules import reconstruction_network
@@ -53,6 +60,9 @@ EVALUATION_FOLDER, SUBJECTS_FILE, SUMMARY_FILE, REPORT_FILE = (
     "report.html",
 )
 PARTS = ("reconstruction", "likelihood", "latents", "probes", "disentanglement", "anomaly", "normative", "generation")
+
+FEWEST_EVALUATED = 20
+"""Subjects below which an evaluation says so."""
 
 SIMULATED = (
     "These brains are simulated: they were computed from the MNI152 template with known factors, and no person was "
@@ -146,7 +156,7 @@ class ModelEvaluation:
         self.refinement_steps = check_integer("refinement_steps", refinement_steps, minimum=0)
         self.batch_size = batch_size
         self.num_workers = num_workers
-        self._pca: Any = None
+        self._pca: PrincipalComponentModel | None = None
 
     def run(self) -> None:
         """Evaluate, write everything, and say what came out.
@@ -200,7 +210,7 @@ class ModelEvaluation:
         restored = self.inferer(images.to(self.device), self.network).float().cpu().numpy()
         scores = reconstruction_scores(volumes, restored, mask=mask)
         if self._pca is not None:
-            pca = reconstruction_scores(volumes, self._pca_reconstruction(volumes), mask=mask)
+            pca = reconstruction_scores(volumes, restored_by(self._pca, volumes), mask=mask)
             scores |= {f"{name}_pca": values for name, values in pca.items()}
         if mean_image is not None:
             scores["sse_mean_image"] = squared_error(volumes, np.broadcast_to(mean_image, volumes.shape))
@@ -230,15 +240,6 @@ class ModelEvaluation:
         given = self.likelihood
         return VAE.from_network(self.network, beta=given["beta"], default_dist=given["distribution"])
 
-    def _pca_codes(self, images: Array) -> Array:
-        scores: Array = self._pca.transform(images.reshape(len(images), -1))
-        return scores
-
-    def _pca_reconstruction(self, images: Array) -> Array:
-        flat = self._pca.inverse_transform(self._pca.transform(images.reshape(len(images), -1)))
-        restored: Array = flat.reshape(images.shape).astype(np.float32)
-        return restored
-
     def _evaluated(
         self,
         held_out: Subjects,
@@ -262,12 +263,12 @@ class ModelEvaluation:
             codes[REFINED_NAME] = self._refined(training), self._refined(held_out)
             refined = decoded(self.network, codes[REFINED_NAME][1], held_out.images.shape, self.device, self.batch_size)
         if self._pca is not None and complete:
-            codes[PCA_NAME] = self._pca_codes(training.images), self._pca_codes(held_out.images)
+            codes[PCA_NAME] = _codes(self._pca, training.images), _codes(self._pca, held_out.images)
 
         def anomaly() -> Part | None:
             of = {VAE_NAME: (restored, reconstruct(self.network, validation.images, self.device, self.batch_size))}
             if self._pca is not None and len(validation.images):
-                of[PCA_NAME] = self._pca_reconstruction(held_out.images), self._pca_reconstruction(validation.images)
+                of[PCA_NAME] = restored_by(self._pca, held_out.images), restored_by(self._pca, validation.images)
             if mean_image is not None:
                 of[MEAN_RESIDUAL_NAME] = (
                     np.broadcast_to(mean_image, held_out.images.shape),
@@ -313,13 +314,18 @@ class ModelEvaluation:
 
     def _write(self, found: Sequence[Part], held_out: Subjects, training: Subjects, simulated: bool) -> None:
         about = training_summary(self.training_output_dir)
+        n_subjects = _n_subjects(held_out)
         summary: dict[str, Any] = {
             "n_volumes": len(held_out),
+            "n_subjects": n_subjects,
             "simulated": simulated,
             "latent_dim": self.network.fc_mu.out_features,
+            "pca_components": None if self._pca is None else self._pca.n_components_,
             **{part.name: part.scores for part in found},
         }
         warnings = [f"{part.title}: {message}" for part in found for message in part.warnings]
+        if n_subjects < FEWEST_EVALUATED:
+            warnings.insert(0, few_subjects(n_subjects))
         try:
             check_held_out(self.records, self.training_output_dir)
         except ValueError as error:
@@ -395,7 +401,9 @@ class ModelEvaluation:
             facts["trained on"] = ", ".join(f"{count} {part}" for part, count in split.items()) + " volumes"
         if "losses" in about:
             facts["epochs"] = len(about["losses"].get("epoch", []))
-        facts["evaluated"] = f"{len(held_out)} volumes of {len(set(map(str, held_out.column('subject'))))} subjects"
+        facts["evaluated"] = f"{len(held_out)} volumes of {_n_subjects(held_out)} subjects"
+        if self._pca is not None:
+            facts["PCA"] = pca_text(self._pca, self.network.fc_mu.out_features, len(training.images))
         if len(training):
             facts["looked at"] = f"{len(training)} training volumes, for PCA, probes and the norm"
         facts["versions"] = (
@@ -411,7 +419,10 @@ class ModelEvaluation:
         if scores:
             ratios = "".join(
                 f", {scores[key]['value']:.2f} of {whose}"
-                for key, whose in (("sse_ratio", "the mean training image's"), ("sse_ratio_to_pca", "PCA's"))
+                for key, whose in (
+                    ("sse_ratio", "the mean training image's"),
+                    ("sse_ratio_to_pca", f"that of PCA with {summary['pca_components']} components"),
+                )
                 if key in scores
             )
             lines.append(f"  summed squared error {scores['sse']['value']:.0f}{ratios}")
@@ -424,6 +435,43 @@ class ModelEvaluation:
         lines.append(f"Report:  {self.output_dir / REPORT_FILE}")
         lines.append(f"Tables:  {self.output_dir}/*.csv, {self.output_dir / SUMMARY_FILE}")
         print("\n".join(lines))
+
+
+def few_subjects(n_subjects: int) -> str:
+    """Return the warning about an evaluation of fewer than :data:`FEWEST_EVALUATED` subjects.
+
+    Example:
+        >>> few_subjects(5).split(":")[0]
+        'Only 5 subjects were evaluated'
+    """
+    subjects = "1 subject was" if n_subjects == 1 else f"{n_subjects} subjects were"
+    return (
+        f"Only {subjects} evaluated: with fewer than {FEWEST_EVALUATED} the intervals are wide, and even so too "
+        "narrow, and neither probes nor comparisons between models can be trusted."
+    )
+
+
+def pca_text(pca: PrincipalComponentModel, asked: int, n_volumes: int) -> str:
+    """Return what the baseline is: its number of components, why they are fewer than asked for, and if not exact.
+
+    Example:
+        >>> pca_text(fit_pca(np.eye(4), 3), 3, 4), pca_text(fit_pca(np.eye(4), 8), 8, 4)
+        ('3 components', '3 components: of 4 training volumes there are no 8')
+    """
+    fewer = f": of {n_volumes} training volumes there are no {asked}" if pca.n_components_ < asked else ""
+    rough = "" if pca.exact else ", by a randomised solver, a little weaker than exact ones"
+    return f"{pca.n_components_} component{'s' * (pca.n_components_ != 1)}{fewer}{rough}"
+
+
+def _codes(pca: PrincipalComponentModel, images: Array) -> Array:
+    return pca.transform(images.reshape(len(images), -1))
+
+
+def _n_subjects(subjects: Subjects) -> int:
+    """Return how many people there are; a volume that says none is of one of its own."""
+    names = subjects.column("subject")
+    known = {str(name) for name in names if name is not None}
+    return len(known) + sum(name is None for name in names)
 
 
 def _without_lesions(subjects: Subjects) -> Subjects:

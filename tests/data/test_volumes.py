@@ -1,7 +1,9 @@
 """Every awkward kind of volume is read rightly, every broken one refused by name, and no file is changed."""
 
+import gzip
 import hashlib
 
+import nibabel as nib
 import numpy as np
 import pytest
 from awkward_volumes import READ, REFUSED, SHAPE, brain, save
@@ -128,3 +130,75 @@ def test_masks_that_do_not_fit(tmp_path, mask, message):
     with pytest.raises(RuntimeError) as caught:
         brain_transforms(SHAPE, mask_key="mask")(record)
     assert message in str(caught.value.__cause__)
+
+
+# ---- names that say another compression or kind ----------------------------------------------------------------------
+
+
+def image_bytes(tmp_path, ending):
+    kind = nib.MGHImage if ending.startswith(".mg") else nib.Nifti2Image if ending == ".ni2" else nib.Nifti1Image
+    path = tmp_path / f"source{'.nii' if ending == '.ni2' else ending}"
+    nib.save(kind(np.arange(60, dtype=np.float32).reshape(3, 4, 5), np.eye(4)), path)
+    content = path.read_bytes()
+    path.unlink()
+    return content
+
+
+@pytest.mark.parametrize(
+    ("kind", "times", "name", "message"),
+    [
+        (".nii", 1, "a.nii", "is gzip-compressed but its name doesn't end in .gz: rename it to a.nii.gz"),
+        (".ni2", 1, "a.nii", "is gzip-compressed but its name doesn't end in .gz: rename it to a.nii.gz"),
+        (".nii", 1, "a.nii.gz.nii", "is gzip-compressed but its name doesn't end in .gz: rename it to a.nii.gz"),
+        (".nii", 1, "a.nii.nii", "is gzip-compressed but its name doesn't end in .gz: rename it to a.nii.gz"),
+        (".nii", 0, "a.nii.gz", "isn't gzip-compressed but its name ends in .gz: rename it to a.nii"),
+        (".ni2", 0, "A.NII.GZ", "isn't gzip-compressed but its name ends in .gz: rename it to A.nii"),
+        (".nii", 0, "a.nii.nii.gz", "isn't gzip-compressed but its name ends in .gz: rename it to a.nii"),
+        (".mgh", 1, "a.mgh", "is gzip-compressed but its name doesn't end in .mgz: rename it to a.mgz"),
+        (".mgh", 0, "a.mgz", "isn't gzip-compressed but its name ends in .mgz: rename it to a.mgh"),
+        (
+            ".mgh",
+            1,
+            "a.nii.gz",
+            "holds an MGH volume, gzip-compressed, but its name ends in .nii.gz: rename it to a.mgz",
+        ),
+        (".mgh", 0, "a.nii", "holds an MGH volume but its name ends in .nii: rename it to a.mgh"),
+        (".nii", 1, "a.mgz", "holds a NIfTI volume, gzip-compressed, but its name ends in .mgz: rename it to a.nii.gz"),
+        (".nii", 0, "a.mgh", "holds a NIfTI volume but its name ends in .mgh: rename it to a.nii"),
+        (".nii", 2, "a.nii.gz", "is gzip-compressed 2 times, one is usual: decompress it with gunzip"),
+        (".mgh", 3, "a.mgz", "is gzip-compressed 3 times, one is usual: decompress it with gunzip"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")  # nibabel's
+def test_misnamed_files_are_told_their_name(tmp_path, kind, times, name, message):
+    content = image_bytes(tmp_path, kind)
+    for _ in range(times):
+        content = gzip.compress(content)
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"rename|gunzip") as caught:
+        read_header(path)
+    assert str(caught.value) == f"{path} {message}."
+    if "rename" in message:
+        right = path.rename(tmp_path / message.rsplit(" ", 1)[1])
+        assert read_header(right).shape == (3, 4, 5)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.nii", gzip.compress(b"no volume" * 99)),
+        ("a.nii.gz", b"<html>not found</html>" * 40),
+        ("a.nii.gz", b"\x1f\x8b broken" * 40),
+        ("a.nii", b"\x5c\x01"),
+    ],
+    # gzip writes the time, and pytest an id from the bytes
+    ids=["compressed", "page", "broken gzip", "two bytes"],
+)
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_holds_no_volume_is_not_told_another_name(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="can't be read as a NIfTI or MGH volume") as caught:
+        read_header(path)
+    assert "rename" not in str(caught.value)

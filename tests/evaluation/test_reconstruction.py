@@ -1,11 +1,14 @@
 """Errors and baselines on ideal, useless and duplicated input."""
 
+import math
+
 import numpy as np
 import pytest
 from sklearn.decomposition import PCA
 
 from monai_betavae.evaluation.reconstruction import (
     brain_mask,
+    fit_pca,
     mean_image_reconstruction,
     pca_reconstruction,
     reconstruction_scores,
@@ -40,6 +43,67 @@ def test_pca_against_sklearn_and_its_limits():
 
 def test_more_components_than_subjects():
     assert pca_reconstruction(TRAIN[:4], TEST, 32).shape == TEST.shape
+    assert fit_pca(TRAIN[:10], 32).n_components_ == 9
+    twice = np.concatenate([TRAIN[:5], TRAIN[:5]])
+    assert fit_pca(twice, 8).n_components_ == 4  # five images, each twice
+    same = np.repeat(TRAIN[:1], 4, axis=0)
+    np.testing.assert_allclose(pca_reconstruction(same, TEST, 2), np.broadcast_to(TRAIN[0], TEST.shape))
+
+
+@pytest.mark.parametrize(
+    ("n_train", "shape", "scale"), [(30, (1, 9, 8, 7), 1.0), (30, (1, 3, 4), 1e-3), (50, (900,), 50.0)]
+)
+def test_pca_is_exact(n_train, shape, scale):
+    """Against numpy's singular value decomposition in double precision, on images of single precision."""
+    rng = np.random.default_rng(3)
+    modes = (
+        rng.normal(size=(min(20, math.prod(shape)), math.prod(shape)))
+        * np.logspace(0, -3, min(20, math.prod(shape)))[:, None]
+    )
+    scores = rng.normal(size=(n_train + 6, len(modes)))
+    images = (100 + scale * (scores @ modes + 1e-4 * rng.normal(size=(n_train + 6, math.prod(shape))))).astype(
+        np.float32
+    )
+    train, test = (part.reshape(-1, *shape) for part in (images[:n_train], images[n_train:]))
+    exact = images.astype(np.float64)
+    mean = exact[:n_train].mean(axis=0)
+    _, singular, directions = np.linalg.svd(exact[:n_train] - mean, full_matrices=False)
+    for n_components in (1, 5, 10):
+        pca = fit_pca(train, n_components)
+        assert pca.exact
+        kept = directions[:n_components]
+        expected = (exact[n_train:] - mean) @ kept.T @ kept
+        found = pca.inverse_transform(pca.transform(test.reshape(6, -1))) - mean
+        np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+        np.testing.assert_allclose(pca.explained_variance_, singular[:n_components] ** 2 / (n_train - 1), rtol=1e-6)
+        np.testing.assert_allclose(pca.components_ @ pca.components_.T, np.eye(n_components), atol=1e-12)
+        error = ((exact[n_train:] - mean - expected) ** 2).sum()
+        assert ((exact[n_train:] - mean - found) ** 2).sum() == pytest.approx(error, rel=1e-6)
+        restored = pca_reconstruction(train, test, n_components)
+        assert restored.dtype == np.float32
+        np.testing.assert_allclose(restored.reshape(6, -1), expected + mean, rtol=1e-6)
+
+
+def test_pca_of_whole_numbers_and_of_what_may_not_be_written_to():
+    whole = RNG.integers(0, 9, size=(12, 4, 4))
+    expected = PCA(3, svd_solver="full").fit(whole.reshape(12, -1))
+    np.testing.assert_allclose(fit_pca(whole, 3).components_, expected.components_, atol=1e-10)
+    frozen = TRAIN.copy()
+    frozen.flags.writeable = False
+    np.testing.assert_array_equal(fit_pca(frozen, 3).components_, fit_pca(TRAIN, 3).components_)
+
+
+def test_pca_of_more_images_than_are_exact(monkeypatch):
+    monkeypatch.setattr("monai_betavae.evaluation.reconstruction.MOST_EXACT", 15)
+    wide = RNG.normal(size=(20, 40)) * np.logspace(0, -3, 40)
+    pca = fit_pca(wide, 3)
+    assert not pca.exact
+    assert (pca.components_ == fit_pca(wide, 3).components_).all()
+    narrow = fit_pca(TRAIN, 3)  # 12 values: no more than images
+    assert narrow.exact
+    monkeypatch.undo()
+    np.testing.assert_allclose(narrow.components_, fit_pca(TRAIN, 3).components_, atol=1e-10)
+    np.testing.assert_allclose(pca.explained_variance_, fit_pca(wide, 3).explained_variance_, rtol=0.01)
 
 
 def test_bad_arguments():

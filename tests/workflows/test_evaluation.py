@@ -169,6 +169,50 @@ def test_two_volumes_are_enough_for_a_report(run, tmp_path):
     assert {"reconstruction", "likelihood", "latents", "generation"} <= set(scores)
 
 
+def test_few_subjects_are_warned_of(run, tmp_path, capsys):
+    folder, split, network, _ = run
+    evaluation(folder, split["test"][:5], network, tmp_path, parts=["reconstruction"]).run()
+    scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    assert scores["n_subjects"] == 5
+    (warning,) = [warning for warning in scores["warnings"] if "subjects were evaluated" in warning]
+    assert warning.startswith("Only 5 subjects were evaluated: with fewer than 20 the intervals are wide")
+    assert "  Warning: Only 5 subjects were evaluated" in capsys.readouterr().out
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "Only 5 subjects were evaluated" in page
+    assert "No warning" not in page
+
+
+def test_subjects_and_not_volumes_are_counted(run, tmp_path):
+    folder, split, network, _ = run
+    members = [*split["test"], *split["validation"]][:20]
+    enough = [{"image": record["image"], "subject": f"s{number}"} for number, record in enumerate(members)]
+    for name, records, n_subjects in (
+        ("enough", enough, 20),
+        ("of one", [{**record, "subject": "one"} for record in enough], 1),
+        ("nameless", [{"image": record["image"]} for record in enough], 20),
+    ):
+        evaluation(folder, records, network, tmp_path / name, parts=["reconstruction"]).run()
+        scores = json.loads((tmp_path / name / "evaluation" / "scores.json").read_text())
+        assert (scores["n_volumes"], scores["n_subjects"]) == (20, n_subjects)
+        few = [warning for warning in scores["warnings"] if "evaluated: with fewer than" in warning]
+        assert bool(few) == (n_subjects < 20)
+        assert not few or few[0].startswith("Only 1 subject was evaluated")
+
+
+def test_fewer_components_than_latent_dimensions_are_said(run, tmp_path, capsys):
+    _folder, split, _network, _ = run
+    network = build_network(SHAPE, 12, channels=(4, 8), warm_start="none", architecture="plain", random_state=0)
+    few = tmp_path / "few"
+    few.mkdir()
+    write_split({**split, "training": split["training"][:10]}, few / "split.json")
+    evaluation(few, split["test"][:3], network, tmp_path, parts=["reconstruction"]).run()
+    scores = json.loads((tmp_path / "evaluation" / "scores.json").read_text())
+    assert scores["pca_components"] == 9
+    assert "of that of PCA with 9 components" in capsys.readouterr().out
+    page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
+    assert "9 components: of 10 training volumes there are no 12" in page
+
+
 def test_subjects_of_the_training_are_warned_of(run, tmp_path):
     folder, split, network, _ = run
     members = [*split["training"][:1], *split["test"][:2]]
