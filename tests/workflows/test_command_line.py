@@ -419,6 +419,7 @@ def typed(monkeypatch, capsys, tmp_path):
     (tmp_path / "look.json").write_text(json.dumps(LOOK))
     monkeypatch.setenv("MONAI_BETAVAE_HOME", str(tmp_path / "home"))
     monkeypatch.setattr(command_line, "is_runner", lambda: True)
+    monkeypatch.chdir(tmp_path)  # a relative --run_root is made where the user stands
 
     def command(*options, config=BUNDLE / "train.json"):
         files = str([*map(str, config if isinstance(config, list) else [config]), str(tmp_path / "look.json")])
