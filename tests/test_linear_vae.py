@@ -50,6 +50,7 @@ def trained():
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|logging interval|LeafSpec|val_dataloader).*")
+@pytest.mark.filterwarnings("ignore:.*goes on from its weights.*")
 def test_a_linear_vae_finds_the_subspace_and_the_likelihood_of_pca(trained):
     vae, images = trained
     flat = images.numpy().reshape(N, -1).astype(float)
@@ -75,6 +76,7 @@ def test_a_linear_vae_finds_the_subspace_and_the_likelihood_of_pca(trained):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*(does not have many workers|logging interval|LeafSpec|val_dataloader).*")
+@pytest.mark.filterwarnings("ignore:.*goes on from its weights.*")
 def test_another_weight_of_the_kl_is_another_model(trained):
     # beta = 1 is noise of variance 1/2 in this convention: columns of another length
     vae, images = trained

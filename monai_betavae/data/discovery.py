@@ -258,7 +258,8 @@ def _from_folder(root: Path, request: Request, problems: list[str]) -> list[List
     series = in_natural_order(folder for folder in _folders_below(root) if is_dicom_folder(folder))
     if not series:
         problems.append("no .nii or .nii.gz file in this folder or below it, and no DICOM file")
-    return _plain(series, root, request, problems)
+    # a series that is the folder itself is named by it
+    return _plain(series, root.parent if str(root) in series else root, request, problems)
 
 
 def _from_pattern(pattern: str, request: Request, problems: list[str]) -> list[ListedVolume]:

@@ -284,9 +284,8 @@ def _doubts(texts: Sequence[str]) -> list[str]:
     for text, own in atoms.items():
         shared = [atom for atom in own if 1 < counts[atom] < len(distinct)]
         if shared or not any(counts[atom] == 1 for atom in own):
-            other = next(
-                each for each in distinct if each != text and (set(shared or own) & atoms[each] or not atoms[each])
-            )
+            others = [each for each in distinct if each != text]
+            other = next((each for each in others if set(shared or own) & atoms[each]), others[0] if others else text)
             names = f"{distinct[text]!r} and {distinct[other]!r}"
             return [f"have names that could be one subject's or two subjects': {names}"]
     return []

@@ -31,7 +31,7 @@ def planes_of(volume: Array, spacing: Sequence[float] = (1, 1, 1)) -> PlanesOfVo
     Example:
         >>> image, extent = planes_of(np.zeros((4, 5, 6)), (2, 2, 2))
         >>> image.shape, extent
-        ((6, 14), (28.0, 12.0))
+        ((6, 13), (26.0, 12.0))
     """
     finest = min(spacing)
     planes = []

@@ -26,6 +26,7 @@ def given(entry):
     """Return an entry as a config after training needs it: without ids of train.json."""
     text = json.dumps(entry).replace('"@spatial_shape"', str(SHAPE)).replace('"@latent_dim"', "2")
     text = text.replace('"@spacing"', "24.0").replace('"$@spacing is None"', "false")
+    text = text.replace('"@center"', '"image"').replace('"@padding"', '"background"')
     return json.loads(text)
 
 
@@ -213,7 +214,7 @@ def test_preprocessing_with_a_mask_is_used_by_every_run(cohort, tmp_path):
     codes, _ = by_hand(workflow, folder)
     np.testing.assert_allclose(latents(folder), codes, atol=1e-5)
     stored = json.loads((folder / "model.json").read_text())["preprocessing"]["transforms"][0]
-    assert stored == {"name": "ReadVolumed", "arguments": {"keys": "image", "mask_key": "brain"}}
+    assert stored == {"name": "ReadVolumed", "arguments": {"keys": "image", "background": "auto", "mask_key": "brain"}}
 
 
 def test_two_of_the_former_faults(cohort, base, tmp_path):

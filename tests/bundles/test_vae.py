@@ -692,7 +692,7 @@ def test_9_errors_are_one_line(commands, place, name, message):
 
 
 def test_10_every_command_of_the_docs_runs(commands):
-    assert len(docs_commands()) == 19
+    assert len(docs_commands()) == 18
     for name in ("train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
                  "mlflow", "verify", "torchscript", "onnx", "program", "zoo"):  # fmt: skip
         commands.done(name)

@@ -47,7 +47,7 @@ def test_given_data_is_taken_and_not_called_simulated(tmp_path, capsys):
     nib.save(nib.Nifti1Image(np.ones((3, 3, 3), np.float32), np.eye(4)), tmp_path / "a.nii.gz")
     found = training_records(tmp_path, {"output_dir": tmp_path / "never"})
     assert [record["subject"] for record in found] == ["a"]
-    assert "1 volumes from" in capsys.readouterr().out
+    assert "1 volume of 1 subject (a: a.nii.gz) from" in capsys.readouterr().out
     assert not is_simulated(found)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 from types import SimpleNamespace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -16,6 +17,7 @@ from monai_betavae.data import brain_transforms
 from monai_betavae.data.transforms import first_release_description
 from monai_betavae.networks import build_network
 from monai_betavae.warm_start import warm_start
+from monai_betavae.workflows.inference import InferenceRecords
 from monai_betavae.workflows.records import write_split
 from monai_betavae.workflows.trained_model import (
     centred_affine,
@@ -32,6 +34,7 @@ from monai_betavae.workflows.trained_model import (
     own,
     read_description,
     split_digest,
+    told_in_training,
     trained_likelihood,
     trained_network,
     trained_preprocessing,
@@ -401,7 +404,27 @@ def test_the_digest_of_another_split_is_another(change):
 
 def test_what_a_model_was_trained_on():
     expected = {"volumes": 3, "subjects": 2, "simulated": False, "digest": "abc", "split": split_digest(SPLIT)}
-    assert described_training(SPLIT, "abc") == expected
+    assert described_training(SPLIT, "abc") == {**expected, "told": {}}
+    told = {"suffix": "FLAIR", "entities": "space=none", "missing_values": None, "beta": 4.0}
+    assert described_training(SPLIT, "abc", told)["told"] == {"suffix": "FLAIR", "entities": "space=none"}
+
+
+def test_what_training_was_told_is_done_later(tmp_path, capsys):
+    told = {"suffix": "FLAIR", "image_column": "image", "entities": "acq=fast"}
+    write_model(tmp_path, network_of(), SHAPE, trained_on=described_training(SPLIT, "abc", told))
+    assert told_in_training(tmp_path) == {"suffix": "FLAIR", "image_column": "image", "entities": "acq=fast"}
+    assert told_in_training(None) == told_in_training(tmp_path / "nowhere") == {}
+    bids = tmp_path / "bids"
+    for name in ("sub-1_acq-fast_FLAIR", "sub-1_acq-slow_FLAIR", "sub-1_T1w"):
+        (bids / "sub-1" / "anat").mkdir(parents=True, exist_ok=True)
+        image = nib.Nifti1Image(np.random.default_rng(0).random((4, 4, 4)), np.eye(4))
+        nib.save(image, bids / "sub-1" / "anat" / f"{name}.nii.gz")
+    (record,) = InferenceRecords(str(bids), tmp_path, ckpt_dir=tmp_path)
+    assert record["image"].endswith("sub-1_acq-fast_FLAIR.nii.gz")
+    assert "As in training: suffix FLAIR, entities acq=fast" in capsys.readouterr().out
+    (record,) = InferenceRecords(str(bids), tmp_path, suffix="T1w", entities="acq=none", ckpt_dir=tmp_path)
+    assert record["image"].endswith("sub-1_T1w.nii.gz")
+    assert "Other than in training: suffix T1w, not FLAIR; entities acq=none, not acq=fast" in capsys.readouterr().out
 
 
 def test_the_training_folder_is_the_one_with_the_models_split(tmp_path):
