@@ -470,10 +470,12 @@ def _print_scores(scores: Mapping[str, Any]) -> None:
         + (
             "left out, the training volumes exceed memory" if pca is None else f"{pca:.2f} of the mean training image's"
         ),
-        f"  Active latent dimensions: {scores['active_units']} of {scores['latent_dim']}; "
-        f"KL {scores['kl_nats']:.1f} nats",
     ]
-    if scores["active_units"] == 0:
+    # a dimension is active if its mean varies from subject to subject
+    several = scores["n_held_out"] > 1
+    active = f"Active latent dimensions: {scores['active_units']} of {scores['latent_dim']}; " if several else ""
+    lines.append(f"  {active}KL {scores['kl_nats']:.1f} nats")
+    if several and scores["active_units"] == 0:
         lines.append("  No latent dimension is active: the posterior has collapsed. Lower beta or train longer.")
     print("\n".join(lines))
 

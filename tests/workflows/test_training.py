@@ -15,7 +15,7 @@ from monai_betavae.networks import build_network
 from monai_betavae.workflows import ModelTraining, load_weights, trained_network, trained_preprocessing
 from monai_betavae.workflows.provenance import data_fingerprint
 from monai_betavae.workflows.trained_model import of_another_run, read_description
-from monai_betavae.workflows.training import _grid, _say_resumed, held_out_scores
+from monai_betavae.workflows.training import _grid, _print_scores, _say_resumed, held_out_scores
 
 
 def loader_of(images):
@@ -159,3 +159,19 @@ def test_another_run_is_refused_before_it_touches_anything(volumes, tmp_path):
         with pytest.raises(ValueError, match=rf"`resume` needs the settings of .*model\.json: {said}"):
             training_of(folder, resume=True, **changes).check()
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_one_held_out_subject_says_nothing_of_active_dimensions(capsys):
+    scores = {
+        "simulated": False, "n_held_out": 1, "sse": 800.0, "sse_ratio": 0.86, "sse_ratio_pca": 0.85, "latent_dim": 4,
+        "pca_components": 4, "active_units": 0, "kl_nats": 10.9,
+    }  # fmt: skip
+    _print_scores(scores)
+    said = capsys.readouterr().out
+    assert "KL 10.9 nats" in said
+    assert "Active" not in said
+    assert "collapsed" not in said
+    _print_scores({**scores, "n_held_out": 2})
+    said = capsys.readouterr().out
+    assert "Active latent dimensions: 0 of 4; KL 10.9 nats" in said
+    assert "the posterior has collapsed" in said
