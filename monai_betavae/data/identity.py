@@ -17,6 +17,7 @@ from .identity_readings import channel_readings, depth_readings, kind_readings, 
 from .path_fields import Field, Identity, UnknownIdentityError, normal_text, partition
 from .path_words import (
     COUNTED_GROUP_WORDS,
+    DECISIVE_WORDS,
     GROUP_WORDS,
     GROUPS,
     KINDS,
@@ -373,7 +374,9 @@ def _subject_field(paths: Sequence[str], levels: Sequence[Sequence[str]], fields
     """Return the one part that tells subjects apart."""
     called = [field for field in fields if field.role == "subject"]
     unknown = [field for field in fields if field.role == "unknown"]
-    candidates = called or unknown
+    # "case 1" and "patient 1" may be a scan's number beside a person's name; "subject 1" isn't
+    decisive = called and all(field.word in DECISIVE_WORDS for field in called)
+    candidates = called if decisive else called + unknown
     if not candidates:
         roles = sorted({field.role for field in fields})
         raise UnknownIdentityError(f"differ in {' and '.join(roles)} only", subject_readings(paths, levels, fields))

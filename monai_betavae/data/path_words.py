@@ -14,6 +14,9 @@ def _words(text: str) -> frozenset[str]:
 SUBJECT_WORDS = _words("sub subj subject participant patient pat person volunteer proband case animal donor twin child")
 """Words before a number that is a subject's: ``patient_012``."""
 
+DECISIVE_WORDS = _words("sub subj subject participant")
+"""Those of them that are a subject's whatever else stands in the path."""
+
 SESSION_WORDS = _words(
     "ses sess session visit timepoint tp time month months week weeks wk year years yr day wave followup fu date"
 )

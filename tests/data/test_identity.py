@@ -289,7 +289,10 @@ def test_a_word_that_says_subject_is_believed_unless_another_part_divides_it():
     paths = "oslo/subject_1/T1 oslo/subject_2/T1 bergen/subject_3/T1"
     assert [each.subject for each in identities(paths.split())] == ["subject_1", "subject_2", "subject_3"]
     assert "have '1' with bergen, oslo" in refused("oslo/subject_1/T1 oslo/subject_2/T1 bergen/subject_1/T1")[0]
-    assert "have '1' with a, b" in refused("patient_1/a patient_1/b patient_2/c")[0]
+    assert "have '1' with a, b" in refused("subject_1/a subject_1/b subject_2/c")[0]
+    # a scan's number, or a group and a counter, beside a person's name
+    for paths in ("case_1_anna case_2_anna case_3_ben", "patient.0034.p01 patient.0035.p02 patient.0036.p02"):
+        assert "each could be the subject" in refused(paths)[0]
     assert "could be one" in refused("patient_01 patient_01T1 patient_02 patient_02T1")[0]
 
 
