@@ -21,7 +21,7 @@ from measure import interleaved, median, ratio, report
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from monai_betavae.acceleration import accelerate
+from monai_betavae.networks.acceleration import accelerate
 
 MODES: dict[str, dict[str, Any]] = {
     "fp32": {},

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from monai_betavae import VAE, BetaVAELoss
-from monai_betavae.networks import build_network
-from monai_betavae.warm_start import warm_start
+from monai_betavae.networks.builders import build_network
+from monai_betavae.networks.warm_start import warm_start
 
 SHAPE = (64, 80, 64)
 CHANNELS = (16, 32, 64, 128)

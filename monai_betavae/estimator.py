@@ -25,14 +25,16 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from ._checks import check_choice, check_integer, check_real, check_seed
-from .batches import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
-from .description import MOST_WEIGHTS, description_of, is_plain, name_of
-from .lone_images import check_lone_images, naming_lone_values
+from ._randomness import StepSeeds, generator, orders_by_epoch, seeded
+from .batches.images import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
+from .batches.ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
 from .losses import LIKELIHOODS, BetaVAELoss, likelihood, number_of
-from .modules import check_network_parts
-from .optimization import check_length, made_optimizer, made_scheduler, resume_course
-from .ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
-from .persistence import (
+from .networks.lone_images import check_lone_images, naming_lone_values
+from .networks.modules import check_network_parts
+from .networks.posterior import posterior_distribution, posterior_parameters
+from .networks.warm_start import check_started, warm_start
+from .saving.descriptions import MOST_WEIGHTS, description_of, is_plain, name_of
+from .saving.safe_loading import (
     described_networks,
     load_weights_only,
     naming,
@@ -42,9 +44,7 @@ from .persistence import (
     save_weights,
     source_name,
 )
-from .posterior import posterior_distribution, posterior_parameters
-from .randomness import StepSeeds, generator, orders_by_epoch, seeded
-from .warm_start import check_started, warm_start
+from .training.optimization import check_length, made_optimizer, made_scheduler, resume_course
 
 FILE_FORMAT = "monai_betavae.VAE/1"
 """Marks the files of :meth:`VAE.save`, and their version."""
@@ -165,9 +165,9 @@ class VAE(pl.LightningModule):
         optimizer: a callable from the list of parameters to a torch optimizer, such as
             ``functools.partial(torch.optim.SGD, lr=0.1)``, in place of AdamW with ``lr`` and ``weight_decay``.
         lr_scheduler: a callable from the optimizer to a torch scheduler, such as
-            :func:`~monai_betavae.optimization.warmup_and_decay`, or to Lightning's dictionary of one. If it takes
-            ``total_steps`` or ``T_max`` and hasn't got it, it gets the length of the training. A ``ReduceLROnPlateau``
-            follows "val/loss".
+            :func:`~monai_betavae.training.optimization.warmup_and_decay`, or to Lightning's dictionary of one. If it
+            takes ``total_steps`` or ``T_max`` and hasn't got it, it gets the length of the training. A
+            ``ReduceLROnPlateau`` follows "val/loss".
         lr_interval: what the scheduler counts, "step" or "epoch".
         ignore: names of arguments that are left out of ``hparams``.
         save_hparams: whether there are ``hparams``; files keep what they need either way.
@@ -302,7 +302,7 @@ class VAE(pl.LightningModule):
 
         Args:
             network: module with ``encoder``, ``decoder``, and the linear layers ``fc_mu`` and ``fc_logvar``, such as
-                :class:`~monai_betavae.modules.ReconstructionNetwork`.
+                :class:`~monai_betavae.networks.modules.ReconstructionNetwork`.
             kwargs: the other arguments of :class:`VAE`.
 
         Raises:
@@ -487,8 +487,8 @@ class VAE(pl.LightningModule):
         """Train the model with a Lightning Trainer made of ``trainer_params``.
 
         Networks of the package's builders start from the training volumes first, in the way their ``warm_start`` says,
-        if they haven't yet, here as in a Trainer of your own; see :func:`~monai_betavae.warm_start.warm_start`. Other
-        networks start as they are.
+        if they haven't yet, here as in a Trainer of your own; see
+        :func:`~monai_betavae.networks.warm_start.warm_start`. Other networks start as they are.
 
         As in the reference and in Lightning, a second ``fit`` goes on from the weights of the first, and warns;
         ``sklearn.base.clone(vae).fit(...)`` starts anew. With a ``random_state`` the order of the images and the noise

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
 from ._checks import ArgumentTypeError, check_choice, check_real
-from .batches import check_images, plain_tensor
+from .batches.images import check_images, plain_tensor
 
 LIKELIHOODS = ("normal", "laplace", "bernoulli")
 """Names of the decoder distributions a tensor output can stand for."""
@@ -130,7 +130,7 @@ def _cross_entropy(probabilities: Tensor, x: Tensor) -> Tensor:
 
     torch itself stops there with an assertion, on a GPU with one after which the process can't use the GPU any more:
     a run that diverges would end with that and not with what
-    :class:`~monai_betavae.divergence.StopOnDivergence` says.
+    :class:`~monai_betavae.training.divergence.StopOnDivergence` says.
     """
     if x.device.type == "cpu":
         low, high = (float(bound) for bound in torch.aminmax(probabilities.detach()))

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from .estimator import VAE
-from .networks import build_network
+from .networks.builders import build_network
 
 NETWORK_ARGUMENTS = ("in_channels", "channels", "n_blocks", "kernel_size", "norm", "act", "dropout", "warm_start")
 """Arguments of :func:`build_vae` that shape the networks."""
@@ -28,9 +28,9 @@ def build_vae(
         spatial_shape: two or three sides of the images, any size.
         latent_dim: number of latent dimensions.
         architecture: "conv", "plain", "residual", "resnet" or "densenet"; see
-            :func:`~monai_betavae.networks.build_network`.
+            :func:`~monai_betavae.networks.builders.build_network`.
         random_state: seed of all weights, and of everything that :class:`~monai_betavae.VAE` draws.
-        vae_kwargs: further arguments of :func:`~monai_betavae.networks.build_network` (``in_channels``,
+        vae_kwargs: further arguments of :func:`~monai_betavae.networks.builders.build_network` (``in_channels``,
             ``channels``, ``n_blocks``, ``kernel_size``, ``norm``, ``act``, ``dropout``, ``warm_start``) and of
             :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``, ``max_epochs``, ...). With
             ``default_dist="bernoulli"``, or a ``loss`` of that, the decoder ends in a sigmoid.

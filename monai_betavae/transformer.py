@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ._checks import check_choice, check_integer, check_spatial_shape
+from ._randomness import seeded
 from .estimator import VAE
 from .evaluation.reconstruction import squared_error
 from .models import build_vae
-from .randomness import seeded
 
 Array = NDArray[Any]
 
@@ -48,7 +48,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         beta: weight of the KL divergence; see :mod:`monai_betavae.losses` for its scale.
         architecture: of the networks for volumes; see :func:`~monai_betavae.build_vae`. Plain features ignore it.
         warm_start: where the networks for volumes start, "none", "mean", "linear" or "deformable", which ``None``
-            stands for; see :mod:`monai_betavae.warm_start`. Plain features ignore it. (Not scikit-learn's
+            stands for; see :mod:`monai_betavae.networks.warm_start`. Plain features ignore it. (Not scikit-learn's
             ``warm_start``: every ``fit`` starts anew.)
         channels: channels of each level of the networks for volumes; ``None`` for the builder's. Small volumes need
             fewer levels.

@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from monai_betavae import VAE, build_vae
 from monai_betavae.losses import LIKELIHOODS
-from monai_betavae.networks import ENCODERS
+from monai_betavae.networks.builders import ENCODERS
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates
@@ -223,9 +223,9 @@ def test_samples_are_reproducible_and_need_no_gradient(trained):
 
 def test_a_trainer_of_ones_own_gives_what_fit_gives(trained):
     """The other way to train: the same seeds, the same warm start, a Trainer that is built outside."""
-    from monai_betavae.callbacks import StepSeeds
-    from monai_betavae.randomness import orders_by_epoch, seeded
-    from monai_betavae.warm_start import warm_start
+    from monai_betavae._randomness import orders_by_epoch, seeded
+    from monai_betavae.networks.warm_start import warm_start
+    from monai_betavae.training.callbacks import StepSeeds
 
     vae = trained.another()
     loader = trained.loader(shuffle=True)

@@ -24,7 +24,7 @@ from torch.distributions import Bernoulli, Laplace, Normal
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from monai_betavae import VAE, BetaVAELoss, build_encoder, build_vae
-from monai_betavae.optimization import warmup_and_decay
+from monai_betavae.training.optimization import warmup_and_decay
 
 pytestmark = [
     # Lightning 2.6 calls what torch 2.13 deprecates

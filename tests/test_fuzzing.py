@@ -25,10 +25,10 @@ from torch.distributions import Bernoulli, Laplace, Normal
 
 from monai_betavae import VAE, BetaVAELoss, build_decoder, build_encoder, build_vae
 from monai_betavae.data import brain_transforms, discover, split_subjects
-from monai_betavae.description import BUILDERS, rebuild
 from monai_betavae.losses import LIKELIHOODS
-from monai_betavae.networks import build_network
-from monai_betavae.persistence import described_networks, load_weights_only, parse_description
+from monai_betavae.networks.builders import build_network
+from monai_betavae.saving.descriptions import BUILDERS, rebuild
+from monai_betavae.saving.safe_loading import described_networks, load_weights_only, parse_description
 from monai_betavae.workflows.records import PARTS, read_split
 from monai_betavae.workflows.trained_model import (
     FORMAT,

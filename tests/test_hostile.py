@@ -19,10 +19,11 @@ from torch.utils.data import DataLoader
 
 from monai_betavae import VAE, build_vae, bundle_root
 from monai_betavae.data import DiskCacheDataset, discover
-from monai_betavae.data.transforms import ReadVolumed
-from monai_betavae.data.volumes import read_header
-from monai_betavae.networks import build_network
-from monai_betavae.workflows.evaluation_data import training_summary
+from monai_betavae.data.transforms.brain import ReadVolumed
+from monai_betavae.data.volumes.volume_files import read_header
+from monai_betavae.networks.builders import build_network
+from monai_betavae.workflows.model_evaluation.subjects import training_summary
+from monai_betavae.workflows.model_training import ModelTraining
 from monai_betavae.workflows.records import read_split
 from monai_betavae.workflows.settings import unwrapped
 from monai_betavae.workflows.trained_model import (
@@ -34,7 +35,6 @@ from monai_betavae.workflows.trained_model import (
     trained_network,
     trained_preprocessing,
 )
-from monai_betavae.workflows.training import ModelTraining
 from monai_betavae.workflows.zoo import write_zoo_bundle
 
 pytestmark = [

@@ -15,9 +15,10 @@ from described_models import NORMAL
 from monai.data import DataLoader, Dataset
 from monai.inferers import SimpleInferer
 
+from monai_betavae._texts import DEVICES
 from monai_betavae.data import RestoreVolumed, brain_transforms, discover
-from monai_betavae.data.volumes import read_header
-from monai_betavae.networks import build_network
+from monai_betavae.data.volumes.volume_files import read_header
+from monai_betavae.networks.builders import build_network
 from monai_betavae.plots import (
     plot_latents,
     plot_maps,
@@ -29,11 +30,10 @@ from monai_betavae.plots import (
     save_figure,
     traversal_gif,
 )
-from monai_betavae.report import Report
-from monai_betavae.texts import DEVICES
 from monai_betavae.workflows import ModelEvaluation, PriorSampling, VolumeInference
-from monai_betavae.workflows.evaluation_data import on_grid, with_truth
-from monai_betavae.workflows.inference import InferenceRecords, OutputNames
+from monai_betavae.workflows.model_evaluation.report import Report
+from monai_betavae.workflows.model_evaluation.subjects import on_grid, with_truth
+from monai_betavae.workflows.volume_inference import InferenceRecords, OutputNames
 
 SHAPE = (10, 12, 10)
 

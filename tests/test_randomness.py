@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from monai_betavae.randomness import EpochOrder, derived_seed, generator, orders_by_epoch, seeded
+from monai_betavae._randomness import EpochOrder, derived_seed, generator, orders_by_epoch, seeded
 
 
 def draw():

@@ -1,4 +1,4 @@
-"""Every version reads what an earlier one wrote: the files in tests/released, one folder per version.
+"""Every version reads what an earlier one wrote: the files in tests/support/released, one folder per version.
 
 They are never written anew. Where a file can't be read any more, it is the reader that has to change.
 """
@@ -12,14 +12,16 @@ from released.write import QUIET, bundle_network, estimator_outputs, network_out
 from torch.utils.data import DataLoader
 
 from monai_betavae import VAE
-from monai_betavae.data.transforms import first_release_description
+from monai_betavae.data.transforms.brain import first_release_description
 from monai_betavae.workflows import grid_affine, trained_likelihood, trained_network, trained_preprocessing
 from monai_betavae.workflows.trained_model import network_arguments, read_description
 
 # the tests run with the oldest Lightning too, which is older than the one that wrote the checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with Lightning:UserWarning")
 
-VERSIONS = sorted(path for path in (Path(__file__).parent / "released").iterdir() if (path / "expected.npz").is_file())
+VERSIONS = sorted(
+    path for path in (Path(__file__).parent / "support" / "released").iterdir() if (path / "expected.npz").is_file()
+)
 
 
 @pytest.fixture(params=VERSIONS, ids=lambda path: path.name)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.cbook import is_math_text
 
-from monai_betavae.texts import DEVICES, FORBIDDEN, HIDDEN, JOINERS, LONGEST_STEM, figure_label, file_stem, visible
+from monai_betavae._texts import DEVICES, FORBIDDEN, HIDDEN, JOINERS, LONGEST_STEM, figure_label, file_stem, visible
 
 ANY = st.text(st.characters(codec=None, categories=None), max_size=300)
 

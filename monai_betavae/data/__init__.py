@@ -1,14 +1,14 @@
 """From files on disk to tensors: discovery, checks, splits, transforms, caches, order, and the simulated cohort."""
 
-from .augmentation import AugmentedDataset, augmentation
 from .caching import DiskCacheDataset, cached_dataset
-from .checking import check_volumes
-from .cohorts import decathlon, ixi, oasis_vbm
-from .discovery import discover
+from .checks.volume_checks import check_volumes
+from .discovery.cohort_loaders import decathlon, ixi, oasis_vbm
+from .discovery.sources import discover
 from .sampling import GlobalOrder
-from .simulation import simulate_cohort
+from .simulation.cohort import simulate_cohort
 from .splits import split_subjects
-from .transforms import (
+from .transforms.augmentation import AugmentedDataset, augmentation
+from .transforms.brain import (
     CropToGridd,
     PadToGridd,
     ReadVolumed,

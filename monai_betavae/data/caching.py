@@ -23,7 +23,7 @@ from monai.transforms import Compose, RandomizableTrait, Transform
 from torch import Tensor
 
 from .._checks import check_choice, check_integer
-from ..persistence import load_weights_only, save_weights
+from ..saving.safe_loading import load_weights_only, save_weights
 
 CACHES = ("auto", "memory", "disk", "none")
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch.utils.data import DistributedSampler
 
 from .._checks import check_integer
-from ..randomness import derived_seed
+from .._randomness import derived_seed
 
 
 class GlobalOrder(DistributedSampler[int]):

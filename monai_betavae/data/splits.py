@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from monai_betavae._checks import check_choice, check_real, check_seed, is_missing
-from monai_betavae.data.covariates import MOST_CATEGORIES, is_number, kind_of_covariate
+from monai_betavae.data.tables.covariates import MOST_CATEGORIES, is_number, kind_of_covariate
 
 RecordT = TypeVar("RecordT", bound=Mapping[str, Any])
 
@@ -59,8 +59,8 @@ def split_subjects(
         seed: which split; ``None`` draws a new one each time.
         stratify: covariates by which the parts are to be alike. Values are categories; a numeric covariate with
             more than 10 different ones is cut at its quintiles, but for whole numbers that their name says are
-            categories, such as ``site_id`` (:func:`~monai_betavae.data.covariates.kind_of_covariate`). Missing values
-            are a category of their own. A subject with several values (visits) counts with its smallest.
+            categories, such as ``site_id`` (:func:`~monai_betavae.data.tables.covariates.kind_of_covariate`). Missing
+            values are a category of their own. A subject with several values (visits) counts with its smallest.
 
     Returns:
         the parts in the order of ``fractions``, each with its records in their original order; a dict if

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_choice, check_integer, check_real, check_seed
-from .factors import (
+from .importance import MODELS, completeness_of, concentration, disentanglement_of, fitted_importance
+from .known_factors import (
     N_FOLDS,
     Factor,
     Factors,
@@ -26,7 +27,6 @@ from .factors import (
     quantile_bins,
     standardised,
 )
-from .importance import MODELS, completeness_of, concentration, disentanglement_of, fitted_importance
 
 Array = NDArray[Any]
 

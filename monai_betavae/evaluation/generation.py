@@ -435,7 +435,7 @@ def prior_codes(n_samples: int, latent_dim: int, seed: int | None = 0) -> NDArra
 
 def _generator(seed: int | None, stream: str) -> np.random.Generator:
     """Return a generator for ``stream`` of ``seed``: two streams of one seed must not give the same numbers."""
-    from ..randomness import derived_seed
+    from .._randomness import derived_seed
 
     seed = check_seed("seed", seed)
     return np.random.default_rng(None if seed is None else derived_seed(seed, stream))

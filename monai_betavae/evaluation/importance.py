@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .factors import N_FOLDS, Factor
+from .known_factors import N_FOLDS, Factor
 
 Array = NDArray[Any]
 

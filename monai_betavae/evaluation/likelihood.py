@@ -42,9 +42,9 @@ from torch import Tensor, nn
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
 from .._checks import check_choice, check_integer, check_real, check_seed
-from ..batches import check_images, image_tensor, item_names
+from ..batches.images import check_images, image_tensor, item_names
+from ..batches.ordering import OrderedRows, check_not_empty
 from ..losses import LIKELIHOODS, likelihood
-from ..ordering import OrderedRows, check_not_empty
 
 Array = NDArray[Any]
 

@@ -12,16 +12,7 @@ from numpy.typing import NDArray
 from .._checks import check_choice, check_integer, check_seed
 from .intervals import estimate
 from .reconstruction import fit_pca
-from .targets import (
-    FEWEST_SUBJECTS,
-    ProbeData,
-    Rows,
-    check_subjects,
-    kind_of,
-    listed,
-    present_targets,
-    read_probe_data,
-)
+from .targets import FEWEST_SUBJECTS, ProbeData, Rows, check_subjects, kind_of, listed, present_targets, read_probe_data
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]

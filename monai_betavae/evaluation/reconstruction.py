@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_integer, check_real
-from ..principal_components import exact_components
+from ..networks.principal_components import exact_components
 
 MOST_EXACT = 2048
 """Components of more training images than this are those of a randomised solver."""
@@ -267,8 +267,9 @@ def restored_by(pca: PrincipalComponentModel, images: Array) -> Array:
 def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> PrincipalComponentModel:
     """Fit principal components to flattened training images; no more than there are, at most n_train - 1.
 
-    They are exact, by an eigenproblem in float64 (:func:`~monai_betavae.principal_components.exact_components`), for up
-    to 2048 images; beyond, those of scikit-learn's randomised solver.
+    They are exact, by an eigenproblem in float64
+    (:func:`~monai_betavae.networks.principal_components.exact_components`), for up to 2048 images; beyond, those of
+    scikit-learn's randomised solver.
 
     Args:
         train: training images, shape (n_train, ...), at least two.

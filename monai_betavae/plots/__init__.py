@@ -1,11 +1,11 @@
 """Arrays in, Figure out. Volumes are in RAS order; slices are drawn with the subject's left on the left."""
 
-from .anatomy import plot_maps
 from .animation import traversal_gif
+from .brain_maps import plot_maps
 from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
-from .files import save_figure
-from .volumes import plot_reconstructions, plot_traversals, plot_volumes
+from .figure_files import save_figure
+from .slices import plot_reconstructions, plot_traversals, plot_volumes
 
 __all__ = [
     "plot_contact_sheet",

@@ -11,8 +11,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..texts import figure_label
-from .volumes import draw_slice, middle_of
+from .._texts import figure_label
+from .slices import draw_slice, middle_of
 
 Array = NDArray[Any]
 

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from ..texts import figure_label
+from .._texts import figure_label
 
 Array = NDArray[Any]
 PlanesOfVolume = tuple[Array, tuple[float, float]]

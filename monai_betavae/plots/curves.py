@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from ..texts import figure_label
+from .._texts import figure_label
 
 Array = NDArray[Any]
 

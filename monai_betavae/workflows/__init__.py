@@ -1,9 +1,9 @@
 """Where the parts meet: what the bundle's configs, and scripts beside them, call."""
 
 from .data_checks import check_data, check_held_out, checked_records, volume_dataset
-from .evaluation import ModelEvaluation, check_evaluation
-from .generation import PriorSampling, check_generation
-from .inference import InferenceRecords, VolumeInference, check_inference
+from .model_evaluation.run import ModelEvaluation, check_evaluation
+from .model_training import ModelTraining
+from .prior_sampling import PriorSampling, check_generation
 from .provenance import write_run
 from .records import split_records, training_records
 from .settings import check_settings
@@ -15,7 +15,7 @@ from .trained_model import (
     trained_preprocessing,
     training_folder,
 )
-from .training import ModelTraining
+from .volume_inference import InferenceRecords, VolumeInference, check_inference
 
 __all__ = [
     "InferenceRecords",

@@ -12,9 +12,8 @@ from monai.data import Dataset
 
 from .._checks import check_choice, check_real
 from ..data import cached_dataset, check_volumes
-from ..data.checking import grid_measures, summary
-from ..data.duplicates import same_content
-from ..data.findings import (
+from ..data.checks.duplicates import same_content
+from ..data.checks.findings import (
     CUT_AWAY_NOTED,
     MAX_CUT_AWAY,
     MIN_FILLED,
@@ -23,9 +22,10 @@ from ..data.findings import (
     grid_findings,
     orientation_findings,
 )
-from ..files import write_table
+from ..data.checks.volume_checks import grid_measures, summary
 from ..plots import plot_contact_sheet, save_figure
 from ..plots.contact_sheet import PlanesOfVolume, planes_of
+from ..saving.atomic_files import write_table
 from .records import SPLIT_FILE, Record, does_it_all, process_rank, read_split, say
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def checked_records(
     With "stop" the headers are read, some milliseconds per volume; what only voxels tell is found when the volumes are
     cached, before training. With "skip" all voxels are read once, and what is left out stands in
     ``<output_dir>/left_out.tsv``. Volumes that can't be used are one reason; others are one scan as two subjects, and
-    headers that leave left and right open (:mod:`~monai_betavae.data.findings`).
+    headers that leave left and right open (:mod:`~monai_betavae.data.checks.findings`).
 
     Args:
         records: the records of all volumes.

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..files import atomic_path
+from ..saving.atomic_files import atomic_path
 from .trained_model import MODEL_FILE, SETTINGS_FILE, load_weights, read_description, trained_network
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from ..bundle import running_config
-from ..files import atomic_path
+from ..saving.atomic_files import atomic_path
 from .records import Record, process_rank, say
 
 RUN_FILE = "run.json"

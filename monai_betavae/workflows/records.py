@@ -15,9 +15,9 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from .._checks import check_integer
 from ..data import discover, simulate_cohort, split_subjects
-from ..data.cohorts import with_channel
+from ..data.discovery.cohort_loaders import with_channel
 from ..data.splits import records_by_subject
-from ..files import atomic_path
+from ..saving.atomic_files import atomic_path
 
 Record = dict[str, Any]
 Split = dict[str, list[Record]]

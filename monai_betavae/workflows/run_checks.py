@@ -12,12 +12,12 @@ import lightning.pytorch as pl
 from torch import nn
 
 from ..bundle import config_file, running_bundle_root, running_config
-from ..callbacks import BestWeights, MetricsTable
-from ..checkpoints import settings_of
 from ..estimator import VAE
-from ..files import check_available
-from ..modules import check_network_parts
-from .preprocessing import PREPROCESSING
+from ..networks.modules import check_network_parts
+from ..saving.atomic_files import check_available
+from ..training.callbacks import BestWeights, MetricsTable
+from ..training.checkpoints import settings_of
+from .described_preprocessing import PREPROCESSING
 from .records import process_rank, say
 from .resumption import check_told, told
 from .trained_model import MODEL_FILE, SETTINGS_FILE, read_description

@@ -17,7 +17,7 @@ from typing import Any
 
 from ..bundle import config_file, running_bundle_root, running_parser
 from ..estimator import check_precision
-from ..files import UnwritableFileError
+from ..saving.atomic_files import UnwritableFileError
 from .command_line import MARKS, REFERENCE, Text, check_expressions, check_text, is_runner, restore_texts, texts_of
 from .provenance import PROVENANCE
 from .records import say

@@ -3,7 +3,7 @@
 ``model.json`` holds::
 
     format         "monai_betavae.model/2"
-    network        {"builder": name, "arguments": {...}}, as in monai_betavae.description
+    network        {"builder": name, "arguments": {...}}, as in monai_betavae.saving.descriptions
     preprocessing  {"transforms": [{"name": ..., "arguments": {...}}, ...]}, as in data.transform_description
     likelihood     {"distribution": "normal", "beta": 1.0}
     grid           {"spatial_shape": [...], "spacing": [...], "affine": [[...]]}
@@ -29,15 +29,15 @@ from monai.transforms import Compose
 from numpy.typing import NDArray
 from torch import nn
 
-from .. import adapters  # noqa: F401 -- its builders are among those that a description may name
 from ..bundle import bundle_root as installed_bundle_root
 from ..bundle import config_file
-from ..data.transform_description import rebuild_transforms
-from ..data.transforms import first_release_description
-from ..description import description_of, name_of, rebuild
-from ..files import atomic_path
+from ..data.transforms.brain import first_release_description
+from ..data.transforms.transform_description import rebuild_transforms
 from ..losses import LIKELIHOODS
-from ..persistence import load_weights_only
+from ..networks import var_autoencoder as adapters  # noqa: F401 -- its builders are among those that a description may name
+from ..saving.atomic_files import atomic_path
+from ..saving.descriptions import description_of, name_of, rebuild
+from ..saving.safe_loading import load_weights_only
 from .records import PARTS, SPLIT_FILE, Record, is_simulated, process_of_launch, read_split, say
 
 MODEL_FILE, SETTINGS_FILE = "model.pt", "model.json"

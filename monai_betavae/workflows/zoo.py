@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ..bundle import bundle_root, config_file
-from ..data.transform_description import transforms_config
-from ..description import BUILDERS
+from ..data.transforms.transform_description import transforms_config
+from ..saving.descriptions import BUILDERS
 from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_description
 
 METADATA, LOGGING = "metadata.json", "logging.conf"
@@ -92,7 +92,7 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
         >>> network = {"builder": "build_network", "arguments": {"latent_dim": 8}}
         >>> described = {"network": network, "preprocessing": {"transforms": []}, "likelihood": None}
         >>> zoo_config({"network_def": {"_target_": "..."}, "batch_size": 4}, described)
-        {'network_def': {'_target_': 'monai_betavae.networks.build_network', 'latent_dim': 8}, 'batch_size': 4}
+        {'network_def': {'_target_': 'monai_betavae.networks.builders.build_network', 'latent_dim': 8}, 'batch_size': 4}
     """
     network, made = description["network"], dict(config)
     values: dict[str, Any] = {

@@ -425,8 +425,10 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Leave out the pictures, which take most of the time; other tests look at them."""
-    from monai_betavae.report import Report
-    from monai_betavae.workflows import evaluation, evaluation_model, training
+    from monai_betavae.workflows import model_training as training
+    from monai_betavae.workflows.model_evaluation import model_parts as evaluation_model
+    from monai_betavae.workflows.model_evaluation import run as evaluation
+    from monai_betavae.workflows.model_evaluation.report import Report
 
     for module in (evaluation, evaluation_model, training):
         for name in ("save_figure", "plot_losses", "plot_reconstructions", "plot_traversals"):

@@ -53,7 +53,7 @@ SWAPS = {
     "network of MONAI": (
         {
             "network_def": {
-                "_target_": "monai_betavae.adapters.build_var_autoencoder",
+                "_target_": "monai_betavae.networks.var_autoencoder.build_var_autoencoder",
                 "spatial_shape": "@spatial_shape",
                 "latent_dim": "@latent_dim",
                 "channels": [4, 8],

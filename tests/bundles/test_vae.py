@@ -223,7 +223,7 @@ def commands(place):
     runner("zoo verify", "verify_net_in_out", "network_def", *files, after=("zoo",))
     export = ("--ckpt_file", zoo / "models/model.pt", "--filepath", data / "zoo.ts")
     runner("zoo export", "ckpt_export", "network_def", *files, *export, after=("zoo",))
-    script = Path(__file__).parent / "load_zoo_bundle.py"
+    script = Path(__file__).parents[1] / "support" / "load_zoo_bundle.py"
     commands.start("zoo load", [sys.executable, str(script), str(zoo), str(data)], elsewhere, after=("zoo",))
     # line 9
     nothing = ("--output_dir", place / "nothing", "--ckpt_dir", place / "nothing")
@@ -296,7 +296,7 @@ def test_1_properties_of_inference_take_effect(workflow, place):
 
 
 def trained_network(models):
-    from monai_betavae.networks import build_network
+    from monai_betavae.networks.builders import build_network
     from monai_betavae.workflows import load_weights
 
     settings = json.loads((models / "model.json").read_text())
@@ -631,7 +631,7 @@ def test_8_the_zoos_configs_show_network_and_transforms(commands, place):
     commands.done("zoo")
     zoo = place / "data" / "zoo" / "vae" / "configs"
     config, training = (json.loads((zoo / f"{name}.json").read_text()) for name in ("inference", "train"))
-    assert config["network_def"]["_target_"] == "monai_betavae.networks.build_network"
+    assert config["network_def"]["_target_"] == "monai_betavae.networks.builders.build_network"
     assert config["preprocessing"]["_target_"] == "Compose"
     names = [step["_target_"].rpartition(".")[2] for step in config["preprocessing"]["transforms"]]
     assert names == ["ReadVolumed", "Orientationd", "ResampleAntiAliasedd", "CropToGridd", "ScaleBrainIntensityd",

@@ -24,7 +24,7 @@ from monai.transforms import (
 )
 
 from monai_betavae.data import PadToGridd, RestoreVolume, RestoreVolumed, ToPlainSampled, brain_transforms, volume_image
-from monai_betavae.networks import build_network
+from monai_betavae.networks.builders import build_network
 
 OBLIQUE = np.array([[1.9, 0.3, 0, -20], [-0.3, 1.9, 0.1, -25], [0, -0.1, 2.1, -15], [0, 0, 0, 1]])
 MODEL_SHAPE = (16, 16, 12)

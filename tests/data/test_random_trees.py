@@ -10,10 +10,10 @@ from file_trees import is_true_partition, touch
 from hypothesis import HealthCheck, given, settings
 from random_trees import PEOPLE, SESSIONS, random_tree, trees
 
-from monai_betavae.data.bids_entities import refuse_several
-from monai_betavae.data.discovery import discover
-from monai_betavae.data.naming import in_natural_order
-from monai_betavae.data.path_records import path_records
+from monai_betavae.data.discovery.bids_entities import refuse_several
+from monai_betavae.data.discovery.sources import discover
+from monai_betavae.data.identity.naming import in_natural_order
+from monai_betavae.data.identity.path_records import path_records
 
 
 def found_on_disk(tree):

@@ -7,14 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from monai_betavae.evaluation.disentanglement import (
-    MODELS,
-    dci,
-    disentanglement_of,
-    factor_vae_score,
-    mig,
-    sap,
-)
+from monai_betavae.evaluation.disentanglement import MODELS, dci, disentanglement_of, factor_vae_score, mig, sap
 
 METRICS = (mig, sap, dci, factor_vae_score)
 DCI_SCORES = ("disentanglement", "completeness", "informativeness")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from monai_betavae import build_vae
 from monai_betavae.evaluation.refinement import refined_codes
-from monai_betavae.warm_start import warm_start
+from monai_betavae.networks.warm_start import warm_start
 
 RNG = np.random.default_rng(0)
 

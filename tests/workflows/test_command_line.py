@@ -144,7 +144,7 @@ def test_inference_gives_latents_in_input_order(inferred):
 @pytest.mark.slow
 def test_latents_are_those_of_the_trained_network(inferred):
     from monai_betavae.data import brain_transforms
-    from monai_betavae.networks import build_network
+    from monai_betavae.networks.builders import build_network
 
     settings = json.loads((inferred / "models" / "model.json").read_text())
     network = build_network(**settings["network"]["arguments"])

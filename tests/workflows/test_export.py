@@ -5,8 +5,8 @@ import torch
 from described_models import write_model
 from monai.data import DataLoader
 
-from monai_betavae.networks import build_network
-from monai_betavae.warm_start import warm_start as start_warm
+from monai_betavae.networks.builders import build_network
+from monai_betavae.networks.warm_start import warm_start as start_warm
 from monai_betavae.workflows.export import export_program
 
 

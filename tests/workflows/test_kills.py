@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 
 from monai_betavae import bundle_root
-from monai_betavae.checkpoints import position_of
 from monai_betavae.data import simulate_cohort
+from monai_betavae.training.checkpoints import position_of
 
 pytestmark = pytest.mark.slow
-RUNS = Path(__file__).parent.parent / "killed_runs.py"
+RUNS = Path(__file__).parents[1] / "support" / "killed_runs.py"
 SAME = ("output/metrics.csv", "models/model.pt", "output/split.json", "models/model.json", "output/scores.json")
 N_STARTING, N_IN_WRITES, N_BETWEEN, N_ASKED, N_FULL = 2, 10, 10, 6, 2
 

@@ -14,7 +14,7 @@ from monai.inferers import SimpleInferer
 
 from monai_betavae import bundle_root
 from monai_betavae.data import RestoreVolumed, brain_transforms, discover, simulate_cohort
-from monai_betavae.networks import build_network
+from monai_betavae.networks.builders import build_network
 from monai_betavae.workflows import (
     ModelEvaluation,
     PriorSampling,
@@ -23,7 +23,7 @@ from monai_betavae.workflows import (
     check_generation,
     check_inference,
 )
-from monai_betavae.workflows.evaluation_data import embed
+from monai_betavae.workflows.model_evaluation.subjects import embed
 from monai_betavae.workflows.records import does_it_all, process_of_launch, write_split
 
 SHAPE, SPACING = (16, 19, 16), 12.0

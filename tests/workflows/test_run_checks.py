@@ -13,11 +13,11 @@ from lightning.pytorch.callbacks import EarlyStopping
 from monai.bundle import ConfigParser
 
 from monai_betavae import VAE, BetaVAELoss, bundle_root
-from monai_betavae.callbacks import BestWeights, MetricsTable
 from monai_betavae.data import brain_transforms
-from monai_betavae.data.transforms import first_release_description
-from monai_betavae.files import locked
-from monai_betavae.networks import build_network
+from monai_betavae.data.transforms.brain import first_release_description
+from monai_betavae.networks.builders import build_network
+from monai_betavae.saving.atomic_files import locked
+from monai_betavae.training.callbacks import BestWeights, MetricsTable
 from monai_betavae.workflows.run_checks import (
     _check_fused,
     check_parts,

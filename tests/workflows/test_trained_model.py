@@ -14,10 +14,9 @@ from monai.data import DataLoader, MetaTensor
 
 from monai_betavae import BetaVAELoss, bundle_root
 from monai_betavae.data import brain_transforms
-from monai_betavae.data.transforms import first_release_description
-from monai_betavae.networks import build_network
-from monai_betavae.warm_start import warm_start
-from monai_betavae.workflows.inference import InferenceRecords
+from monai_betavae.data.transforms.brain import first_release_description
+from monai_betavae.networks.builders import build_network
+from monai_betavae.networks.warm_start import warm_start
 from monai_betavae.workflows.records import write_split
 from monai_betavae.workflows.trained_model import (
     centred_affine,
@@ -40,6 +39,7 @@ from monai_betavae.workflows.trained_model import (
     trained_preprocessing,
     training_folder,
 )
+from monai_betavae.workflows.volume_inference import InferenceRecords
 
 SHAPE = (8, 10, 12)
 ARGUMENTS = {"latent_dim": 3, "channels": (4, 8), "random_state": 0}

@@ -10,8 +10,8 @@ from monai.bundle import ConfigWorkflow
 from monai_betavae import bundle_root
 from monai_betavae.bundle import config_file
 from monai_betavae.data import brain_transforms
-from monai_betavae.networks import build_network
-from monai_betavae.workflows.preprocessing import described_preprocessing
+from monai_betavae.networks.builders import build_network
+from monai_betavae.workflows.described_preprocessing import described_preprocessing
 from monai_betavae.workflows.trained_model import read_description
 from monai_betavae.workflows.zoo import write_zoo_bundle, zoo_config
 
@@ -86,7 +86,7 @@ def test_the_model_stands_in_the_configs_as_values(models, tmp_path):
     for name in ("inference.json", "evaluate.json", "generate.json", "train.json"):
         zoo = json.loads((folder / "configs" / name).read_text())
         network = zoo["network_def"]
-        assert network.pop("_target_") == "monai_betavae.networks.build_network"
+        assert network.pop("_target_") == "monai_betavae.networks.builders.build_network"
         assert network == read_description(models)["network"]["arguments"]
         assert network["channels"] == [4, 8]
         preprocessing = zoo["train"]["preprocessing"] if name == "train.json" else zoo.get("preprocessing")

@@ -1,0 +1,271 @@
+"""BIDS folders, and OpenBHB's: their volumes, joined with participants.tsv, sessions and scans tables."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+from ..identity.joins import compare_keys
+from ..identity.naming import ListedVolume, Record, in_natural_order, is_volume, record_of, stem_of
+from ..identity.subject_patterns import listed
+from ..tables.table_files import TableRow, read_table, typed_rows
+from ..volumes.openbhb import TEMPLATES, cohort_root, part_folders
+from .bids_entities import chosen, refuse_several
+
+
+def is_bids(root: Path) -> bool:
+    """Whether a folder is a BIDS dataset."""
+    marked = any((root / name).is_file() for name in ("dataset_description.json", "participants.tsv"))
+    return marked or next(_anat_folders(root), None) is not None
+
+
+def bids_volumes(
+    root: Path,
+    suffix: str,
+    problems: list[str],
+    entities: Mapping[str, str] | None = None,
+    missing_values: Sequence[str] | None = None,
+) -> list[ListedVolume]:
+    """Return the volumes of a BIDS dataset that end in ``_{suffix}``, and append to ``problems`` what is wrong.
+
+    Args:
+        root: the dataset's folder.
+        suffix: of the names to take.
+        problems: what is wrong is appended here.
+        entities: entities that the names must have, by :func:`~.bids_entities.check_entities`.
+        missing_values: texts of the tables that mean missing.
+    """
+    found = [file for anat in _anat_folders(root) for file in children(anat) if is_volume(file.name)]
+    images = in_natural_order(str(file) for file in found if stem_of(file.name).endswith(f"_{suffix}"))
+    if not images:
+        others = sorted({stem_of(file.name).rsplit("_", 1)[-1] for file in found})
+        there = f"; there is {', '.join(others)}: choose with --suffix {others[0]}" if others else ""
+        if not found:
+            there = (
+                f"; a pattern reads other files, such as --dataset_dir {os.path.join(root, 'sub-*', '**', '*.nii*')!r}"
+            )
+        problems.append(f"no volume sub-*/[ses-*/]anat/*_{suffix}.nii[.gz] in this BIDS folder{there}")
+    images = chosen(images, entities or {}, problems)
+    records = [record_of(image) for image in images]
+    for record in records:
+        folder = Path(record["image"]).relative_to(root).parts[0]
+        if record["subject"] != folder:
+            problems.append(
+                f"{record['image']!r} is named {record['subject']!r} but stands in the folder of {folder!r}"
+            )
+    refuse_several(records, problems)
+    return [ListedVolume(record) for record in with_tables(records, root, problems, missing_values)]
+
+
+def with_tables(
+    records: Sequence[Record], root: Path, problems: list[str], missing_values: Sequence[str] | None = None
+) -> list[Record]:
+    """Return records with the covariates of a BIDS dataset's tables: of their subjects, sessions and files.
+
+    A file's own value, in ``*_scans.tsv``, stands over that of its session, in ``*_sessions.tsv``, and that over its
+    subject's, in ``participants.tsv``, unless it is missing.
+
+    Args:
+        records: of volumes below ``root``.
+        root: the dataset's folder.
+        problems: what is wrong is appended here.
+        missing_values: texts of the tables that mean missing.
+    """
+    columns, participants = participants_of(root / "participants.tsv", problems, missing_values)
+    # a volume that stands in another subject's folder is reported above; its covariates are the folder's
+    folders = [_subject_folder(record, root) for record in records]
+    if participants:
+        compare_keys("participants.tsv", "subject", folders, participants, problems)
+    own_folders = [root / folder for folder in dict.fromkeys(folders)]
+    session_columns, sessions = _sessions(own_folders, problems, missing_values)
+    with_table = {subject for subject, _ in sessions}
+    visits = [
+        f"{folder}/{record.get('session')}"
+        for folder, record in zip(folders, records, strict=True)
+        if folder in with_table
+    ]
+    compare_keys(
+        "*_sessions.tsv", "session", visits, (f"{subject}/{session}" for subject, session in sessions), problems
+    )
+    scan_columns, scans = _scans([record["image"] for record in records], problems, missing_values)
+    joined = []
+    taken: set[str] = set()
+    for folder, own in zip(folders, records, strict=True):
+        taken.update(own)
+        levels = [
+            participants.get(folder, dict.fromkeys(columns)),
+            sessions.get((folder, own.get("session")), dict.fromkeys(session_columns)),
+            scans.get(own["image"], dict.fromkeys(scan_columns)),
+        ]
+        known: Record = {}
+        for level in levels:
+            known.update({key: value for key, value in level.items() if value is not None or key not in known})
+        joined.append({**own, **known, **own})
+    warn_left_out("participants.tsv", taken.intersection(columns))
+    warn_left_out("*_sessions.tsv", taken.intersection(session_columns))
+    warn_left_out("*_scans.tsv", taken.intersection(scan_columns))
+    return joined
+
+
+def _subject_folder(record: Record, root: Path) -> str:
+    return Path(record["image"]).relative_to(root).parts[0]
+
+
+def openbhb_volumes(
+    root: Path, suffix: str, problems: list[str], missing_values: Sequence[str] | None = None
+) -> list[ListedVolume]:
+    """Return the arrays of OpenBHB's folder, or of one of its parts, that end in ``_{suffix}``."""
+    found = [
+        file
+        for part in part_folders(root)
+        for file in (part / "derivatives").glob("sub-*/ses-*/*.npy")
+        if any(file.stem.endswith(ending) for ending in TEMPLATES)
+    ]
+    images = in_natural_order(str(file) for file in found if file.stem.endswith(f"_{suffix}"))
+    kinds = sorted({ending for image in images for ending in TEMPLATES if Path(image).stem.endswith(ending)})
+    if len(kinds) != 1:
+        there = " and ".join(repr(kind) for kind in kinds) if kinds else "none"
+        accepted = " or ".join(repr(ending) for ending in TEMPLATES)
+        problems.append(f"`suffix` must choose one kind of OpenBHB's arrays, {accepted}, got {suffix!r} for {there}")
+    columns, participants = participants_of(cohort_root(root) / "participants.tsv", problems, missing_values)
+    # the table is of both parts
+    subjects = [record_of(image)["subject"] for image in images]
+    compare_keys("participants.tsv", "subject", subjects, participants, problems, complete=False)
+    unknown: Record = dict.fromkeys(columns)
+    # the column "split" has names of its own (train, internal_test, external_test): a covariate, not this run's parts
+    names = {column: "official_split" if column == "split" else column for column in columns}
+    volumes = []
+    for image in images:
+        own = record_of(image)
+        person = participants.get(own["subject"], unknown)
+        volumes.append(ListedVolume({**own, **{names[key]: value for key, value in person.items()}, **own}))
+    return volumes
+
+
+def children(folder: Path, prefix: str = "") -> list[Path]:
+    """Return what is in a folder, by the beginning of its name."""
+    return [child for child in folder.iterdir() if child.name.startswith(prefix)]
+
+
+def _anat_folders(root: Path) -> Iterator[Path]:
+    """Yield the ``sub-*/[ses-*/]anat`` folders; ``derivatives`` and ``sourcedata`` are never entered."""
+    for subject in children(root, "sub-"):
+        if subject.is_dir():
+            for holder in (subject, *children(subject, "ses-")):
+                if (holder / "anat").is_dir():
+                    yield holder / "anat"
+
+
+def participants_of(
+    path: Path, problems: list[str], missing_values: Sequence[str] | None = None
+) -> tuple[list[str], dict[str, Record]]:
+    """Return the covariates' names and, by subject, their values; nothing if there is no ``participants.tsv``."""
+    # a link whose file was not fetched is a table that cannot be read, not an absent one
+    if not os.path.lexists(path):
+        return [], {}
+    columns, rows = read_table(path, problems)
+    if rows and "participant_id" not in columns:
+        problems.append(f"{path.name}: no column 'participant_id'; the columns there are: {', '.join(columns)}")
+        return [], {}
+    covariates = [column for column in columns if column != "participant_id"]
+    places: dict[str, str] = {}
+    participants = {}
+    for row, values in zip(rows, _typed(rows, covariates, missing_values), strict=True):
+        identifier = row.cells["participant_id"]
+        subject = identifier if identifier.startswith("sub-") else f"sub-{identifier}"
+        if not identifier:
+            problems.append(f"{row.place}: no participant_id")
+        elif subject in places:
+            problems.append(f"{row.place}: subject {identifier!r} is listed before, in {places[subject]}")
+        places.setdefault(subject, row.place)
+        participants[subject] = values
+    return covariates, participants
+
+
+def _sessions(
+    folders: Iterable[Path], problems: list[str], missing_values: Sequence[str] | None
+) -> tuple[list[str], dict[tuple[str, str | None], Record]]:
+    """Return the covariates' names and, by subject and session, their values, from the subjects' sessions tables."""
+    keys: list[tuple[str, str | None]] = []
+    merged: list[TableRow] = []
+    columns: dict[str, None] = {}
+    for folder in folders:
+        path = folder / f"{folder.name}_sessions.tsv"
+        if not os.path.lexists(path):
+            continue
+        own_columns, rows = read_table(path, problems)
+        if rows and "session_id" not in own_columns:
+            problems.append(f"{path.name}: no column 'session_id'; the columns there are: {', '.join(own_columns)}")
+            continue
+        columns.update(dict.fromkeys(column for column in own_columns if column != "session_id"))
+        for row in rows:
+            identifier = row.cells["session_id"]
+            key = (folder.name, identifier if identifier.startswith("ses-") else f"ses-{identifier}")
+            if not identifier:
+                problems.append(f"{row.place}: no session_id")
+            elif key in keys:
+                problems.append(
+                    f"{row.place}: session {identifier!r} is listed before, in {merged[keys.index(key)].place}"
+                )
+            keys.append(key)
+            merged.append(row)
+    # typed together: "007" in one subject's table makes a column text in all
+    rows = [TableRow({column: row.cells.get(column, "") for column in columns}, row.place) for row in merged]
+    return list(columns), dict(zip(keys, _typed(rows, list(columns), missing_values), strict=True))
+
+
+def _scans(
+    images: Sequence[str], problems: list[str], missing_values: Sequence[str] | None
+) -> tuple[list[str], dict[str, Record]]:
+    """Return the covariates' names and, by file, their values, from ``[ses-*/]sub-*_scans.tsv`` above the files."""
+    keys: list[str] = []
+    merged: list[TableRow] = []
+    columns: dict[str, None] = {}
+    of_table: dict[Path, list[str]] = {}
+    for image in images:
+        visit = Path(image).parents[1]
+        names = [part for part in visit.parts[-2:] if part.startswith(("sub-", "ses-"))]
+        of_table.setdefault(visit / f"{'_'.join(names)}_scans.tsv", []).append(image)
+    wanted: list[str] = []
+    for path, files in of_table.items():
+        if not os.path.lexists(path):
+            continue
+        own_columns, rows = read_table(path, problems)
+        if rows and "filename" not in own_columns:
+            problems.append(f"{path.name}: no column 'filename'; the columns there are: {', '.join(own_columns)}")
+            continue
+        wanted += files
+        columns.update(dict.fromkeys(column for column in own_columns if column != "filename"))
+        for row in rows:
+            key = os.path.abspath(path.parent / row.cells["filename"])
+            if key in keys:
+                problems.append(f"{row.place}: {row.cells['filename']!r} is listed before")
+            elif key in files:  # the table lists other kinds of image, too
+                keys.append(key)
+                merged.append(row)
+    if wanted and not keys:
+        first = os.path.basename(wanted[0])
+        problems.append(
+            f"*_scans.tsv: no row names a volume of this cohort, such as {first!r} by its path anat/{first}"
+        )
+    elif len(keys) < len(wanted):
+        warnings.warn(
+            f"*_scans.tsv: {len(wanted) - len(keys)} of {len(wanted)} volumes have no row "
+            f"({listed([os.path.basename(image) for image in wanted if image not in set(keys)])}).",
+            stacklevel=2,
+        )
+    rows = [TableRow({column: row.cells.get(column, "") for column in columns}, row.place) for row in merged]
+    return list(columns), dict(zip(keys, _typed(rows, list(columns), missing_values), strict=True))
+
+
+def _typed(rows: list[TableRow], columns: list[str], missing_values: Sequence[str] | None) -> list[Record]:
+    return typed_rows(rows, columns, (), missing_values=missing_values)
+
+
+def warn_left_out(place: str, columns: set[str]) -> None:
+    """Warn of columns that would replace what a record has already."""
+    if columns:
+        names = ", ".join(sorted(columns))
+        warnings.warn(f"{place}: {names} left out: records have something else by that name.", stacklevel=2)

@@ -1,0 +1,147 @@
+"""Entities of BIDS names, such as ``space-MNI152``: chosen by the user, compared where a visit has several volumes."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from ..identity.naming import Record, stem_of
+from ..identity.subject_patterns import listed
+
+ABSENT = "none"
+"""What stands for an entity that a name doesn't have: ``--entities space=none``."""
+
+GEOMETRY = ("space", "res", "den")
+"""Entities whose different values put volumes on different grids: they must not be mixed in a cohort."""
+
+_NAMED_OTHERWISE = ("sub", "ses", "run")
+_MOST_OPTIONS = 6
+
+
+def entities_of(image: str) -> dict[str, str]:
+    """Return the entities of a file's name.
+
+    Example:
+        >>> entities_of("/data/sub-01_space-MNI152_res-2_T1w.nii.gz")
+        {'sub': '01', 'space': 'MNI152', 'res': '2'}
+    """
+    return dict(re.findall(r"(?:^|_)([A-Za-z]+)-([^_]+)", stem_of(os.path.basename(image))))
+
+
+def check_entities(entities: Any) -> dict[str, str]:
+    """Return chosen entities as a dictionary, or raise ``ValueError``.
+
+    Args:
+        entities: ``{"space": "MNI152", "desc": None}``, the text ``"space=MNI152,desc=none"``, or ``None``.
+
+    Example:
+        >>> check_entities("space=MNI152, desc=none")
+        {'space': 'MNI152', 'desc': 'none'}
+    """
+    if entities is None:
+        return {}
+    if isinstance(entities, str):
+        pairs = [part.split("=", 1) for part in entities.split(",") if part.strip()]
+    elif isinstance(entities, Mapping):
+        pairs = [[key, ABSENT if value is None else str(value)] for key, value in entities.items()]
+    else:
+        pairs = [[""]]
+    cleaned = [[part.strip() for part in pair] for pair in pairs]
+    good = all(len(pair) == 2 and re.fullmatch(r"[A-Za-z]+", pair[0]) and pair[1] for pair in cleaned)
+    if not good or not cleaned:
+        raise ValueError(
+            "`entities` must be pairs such as space=MNI152NLin2009cAsym,desc=none (none: names without it), "
+            f"got {entities!r}."
+        )
+    # with or without the entity's own name: space=space-MNI152 is meant as space=MNI152
+    return {key: value.removeprefix(f"{key}-") for key, value in cleaned}
+
+
+def chosen(images: Sequence[str], entities: Mapping[str, str], problems: list[str]) -> list[str]:
+    """Return the files whose names have the chosen entities, and append to ``problems`` if none has.
+
+    Args:
+        images: paths.
+        entities: what :func:`check_entities` gives.
+        problems: what is wrong is appended here.
+    """
+    kept = [
+        image
+        for image in images
+        if all(entities_of(image).get(key, ABSENT) == value for key, value in entities.items())
+    ]
+    if images and not kept:
+        asked = ",".join(f"{key}={value}" for key, value in entities.items())
+        there = "; ".join(f"{key}: {_values(images, key)}" for key in entities)
+        problems.append(f"no volume has the entities {asked}; there is {there}")
+    return kept
+
+
+def refuse_several(records: Iterable[Record], problems: list[str]) -> None:
+    """Append to ``problems`` where a subject has several volumes of one session and run, or grids are mixed.
+
+    Args:
+        records: with "image", "subject", and "session" and "run" where known.
+        problems: what is wrong is appended here.
+    """
+    records = list(records)
+    groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for record in records:
+        groups[record["subject"], record.get("session"), record.get("run")].append(record["image"])
+    several = [images for images in groups.values() if len(images) > 1]
+    images = [record["image"] for record in records]
+    if several:
+        shown = " and ".join(_shown(several[0][:3]))
+        problems.append(
+            f"{len(several)} of {len(groups)} visits have several volumes, such as {shown}; {_settles(several, images)}"
+        )
+        return
+    for key in GEOMETRY:
+        if len({entities_of(image).get(key) for image in images}) > 1:
+            problems.append(
+                f"the volumes are mixed, {key}: {_values(images, key)}; choose one with {_options(images, [key])}"
+            )
+
+
+def _settles(several: Sequence[Sequence[str]], images: Sequence[str]) -> str:
+    differing = Counter(key for group in several for key in _differing(group))
+    if differing:
+        return f"they differ in {', '.join(differing)}: choose with {_options(images, list(differing))}"
+    if any(len({stem_of(image) for image in group}) < len(group) for group in several):
+        return "the same name twice, .nii beside .nii.gz: remove one of each"
+    return (
+        "if these are kinds, take one with a pattern as --dataset_dir, such as '<folder>/**/*_T1w.nii.gz'; if they are "
+        'sessions, name them with --subject_from, such as "{subject}/{session}/*"; or give a table with image, subject '
+        "and session"
+    )
+
+
+def _shown(images: Sequence[str]) -> list[str]:
+    """Return files' names, with their folders where the names are the same."""
+    names = [os.path.basename(image) for image in images]
+    if len(set(names)) == len(names):
+        return names
+    above = os.path.commonpath([os.path.dirname(image) for image in images])
+    return [os.path.relpath(image, above) for image in images]
+
+
+def _differing(images: Sequence[str]) -> list[str]:
+    found = [entities_of(image) for image in images]
+    keys = dict.fromkeys(key for each in found for key in each if key not in _NAMED_OTHERWISE)
+    return [key for key in keys if len({each.get(key) for each in found}) > 1]
+
+
+def _options(images: Sequence[str], keys: Sequence[str]) -> str:
+    lines = []
+    for key in keys:
+        counts = Counter(entities_of(image).get(key, ABSENT) for image in images)
+        lines += [f"--entities {key}={value} ({count})" for value, count in counts.most_common(4)]
+    return listed(lines, _MOST_OPTIONS)
+
+
+def _values(images: Sequence[str], key: str) -> str:
+    counts = Counter(entities_of(image).get(key, ABSENT) for image in images)
+    return listed([f"{value} ({count})" for value, count in counts.most_common()], 4)

@@ -1,0 +1,362 @@
+"""The anatomy behind the simulated cohort: the MNI152 template as tissue maps, and how a subject deforms it.
+
+The template is symmetric and is the mean of many people, so everything that differs between simulated subjects comes
+from the warp here and from the rendering in `monai_betavae.data.simulation.rendering`.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import fft, ndimage
+
+from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
+
+Floats = npt.NDArray[np.float32]
+
+# The MNI152 brain is larger than a typical one (1.67 l of tissue); 0.9 along each axis gives a usual 1.2 l.
+TYPICAL_SCALE = 0.9
+FIELD_OF_VIEW_MM = (192.0, 240.0, 192.0)
+# Centre of the grid in mm from the anterior commissure. x = 0 keeps the grid mirror-symmetric, like the template.
+FIELD_CENTRE_MM = (0.0, -15.0, 4.0)
+# What T1 of the template reads in pure grey matter and CSF, relative to its white matter (medians of 95 % voxels).
+TEMPLATE_GM, TEMPLATE_CSF = 0.737, 0.300
+
+_LEFT_VENTRICLE_MM = (-21, -38, 17)
+_ROTATION_CENTRE_MM = np.array([0.0, -25.0, 0.0])
+_FLOW_STEP_MM = 2
+_FLOW_STEPS_BACK, _FLOW_STEPS_FORTH = (4, 0.2), (8, 0.33)
+_SUPPORT_STEP_MM, _SUPPORT_MARGIN = 4, 4
+_MARGIN_MM = 8
+
+
+@dataclass(frozen=True)
+class Anatomy:
+    """Tissue maps of the template and what is needed to deform them; coordinates are MNI millimetres.
+
+    Attributes:
+        maps: 1 mm maps: ``gm``, ``wm``, ``csf`` (fractions that add up to the brain mask), ``ventricle`` (lateral
+            ventricles, part of ``csf``), ``rim_0``, ``rim_1`` (shares of ``gm`` that atrophy removes, outermost first)
+            and ``texture`` (what the T1 template holds beyond its tissues, in units of its white matter).
+        origin: position of voxel (0, 0, 0) of every map.
+        support: where the brain may be after any deformation; one voxel per 4 mm, from 16 mm before ``origin``.
+        flow: displacements ``(entry, axis, x, y, z)`` in mm on a 2 mm grid, from a position in the brain whose
+            ventricles have grown to the position in the template.
+        flow_volumes: volume of the ventricles at each entry of ``flow``, relative to the template; rising.
+        lesion_sites: positions ``(n, 3)`` in cerebral white matter.
+    """
+
+    maps: dict[str, Floats]
+    origin: npt.NDArray[np.float64]
+    support: npt.NDArray[np.bool_]
+    flow: Floats
+    flow_volumes: npt.NDArray[np.float64]
+    lesion_sites: Floats
+
+
+@dataclass(frozen=True)
+class Warp:
+    """Which voxels of a subject's grid may hold brain, and where in the template each comes from.
+
+    Attributes:
+        voxels: flat indices into the grid, ``(n,)``.
+        scanner: positions in the subject's space in mm, ``(3, n)``.
+        template: positions in the template in mm, ``(3, n)``.
+    """
+
+    voxels: npt.NDArray[np.intp]
+    scanner: Floats
+    template: Floats
+
+
+def cohort_grid(spacing: float) -> tuple[tuple[int, int, int], npt.NDArray[np.float64]]:
+    """Return shape and RAS affine of the cohort's grid: 192 x 240 x 192 mm, isotropic.
+
+    Args:
+        spacing: voxel size in mm.
+
+    Example:
+        >>> shape, affine = cohort_grid(3.0)
+        >>> shape
+        (64, 80, 64)
+    """
+    x, y, z = (math.ceil(side / spacing) for side in FIELD_OF_VIEW_MM)
+    affine = np.diag([spacing, spacing, spacing, 1.0])
+    affine[:3, 3] = np.array(FIELD_CENTRE_MM) - spacing * (np.array([x, y, z]) - 1) / 2
+    return (x, y, z), affine
+
+
+def load_anatomy(spacing: float) -> Anatomy:
+    """Return the template's maps, smoothed for sampling at ``spacing`` mm without aliasing."""
+    fine = _fine_anatomy()
+    # a Gaussian whose full width at half maximum is 0.8 of a voxel, voxels measured in the larger template
+    sigma = 0.34 * spacing / TYPICAL_SCALE
+    maps = {name: ndimage.gaussian_filter(values, sigma, mode="constant") for name, values in fine.maps.items()}
+    return Anatomy(maps, fine.origin, fine.support, fine.flow, fine.flow_volumes, fine.lesion_sites)
+
+
+def warp_grid(
+    anatomy: Anatomy,
+    shape: tuple[int, int, int],
+    affine: npt.NDArray[np.float64],
+    factors: Factors,
+    nuisance: Nuisance,
+) -> Warp:
+    """Trace every voxel of the grid back to the template.
+
+    A position is carried through head tilt, random deformation, brain size, left-right asymmetry and ventricle
+    enlargement, in that order; each step is smooth and invertible for the ranges that `factors` draws.
+
+    Args:
+        anatomy: what `load_anatomy` gave.
+        shape: shape of the subject's grid.
+        affine: voxel to mm of the subject's grid.
+        factors: the subject's anatomy.
+        nuisance: tilt and deformation.
+    """
+    rotation, shift = _rotation(nuisance.tilt_degrees), np.array(nuisance.shift_mm) + _ROTATION_CENTRE_MM
+    to_upright = rotation.T @ affine[:3, :3]
+    offset = rotation.T @ (affine[:3, 3] - shift) + _ROTATION_CENTRE_MM
+    index = np.ogrid[tuple(slice(side) for side in shape)]
+    upright = np.empty((3, math.prod(shape)), np.float32)
+    for axis in range(3):
+        along = [to_upright[axis, other] * index[other] for other in range(3)]
+        upright[axis] = (along[0] + along[1] + along[2] + offset[axis]).ravel()
+
+    scale = TYPICAL_SCALE * factors.brain_size ** (1 / 3) * np.array(nuisance.stretch)
+    scale = scale.astype(np.float32)[:, None]
+    origin = anatomy.origin.astype(np.float32)[:, None]
+    coarse = (upright / scale - origin) / _SUPPORT_STEP_MM + _SUPPORT_MARGIN
+    voxels = np.flatnonzero(ndimage.map_coordinates(anatomy.support.view(np.uint8), coarse, order=0, mode="constant"))
+    position = upright[:, voxels]
+    scanner = np.stack(np.unravel_index(voxels, shape)).astype(np.float32)
+    scanner = (scanner * np.diag(affine)[:3, None] + affine[:3, 3:]).astype(np.float32)
+
+    position = position + _deformation(position, nuisance)
+    position /= scale
+    # a smooth |x|: the right half grows by 1 / (1 - a), the left shrinks by 1 / (1 + a), so (R - L) / (R + L) is a
+    position[0] -= np.float32(factors.asymmetry) * (np.sqrt(position[0] ** 2 + 4) - 2)
+    return Warp(voxels, scanner, position + _ventricle_displacement(anatomy, position, factors.ventricles))
+
+
+def sample_tissues(anatomy: Anatomy, warp: Warp, atrophy: float) -> dict[str, Floats]:
+    """Return the maps at the subject's voxels, after atrophy has turned the outer grey matter into CSF.
+
+    Args:
+        anatomy: what `load_anatomy` gave.
+        warp: what `warp_grid` gave.
+        atrophy: from 0 (the template) to 1; the outer half of the rim goes first.
+    """
+    at = warp.template - anatomy.origin.astype(np.float32)[:, None]
+    tissues = {
+        name: ndimage.map_coordinates(values, at, order=1, mode="constant") for name, values in anatomy.maps.items()
+    }
+    outer, inner = min(2 * atrophy, 1.0), max(2 * atrophy - 1, 0.0)
+    removed = np.float32(outer) * tissues.pop("rim_0") + np.float32(inner) * tissues.pop("rim_1")
+    tissues["gm"] -= removed
+    tissues["csf"] += removed
+    return tissues
+
+
+def smooth_noise(
+    rng: np.random.Generator,
+    position: Floats,
+    width_mm: float,
+    lattice_mm: float,
+) -> Floats:
+    """Return a smooth random field of mean 0 and standard deviation 1 at ``position``, as seen over the whole grid.
+
+    Args:
+        rng: source of the field.
+        position: where to evaluate it, ``(3, n)`` in mm.
+        width_mm: standard deviation of the Gaussian that smooths white noise into the field.
+        lattice_mm: distance of the points at which the field is drawn; at most half of ``width_mm``.
+    """
+    extent = np.array(FIELD_OF_VIEW_MM) + 24.0
+    shape = tuple(math.ceil(side / lattice_mm) + 1 for side in extent)
+    field = rng.standard_normal(shape, dtype=np.float32)
+    field = ndimage.gaussian_filter(field, width_mm / lattice_mm, mode="wrap")
+    field /= field.std(dtype=np.float64)
+    origin = (np.array(FIELD_CENTRE_MM) - extent / 2).astype(np.float32)[:, None]
+    at = (position - origin) / np.float32(lattice_mm)
+    sampled: Floats = ndimage.map_coordinates(field, at, order=1, mode="nearest")
+    return sampled
+
+
+def _fine_anatomy() -> Anatomy:
+    """Build everything that does not depend on the spacing."""
+    t1, gm, wm, origin = _read_template()
+    mask = t1 > 0
+    gm, wm = gm * mask, wm * mask
+    csf = np.clip(mask - gm - wm, 0, 1).astype(np.float32)
+    ventricles = _lateral_ventricles(csf, mask, origin)
+    # the rim of partial volume around the ventricles belongs to them
+    ventricle = csf * ndimage.binary_dilation(ventricles, iterations=3)
+    rim_0, rim_1 = _cortical_rim(gm, csf, mask, ventricles, origin)
+    texture = t1 / np.float32(np.median(t1[wm > 0.95])) - (TEMPLATE_GM * gm + wm + TEMPLATE_CSF * csf) * mask
+    maps = {
+        "gm": gm,
+        "wm": wm,
+        "csf": csf,
+        "ventricle": ventricle,
+        "rim_0": rim_0,
+        "rim_1": rim_1,
+        "texture": texture.astype(np.float32),
+    }
+    coarse = mask[::_SUPPORT_STEP_MM, ::_SUPPORT_STEP_MM, ::_SUPPORT_STEP_MM]
+    support = ndimage.binary_dilation(np.pad(coarse, _SUPPORT_MARGIN), iterations=_SUPPORT_MARGIN)
+    volumes, flow = _ventricle_flow(ventricle, wm, mask)
+    return Anatomy(maps, origin, support, flow, volumes, _lesion_sites(wm, mask, origin))
+
+
+def _read_template() -> tuple[Floats, Floats, Floats, npt.NDArray[np.float64]]:
+    """Return T1, grey and white matter of the MNI152 2009a template at 1 mm, cropped to the brain, and their origin."""
+    from nilearn import datasets  # takes over a second to import, and only simulation needs it
+
+    loaders = (
+        datasets.load_mni152_template,
+        datasets.load_mni152_gm_template,
+        datasets.load_mni152_wm_template,
+    )
+    images = [load(resolution=1) for load in loaders]
+    t1, gm, wm = (np.asarray(image.dataobj, dtype=np.float32) for image in images)
+    found = ndimage.find_objects((t1 > 0).astype(np.uint8))[0]
+    origin = images[0].affine[:3, 3] + np.array([side.start for side in found]) - _MARGIN_MM
+    t1, gm, wm = (np.pad(values[found], _MARGIN_MM) for values in (t1, gm, wm))
+    return t1, gm, wm, origin
+
+
+def _lateral_ventricles(csf: Floats, mask: npt.NDArray[np.bool_], origin: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    """Return the deep component of CSF through the body of the ventricles (cisterns and sulci are other components)."""
+    depth = _distance_mm(mask)
+    labels, _ = ndimage.label((csf > 0.5) & (depth > 15))
+    inside = labels[tuple((np.array(_LEFT_VENTRICLE_MM) - origin).astype(int))]
+    assert inside > 0, "the template's lateral ventricle is not where it should be"
+    component: npt.NDArray[np.bool_] = labels == inside
+    return component
+
+
+def _cortical_rim(
+    gm: Floats,
+    csf: Floats,
+    mask: npt.NDArray[np.bool_],
+    ventricles: npt.NDArray[np.bool_],
+    origin: npt.NDArray[Any],
+) -> tuple[Floats, Floats]:
+    """Return the outer and the next share of cortical grey matter, those that atrophy removes first and last."""
+    # 0.2 CSF marks the sulci: in a mean of many people no sulcus but the widest ones is empty
+    pial = (csf < 0.2) & mask
+    x, y, z = (start + np.arange(size) for start, size in zip(origin, gm.shape, strict=True))
+    x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
+    # cerebellum and brainstem, where "outer grey matter" means little: two ellipsoids with a soft edge
+    cerebellum = np.sqrt((x / 58) ** 2 + ((y + 62) / 36) ** 2 + ((z + 38) / 27) ** 2)
+    brainstem = np.sqrt((x / 18) ** 2 + ((y + 28) / 18) ** 2 + ((z + 35) / 32) ** 2)
+    cortex = np.clip((np.minimum(cerebellum, brainstem) - 0.9) / 0.2, 0, 1)
+    # "grey matter" beside the ventricles is partial volume of white matter and CSF, or deep nuclei
+    cortex = gm * cortex * np.clip((_distance_mm(~ventricles) - 8) / 6, 0, 1)
+    outer = cortex * ~pial
+    inner = 0.7 * cortex * (pial & ndimage.binary_dilation(~pial))
+    return outer.astype(np.float32), inner.astype(np.float32)
+
+
+def _ventricle_flow(
+    ventricle: Floats, wm: Floats, mask: npt.NDArray[np.bool_]
+) -> tuple[npt.NDArray[np.float64], Floats]:
+    """Return volumes and displacements of the flow that widens or narrows the ventricles.
+
+    The velocity is the gradient of a potential whose source is the ventricles and whose sink is the white matter:
+    radial around the ventricles, fading with distance, and, being a flow, free of folds at any time. White matter
+    gives way, the outline of the brain stays. Since the velocity has divergence 1 in the ventricles, their volume after
+    a time t is about 1 + t times that of the template for t > 0 and exp(t) times for t < 0; it is measured.
+    """
+    step = _FLOW_STEP_MM
+    source, sink = (ndimage.gaussian_filter(values, 0.5 * step)[::step, ::step, ::step] for values in (ventricle, wm))
+    source = source - sink * (source.sum(dtype=np.float64) / sink.sum(dtype=np.float64))
+    size = [fft.next_fast_len(side + 8) for side in source.shape]
+    spectrum = fft.rfftn(source, size)
+    waves = [2 * np.pi * fft.fftfreq(size[0], step), 2 * np.pi * fft.fftfreq(size[1], step)]
+    waves.append(2 * np.pi * fft.rfftfreq(size[2], step))
+    k = np.meshgrid(*waves, indexing="ij", sparse=True)
+    squared = k[0] ** 2 + k[1] ** 2 + k[2] ** 2
+    squared[0, 0, 0] = 1.0
+    crop = tuple(slice(side) for side in source.shape)
+    velocity = [fft.irfftn(-1j * axis * spectrum / squared, size)[crop].astype(np.float32) / step for axis in k]
+
+    inside = ndimage.binary_dilation(mask[::step, ::step, ::step], iterations=4)
+    start = np.stack(np.nonzero(inside)).astype(np.float32)
+
+    def move(position: Floats, time: float) -> Floats:
+        # midpoint rule; positions and velocities in voxels of the coarse grid
+        half = position + np.float32(0.5 * time) * sample(position)
+        return np.asarray(position + np.float32(time) * sample(half), dtype=np.float32)
+
+    def sample(position: Floats) -> Floats:
+        return np.stack([ndimage.map_coordinates(axis, position, order=1, mode="nearest") for axis in velocity])
+
+    entries: dict[float, Floats] = {0.0: np.zeros_like(start)}
+    for (count, length), sign in ((_FLOW_STEPS_BACK, -1), (_FLOW_STEPS_FORTH, 1)):
+        position = start
+        for number in range(1, count + 1):
+            # the volume at a grid point of the grown brain comes from where the flow, run backwards, leads
+            position = move(position, -sign * length)
+            entries[sign * length * number] = position - start
+    flow = np.zeros((len(entries), 3, *source.shape), np.float32)
+    volumes = np.empty(len(entries))
+    for slot, time in enumerate(sorted(entries)):
+        flow[slot][:, inside] = entries[time] * step
+        grown = ndimage.map_coordinates(ventricle, (start + entries[time]) * step, order=1)
+        volumes[slot] = grown.sum(dtype=np.float64)
+    return volumes / volumes[sorted(entries).index(0.0)], flow
+
+
+def _distance_mm(inside: npt.NDArray[np.bool_]) -> Floats:
+    """Return the distance to the nearest voxel outside, from a 2 mm grid: eight times faster than from 1 mm."""
+    coarse = 2 * ndimage.distance_transform_edt(inside[::2, ::2, ::2]).astype(np.float32)
+    # by interpolation and not by repetition, which would shift everything to one side
+    # the matrix in full: of its diagonal alone older versions of scipy warn
+    halved = np.diag([0.5] * 3)
+    distance: Floats = ndimage.affine_transform(coarse, halved, output_shape=inside.shape, order=1, mode="nearest")
+    return distance
+
+
+def _lesion_sites(wm: Floats, mask: npt.NDArray[np.bool_], origin: npt.NDArray[Any]) -> Floats:
+    """Return positions in white matter that lie well inside the cerebrum."""
+    deep = ndimage.minimum_filter(wm, 5) > 0.8
+    sites = np.argwhere(deep & mask)[::7] + origin
+    above: Floats = sites[sites[:, 2] > -5].astype(np.float32)
+    return above
+
+
+def _ventricle_displacement(anatomy: Anatomy, position: Floats, volume: float) -> Floats:
+    """Return the flow's displacement for ventricles of ``volume`` times that of the template."""
+    volumes = anatomy.flow_volumes
+    after = int(np.clip(np.searchsorted(volumes, volume), 1, len(volumes) - 1))
+    share = np.float32((volume - volumes[after - 1]) / (volumes[after] - volumes[after - 1]))
+    field = anatomy.flow[after - 1] * (1 - share) + anatomy.flow[after] * share
+    at = (position - anatomy.origin.astype(np.float32)[:, None]) / np.float32(_FLOW_STEP_MM)
+    return np.stack([ndimage.map_coordinates(axis, at, order=1, mode="nearest") for axis in field])
+
+
+def _deformation(position: Floats, nuisance: Nuisance) -> Floats:
+    """Return a random displacement in mm: a wide one (lobes) and a narrow one (gyri)."""
+    total = np.zeros_like(position)
+    # wider than this, the two halves of the brain would differ by as much as the asymmetry factor makes them
+    rng = nuisance.stream("deformation")
+    for width, amplitude in ((16.0, nuisance.deformation_mm), (8.0, 0.5 * nuisance.deformation_mm)):
+        for axis in range(3):
+            field = smooth_noise(rng, position, width, width / 2)
+            total[axis] += np.float32(amplitude) * field
+    return total
+
+
+def _rotation(degrees: tuple[float, float, float]) -> npt.NDArray[np.float64]:
+    """Return the rotation about the x axis (nod), then y (tilt), then z (turn)."""
+    (cx, cy, cz), (sx, sy, sz) = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    about_x = np.array([[1, 0, 0], [0, cx, -sx], [0, sx, cx]])
+    about_y = np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    about_z = np.array([[cz, -sz, 0], [sz, cz, 0], [0, 0, 1]])
+    return np.asarray(about_z @ about_y @ about_x, dtype=np.float64)

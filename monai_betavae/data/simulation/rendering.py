@@ -1,0 +1,103 @@
+"""From tissue maps to a T1-weighted image: intensities, bias field, noise and lesions."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+from scipy import ndimage
+
+from monai_betavae.data.simulation.anatomy import TEMPLATE_CSF, Anatomy, Floats, Warp, smooth_noise
+from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
+
+_BIAS_WIDTH_MM, _BIAS_LATTICE_MM = 45.0, 12.0
+_LESION_WIDTH_MM, _LESION_LATTICE_MM = 6.0, 3.0
+_LESION_EDGE = 0.3  # weight at the lesion's edge: it fades in, yet every voxel of the mask is changed
+
+
+def render_signal(tissues: dict[str, Floats], contrast: float) -> Floats:
+    """Return the noise-free signal, white matter being 1.
+
+    Args:
+        tissues: what `anatomy.sample_tissues` gave.
+        contrast: 1 - GM / WM intensity.
+    """
+    signal = tissues["wm"] + np.float32(1 - contrast) * tissues["gm"] + np.float32(TEMPLATE_CSF) * tissues["csf"]
+    positive: Floats = np.maximum(signal + tissues["texture"], 0)
+    return positive
+
+
+def place_lesion(
+    anatomy: Anatomy,
+    warp: Warp,
+    white_matter: Floats,
+    shape: tuple[int, int, int],
+    voxel_ml: float,
+    factors: Factors,
+    nuisance: Nuisance,
+) -> Floats:
+    """Return the weight of a lesion at each voxel of ``warp``: 0 outside, rising inwards to at most 1.
+
+    It is the connected white matter nearest to a random site, distances being stretched by a smooth random field so
+    that the outline is irregular; as many voxels as make ``factors.lesion`` ml.
+
+    Args:
+        anatomy: gives the sites.
+        warp: the subject's voxels.
+        white_matter: its fraction in each voxel.
+        shape: shape of the subject's grid.
+        voxel_ml: volume of a voxel.
+        factors: the lesion's volume.
+        nuisance: the subject's random streams.
+    """
+    rng = nuisance.stream("lesion")
+    site = anatomy.lesion_sites[rng.integers(len(anatomy.lesion_sites))]
+    # well below half: a lesion that stopped short of the edge of white matter would leave a bright rim there
+    allowed = white_matter > 0.3
+    away = np.sum((warp.template - site[:, None]) ** 2, axis=0)
+    centre = int(np.argmin(np.where(allowed, away, np.inf)))
+    distance = np.sqrt(np.sum((warp.scanner - warp.scanner[:, centre : centre + 1]) ** 2, axis=0))
+    field = distance * np.exp(np.float32(0.3) * smooth_noise(rng, warp.scanner, _LESION_WIDTH_MM, _LESION_LATTICE_MM))
+
+    count = max(1, round(factors.lesion / voxel_ml))
+    order = np.sort(field[allowed])
+    edge = order[min(count, len(order)) - 1]
+    grid = np.zeros(math.prod(shape), bool)
+    grid[warp.voxels] = allowed & (field <= edge)
+    labels, _ = ndimage.label(grid.reshape(shape))
+    labels = labels.ravel()[warp.voxels]
+    inside = labels == labels[centre]
+    depth = np.clip((1 - field / max(float(edge), 1e-3)) / 0.6, 0, 1)
+    return np.where(inside, _LESION_EDGE + (1 - _LESION_EDGE) * depth, 0).astype(np.float32)
+
+
+def add_lesion(signal: Floats, weight: Floats, intensity: float) -> Floats:
+    """Return the signal with the lesion: ``intensity`` times ``weight`` of the way from the tissue to CSF."""
+    share = np.float32(intensity) * weight
+    return (1 - share) * signal + share * np.float32(TEMPLATE_CSF)
+
+
+def scan(
+    signal: Floats, coverage: Floats, warp: Warp, shape: tuple[int, int, int], nuisance: Nuisance
+) -> npt.NDArray[np.int16]:
+    """Return the image: the signal under a bias field, a gain and Rician noise, 0 outside the brain.
+
+    The noise is drawn for the whole grid: with one ``nuisance`` it is the same in every voxel whatever the anatomy.
+
+    Args:
+        signal: noise-free, white matter being 1.
+        coverage: how much of each voxel is brain; the noise fades with it, as after brain extraction.
+        warp: the subject's voxels.
+        shape: shape of the subject's grid.
+        nuisance: gain, bias field and noise.
+    """
+    bias = smooth_noise(nuisance.stream("bias"), warp.scanner, _BIAS_WIDTH_MM, _BIAS_LATTICE_MM)
+    signal = signal * np.exp(np.float32(nuisance.bias) * bias)
+    rng = nuisance.stream("noise")
+    real, imaginary = (rng.standard_normal(math.prod(shape), dtype=np.float32)[warp.voxels] for _ in range(2))
+    spread = np.float32(nuisance.noise) * coverage
+    magnitude = np.sqrt((signal + spread * real) ** 2 + (spread * imaginary) ** 2)
+    image = np.zeros(math.prod(shape), np.int16)
+    image[warp.voxels] = np.rint(np.float32(nuisance.gain) * magnitude)
+    return image.reshape(shape)

@@ -1,0 +1,164 @@
+"""Volumes, on disk or in memory, to tensors of one shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from monai.transforms import Compose
+
+from ..._checks import check_choice, check_spatial_shape
+from .field_of_view import PADDINGS, CropToGridd, PadToGridd, check_center
+from .preprocessing import (
+    ReadVolumed,
+    ResampleAntiAliasedd,
+    ScaleBrainIntensityd,
+    ToPlainSampled,
+    check_percentiles,
+    three_spacings,
+)
+from .restoration import RestoreVolume, RestoreVolumed, volume_image
+from .transform_description import rebuild_transforms
+
+__all__ = [
+    "CropToGridd",
+    "PadToGridd",
+    "ReadVolumed",
+    "ResampleAntiAliasedd",
+    "RestoreVolume",
+    "RestoreVolumed",
+    "ScaleBrainIntensityd",
+    "ToPlainSampled",
+    "brain_transforms",
+    "first_release_description",
+    "volume_image",
+]
+
+
+def brain_transforms(
+    spatial_shape: Sequence[int],
+    spacing: float | Sequence[float] | None = None,
+    *,
+    percentiles: tuple[float, float] = (0.5, 99.5),
+    center: str | Sequence[float] = "image",
+    padding: str = "background",
+    image_key: str = "image",
+    mask_key: str | None = None,
+    keep: Sequence[str] = ("subject",),
+) -> Compose:
+    """Make the deterministic transforms from a record with a volume's path to a sample of plain tensors.
+
+    In place of a path a record may hold the image itself, as MONAI Deploy and MONAI Label give it; see
+    :class:`ReadVolumed`.
+
+    Load, turn to RAS, resample to ``spacing`` (smoothed first where that is coarser, so that it doesn't alias), cut off
+    what lies outside a grid of ``spatial_shape`` (nothing is stretched), scale intensities, and pad to the grid.
+
+    Intensities: b is the value of the volume's constant background, if it has one: at least half of the voxels on its
+    six faces have it, and at least 5 % of all; see :func:`~monai_betavae.data.transforms.background.background_value`.
+    With p_lo, p_hi percentiles of the voxels other than b (of all voxels where there is no b), and lo = min(p_lo, b)
+    (or p_lo), x becomes
+
+        clip((x - lo) / (p_hi - lo), 0, 1).
+
+    So a copy a x + c of a volume with a > 0, such as a z-scored or shifted one, gives the same; one hot voxel changes
+    nothing; and a background that isn't brighter than what it surrounds becomes 0, and what it was on the way back.
+
+    Args:
+        spatial_shape: three sides of the result, in voxels.
+        spacing: voxel size of the result in millimetres, one number or three; ``None`` keeps each file's own.
+        percentiles: lower and upper percentile, 0 <= lower < upper <= 100.
+        center: what the grid is centred on: "image", the middle of the file's array; "foreground", the middle of the
+            bounding box of what the volume shows; or three numbers, a point in mm (RAS+). See :class:`CropToGridd`.
+        padding: what stands where the volume doesn't reach: "background", the scaled b, or 0; or "edge", the value of
+            the nearest voxel, for crops of tissue. See :class:`PadToGridd`.
+        image_key: key of the path or image in a record, and of the image in a sample.
+        mask_key: key of a mask in a record, its path or in memory, on the image's grid; outside it the image becomes
+            background; see :class:`ReadVolumed`.
+        keep: further keys of the record that a sample keeps; one a record lacks is left out.
+
+    Returns:
+        MONAI ``Compose`` from a record to a dictionary with, under ``image_key``, a float32 ``torch.Tensor`` of shape
+        (1, *spatial_shape) in [0, 1]; under ``<image_key>_path`` the file; under ``<image_key>_affine`` the 4x4 affine
+        of the tensor's grid (millimetres, RAS+); under ``<image_key>_range`` (lo, p_hi) and under
+        ``<image_key>_background`` b, NaN where there is none, both in the file's units; under ``<image_key>_cut_away``
+        the share of the foreground that lies outside the grid, under ``<image_key>_filled`` the share of the grid that
+        is foreground, under ``<image_key>_padded`` the share that is padding; under ``<image_key>_source_affine`` and
+        ``<image_key>_source_shape`` the grid that the volume came on. Numbers are tensors of float64. Its attribute
+        ``description`` holds the steps as plain values; see
+        :mod:`~monai_betavae.data.transforms.transform_description`.
+
+    Raises:
+        ValueError: naming the argument; or, when applied, the file.
+
+    Example:
+        >>> import nibabel as nib, numpy as np, os, tempfile
+        >>> path = os.path.join(tempfile.mkdtemp(), "sub-1_T1w.nii.gz")
+        >>> volume = np.random.default_rng(0).uniform(100, 900, (20, 24, 18)).astype(np.float32)
+        >>> nib.save(nib.Nifti1Image(volume, np.diag([2.0, 2.0, 2.0, 1.0])), path)
+        >>> sample = brain_transforms((16, 16, 16))({"image": path, "subject": "sub-1"})
+        >>> sample["image"].shape, sample["subject"], float(sample["image"].max())
+        (torch.Size([1, 16, 16, 16]), 'sub-1', 1.0)
+    """
+    shape = _three_sides(spatial_shape)
+    low, high = check_percentiles(percentiles)
+    checked = check_center(center)
+    where = checked if isinstance(checked, str) else list(checked)
+    check_choice("padding", padding, PADDINGS)
+    kept = [keep] if isinstance(keep, str) else list(keep)
+    steps = [
+        _step("ReadVolumed", image_key, mask_key=mask_key, background="auto"),
+        _step("Orientationd", image_key, axcodes="RAS", labels=None),
+    ]
+    if spacing is not None:
+        sides = list(three_spacings("spacing", spacing))
+        steps.append(_step("ResampleAntiAliasedd", image_key, spacing=sides, center=where))
+    steps += [
+        _step("CropToGridd", image_key, spatial_size=shape, center=where),
+        _step("ScaleBrainIntensityd", image_key, percentiles=[low, high], background="auto"),
+        _step("PadToGridd", image_key, spatial_size=shape, padding=padding),
+        _step("ToPlainSampled", image_key, keep=kept),
+    ]
+    return rebuild_transforms({"transforms": steps}, "brain_transforms")
+
+
+def first_release_description(
+    spatial_shape: Sequence[int], spacing: float | Sequence[float] | None = None
+) -> dict[str, Any]:
+    """Return the description of the transforms that :func:`brain_transforms` of release 0.1.0 made.
+
+    They took 0 for the background of every volume, and padded with it. A model's files of that release don't hold it.
+
+    Args:
+        spatial_shape: three sides of the result, in voxels.
+        spacing: voxel size of the result in millimetres, one number or three; ``None`` kept each file's own.
+
+    Example:
+        >>> [step["name"] for step in first_release_description((8, 8, 8))["transforms"]][2:4]
+        ['ResizeWithPadOrCropd', 'ScaleBrainIntensityd']
+    """
+    shape = _three_sides(spatial_shape)
+    steps = [
+        _step("ReadVolumed", "image", mask_key=None),
+        _step("Orientationd", "image", axcodes="RAS", labels=None),
+    ]
+    if spacing is not None:
+        steps.append(_step("ResampleAntiAliasedd", "image", spacing=list(three_spacings("spacing", spacing))))
+    steps += [
+        _step("ResizeWithPadOrCropd", "image", spatial_size=shape),
+        _step("ScaleBrainIntensityd", "image", percentiles=[0.5, 99.5]),
+        _step("ToPlainSampled", "image", keep=["subject"]),
+    ]
+    return {"transforms": steps}
+
+
+def _three_sides(spatial_shape: Sequence[int]) -> list[int]:
+    shape = check_spatial_shape("spatial_shape", spatial_shape)
+    if len(shape) != 3:
+        raise ValueError(f"`spatial_shape` must have three sides for brain volumes, got {spatial_shape!r}.")
+    return list(shape)
+
+
+def _step(name: str, keys: str, **arguments: Any) -> dict[str, Any]:
+    """Return a transform as a description has it."""
+    return {"name": name, "arguments": {"keys": keys, **arguments}}

@@ -1,0 +1,243 @@
+"""The way back: from a reconstruction on the model's grid to the grid, affine and intensities it came from."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.data import MetaTensor
+from monai.transforms import MapTransform
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import Tensor
+
+from ...batches.images import plain_tensor
+from ..volumes.volume_files import open_volume
+from .field_of_view import scaled_background
+from .preprocessing import as_float64
+
+
+class RestoreVolumed(MapTransform):
+    """Bring a reconstruction back to the grid, affine and intensities of the volume its input came from.
+
+    Voxels outside the model's field of view become the background of the volume, if it has one and the sample notes it
+    (``<image_key>_background``), and else 0. Between voxels of the model's grid it interpolates linearly;
+    where the grids coincide (only padded, cropped or flipped) values are unchanged. No file is needed: the sample says
+    where the volume came from (``<image_key>_source_affine``, ``<image_key>_source_shape``). For a sample without
+    these the file under ``<image_key>_path`` is opened.
+
+    Args:
+        keys: key of the reconstruction, shape (1, ...), on the grid of the sample's image.
+        image_key: key of the image in a sample of :func:`~monai_betavae.data.brain_transforms`.
+        restore_intensity: whether to undo the intensity scaling that ``<image_key>_range`` tells of, if it is there;
+            clipped intensities stay clipped.
+        allow_missing_keys: whether a sample may lack ``keys``.
+
+    Example:
+        >>> from monai_betavae.data import brain_transforms
+        >>> volume = MetaTensor(torch.rand(20, 24, 18) * 900, affine=torch.diag(torch.tensor([-2.0, 2.0, 2.0, 1.0])))
+        >>> sample = brain_transforms((24, 24, 24), percentiles=(0, 100))({"image": volume})
+        >>> restored = RestoreVolumed()({**sample, "pred": sample["image"]})["pred"]
+        >>> restored.shape, bool((restored - volume).abs().max() < 1e-3), bool((restored.affine == volume.affine).all())
+        (torch.Size([1, 20, 24, 18]), True, True)
+    """
+
+    def __init__(
+        self,
+        keys: Any = "pred",
+        image_key: str = "image",
+        restore_intensity: bool = True,
+        allow_missing_keys: bool = False,
+    ) -> None:
+        super().__init__(keys, allow_missing_keys)
+        self.image_key = image_key
+        self.restore_intensity = restore_intensity
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        """Return the sample with the reconstruction as a float32 ``MetaTensor``, shape (1, x, y, z).
+
+        Raises:
+            ValueError: naming the key, if the sample doesn't say where its image came from, or the reconstruction
+                isn't one volume.
+        """
+        result = dict(data)
+        for key in self.key_iterator(result):
+            result[key] = self._restored(key, result[key], data)
+        return result
+
+    def _restored(self, key: Hashable, reconstruction: Any, sample: Mapping[Hashable, Any]) -> MetaTensor:
+        volume = plain_tensor(torch.as_tensor(reconstruction)).detach().cpu().float()
+        if volume.ndim != 4 or len(volume) != 1:
+            raise ValueError(f"{key!r} must be one volume of shape (1, x, y, z), got shape {tuple(volume.shape)}.")
+        values = volume.numpy()[0]
+        affine, shape = self._source(sample)
+        to_model = np.linalg.inv(self._model_affine(sample)) @ affine
+        # a grid that coincides must not miss its edge by a rounding error
+        to_model = np.round(to_model, 7)
+        to_voxels = {"offset": to_model[:3, 3], "output_shape": shape, "order": 1}
+        inside = ndimage.affine_transform(values, to_model[:3, :3], **to_voxels)
+        scale = sample.get(f"{self.image_key}_range")
+        low, high = (0.0, 1.0) if scale is None or not self.restore_intensity else as_float64(scale)
+        fill = _filling(sample.get(f"{self.image_key}_background"), scale, self.restore_intensity)
+        if low or fill:
+            weight = ndimage.affine_transform(np.ones_like(values), to_model[:3, :3], **to_voxels)
+            inside = inside * (high - low) + low * weight + fill * (1 - weight)
+        else:
+            inside = inside * (high - low)
+        path = str(sample.get(f"{self.image_key}_path") or "")
+        meta = {
+            "original_affine": torch.from_numpy(affine),
+            "spatial_shape": np.array(shape),
+            "space": "RAS",
+            # MONAI's writers name their file after it, and count where it is absent
+            **({"filename_or_obj": path} if path else {}),
+        }
+        restored = torch.from_numpy(inside.astype(np.float32))[None]
+        return MetaTensor(restored, affine=torch.from_numpy(affine), meta=meta)
+
+    def _source(self, sample: Mapping[Hashable, Any]) -> tuple[NDArray[np.float64], tuple[int, ...]]:
+        """Return affine and shape of the grid that the sample's image came from."""
+        affine = sample.get(f"{self.image_key}_source_affine")
+        shape = sample.get(f"{self.image_key}_source_shape")
+        if affine is not None and shape is not None:
+            return as_float64(affine), tuple(int(side) for side in as_float64(shape))
+        path = sample.get(f"{self.image_key}_path")
+        if not path:
+            raise ValueError(
+                f"The sample must say where its image came from, under '{self.image_key}_source_affine' and "
+                f"'{self.image_key}_source_shape' or '{self.image_key}_path', got {_shown(sample)}."
+            )
+        reference = open_volume(path)
+        return np.array(reference.affine, dtype=np.float64), tuple(reference.shape[:3])
+
+    def _model_affine(self, sample: Mapping[Hashable, Any]) -> NDArray[np.float64]:
+        affine = sample.get(f"{self.image_key}_affine")
+        if affine is None:
+            affine = getattr(sample.get(self.image_key), "affine", None)  # before ToPlainSampled it is a MetaTensor
+        if affine is None:
+            raise ValueError(
+                f"The sample must have the affine of its image's grid under '{self.image_key}_affine', "
+                f"got {_shown(sample)}."
+            )
+        return as_float64(affine)
+
+
+def _filling(background: Any, scale: Any, restore_intensity: bool) -> float:
+    """Return what stands outside the model's field of view: the noted background, scaled or as it was, or 0."""
+    if background is None or scale is None or math.isnan(background):
+        return 0.0
+    noted: dict[Hashable, Any] = {"image_background": background, "image_range": scale}
+    return float(background) if restore_intensity else scaled_background(noted, "image")
+
+
+class RestoreVolume(RestoreVolumed):
+    """:class:`RestoreVolumed` that, called with a reconstruction and its sample, gives the image to save.
+
+    Args:
+        image_key: key of the image in a sample of :func:`~monai_betavae.data.brain_transforms`.
+        restore_intensity: as in :class:`RestoreVolumed`.
+        keys: likewise.
+
+    Example:
+        >>> import tempfile, os
+        >>> from monai_betavae.data import brain_transforms
+        >>> path = os.path.join(tempfile.mkdtemp(), "sub-1_T1w.nii.gz")
+        >>> volume = np.random.default_rng(0).uniform(100, 900, (20, 24, 18)).astype(np.float32)
+        >>> nib.save(nib.Nifti1Image(volume, np.diag([-2.0, 2.0, 2.0, 1.0])), path)
+        >>> sample = brain_transforms((24, 24, 24), percentiles=(0, 100))({"image": path})
+        >>> restored = RestoreVolume()(sample["image"], sample)
+        >>> bool(np.abs(restored.get_fdata() - volume).max() < 1e-3)
+        True
+    """
+
+    def __init__(self, image_key: str = "image", restore_intensity: bool = True, keys: str = "pred") -> None:
+        super().__init__(keys, image_key, restore_intensity)
+
+    def __call__(self, reconstruction: Any, sample: Mapping[Any, Any] | None = None) -> Any:
+        """Return a nibabel image, or, given a sample alone, the sample as :class:`RestoreVolumed` does.
+
+        Args:
+            reconstruction: the model's output for one image, shape (1, ...); or a sample with it under ``keys``.
+            sample: that image's sample, as :func:`~monai_betavae.data.brain_transforms` made it.
+
+        Returns:
+            a float32 image on the volume's grid; see :func:`volume_image`.
+        """
+        if sample is None:
+            return super().__call__(reconstruction)
+        restored = self._restored("reconstruction", reconstruction, sample)
+        return volume_image(restored, str(sample.get(f"{self.image_key}_path") or ""))
+
+
+def volume_image(restored: MetaTensor, path: str | os.PathLike[str] = "") -> Any:
+    """Make the nibabel image to save from what :class:`RestoreVolumed` gives.
+
+    Args:
+        restored: shape (1, x, y, z).
+        path: the file that the volume came from. If it can be opened and is on the grid of ``restored``, its header's
+            geometry is kept: sform and qform to the bit, their codes, the voxels' sides and the units. Nothing else
+            is: not what the values meant, nor texts and extensions, which can hold a name.
+
+    Returns:
+        a float32 nibabel image of shape (x, y, z).
+
+    Raises:
+        ValueError: if ``restored`` isn't one volume with an affine.
+
+    Example:
+        >>> image = volume_image(MetaTensor(torch.rand(1, 4, 5, 6), affine=torch.diag(torch.tensor([2.0, 2, 2, 1]))))
+        >>> image.shape, image.affine.diagonal().tolist()
+        ((4, 5, 6), [2.0, 2.0, 2.0, 1.0])
+    """
+    if not isinstance(restored, MetaTensor) or restored.ndim != 4 or len(restored) != 1:
+        got = tuple(restored.shape) if isinstance(restored, Tensor) else ""
+        raise ValueError(f"`restored` must be a MetaTensor of shape (1, x, y, z), got {type(restored).__name__} {got}.")
+    values = plain_tensor(restored).detach().cpu().float().numpy()[0]
+    affine = as_float64(restored.affine)
+    reference = _opened(path) if os.fspath(path) else None
+    if isinstance(reference, nib.Nifti1Image) and _on_grid(reference, values.shape, affine):
+        return _like(reference, values)
+    return nib.Nifti1Image(values, affine)
+
+
+def _opened(path: str | os.PathLike[str]) -> Any:
+    try:
+        return open_volume(path)
+    except Exception:  # moved or never there, on another machine: nibabel has an error for each, and none is ours
+        return None
+
+
+def _on_grid(reference: Any, shape: tuple[int, ...], affine: NDArray[np.float64]) -> bool:
+    return tuple(reference.shape[:3]) == shape and np.allclose(reference.affine, affine, rtol=0, atol=1e-4)
+
+
+GEOMETRY = (
+    "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
+    "srow_x", "srow_y", "srow_z", "xyzt_units",
+)  # fmt: skip
+"""Fields of a NIfTI header that say where its voxels lie; the sides of the voxels come to them.
+
+All others tell of the input's intensities or its acquisition, or can hold a name: so can every extension.
+"""
+
+
+def _like(reference: Any, values: NDArray[np.float32]) -> Any:
+    """Return a float32 image with the reference's affine, to the bit, and nothing else of its header."""
+    # the header's own sform and qform: writing the affine anew would round a quaternion's to float32
+    header = type(reference.header)()
+    header.set_data_dtype(np.float32)
+    for name in GEOMETRY:
+        header[name] = reference.header[name]
+    header["pixdim"][:4] = reference.header["pixdim"][:4]
+    image = type(reference)(values, reference.affine, header)  # nibabel leaves a header that says so as it is
+    image.header.set_slope_inter(1, 0)
+    return image
+
+
+def _shown(sample: Mapping[Hashable, Any]) -> str:
+    return ", ".join(map(repr, sample)) or "nothing"

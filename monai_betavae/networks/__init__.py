@@ -1,0 +1,29 @@
+"""Encoders and decoders, the posterior between them, and where their training starts.
+
+======================  ========================================================================================
+``builders``            ``build_encoder``, ``build_decoder``, ``build_network`` from MONAI's blocks, for any shape
+``modules``             the modules that they return; ``ReconstructionNetwork``, which the bundle stores
+``posterior``           q(z|x) = N(mu, exp(logvar)) from features, in float32
+``template``            the decoder that deforms a template
+``warm_start``          start from the training volumes: the mean image, PCA, a template
+``principal_components``  exact PCA of volumes, for the warm start and as a baseline
+``var_autoencoder``     MONAI's ``VarAutoEncoder`` as a network of this package
+``acceleration``        compile, recompute activations
+``lone_images``         batch normalisation of a batch that has one image
+======================  ========================================================================================
+"""
+
+from .builders import build_decoder, build_encoder, build_network
+from .modules import ReconstructionNetwork
+from .var_autoencoder import build_var_autoencoder, build_var_decoder, build_var_encoder, from_var_autoencoder
+
+__all__ = [
+    "ReconstructionNetwork",
+    "build_decoder",
+    "build_encoder",
+    "build_network",
+    "build_var_autoencoder",
+    "build_var_decoder",
+    "build_var_encoder",
+    "from_var_autoencoder",
+]

@@ -1,0 +1,232 @@
+"""Where training starts: at the mean training image, or at a model at least as good as PCA of the training volumes.
+
+A network with random weights spends its first epochs on what every brain has in common, and a convolutional VAE on a
+few hundred volumes ends up behind PCA. So a network may start from the volumes themselves:
+
+========== ===========================================================================================================
+none       nothing is set
+mean       the output starts at the mean image
+linear     besides, encoder and decoder start as probabilistic PCA of as many components as latent dimensions, beside
+           their convolutions
+deformable besides, what a displacement of the mean image explains of each component becomes a displacement: where a
+           component blends a larger and a smaller brain into a blurred one, a template grows and shrinks; it takes the
+           place of the decoder's convolutions
+========== ===========================================================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .._randomness import seeded
+from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
+from .template import DeformableTemplate, PrincipalProjection, interpolation_weights
+
+WARM_STARTS = ("none", "mean", "linear", "deformable")
+"""Where a network's training may start; see the module's text."""
+
+MEAN_IMAGE_VOLUMES, PCA_VOLUMES = 256, 1024
+"""At most this many training volumes are read for a mean image, and for principal components."""
+
+RIDGE = 30.0
+"""Penalty on displacements, relative to the mean squared gradient at a control point (see docs/performance.md)."""
+
+
+def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None = None) -> bool:
+    """Set the parts of a network that start from the training volumes, if it has such parts and they are unset.
+
+    With the eigenvalues l_k and eigenvectors u_k of the training volumes' covariance, and the variance s2 of the
+    likelihood that ``beta`` stands for (beta / 2 for "normal", see :mod:`~monai_betavae.losses`), the model becomes
+    probabilistic PCA: decoder x_mean + sum_k z_k u_k sqrt(l_k - s2), posterior mean sqrt(l_k - s2) / l_k times the
+    score u_k . (x - x_mean), posterior variance s2 / l_k; a dimension with l_k <= s2 is inactive. "deformable" then
+    solves, for each component, a ridge regression on displacements of the mean image at control points.
+
+    Args:
+        model: estimator or network with ``encoder``, ``decoder``, ``fc_mu`` and ``fc_logvar``. A decoder without an
+            attribute ``warm_start`` (one of your own) is left as it is.
+        train_dataloader: loader of the training volumes. Its dataset is read directly, at most 256 volumes for a
+            mean and 1024 for components, evenly spread; what isn't a ``DataLoader`` of a dataset with a length is
+            read from its beginning.
+        seed: of random transforms in the dataset.
+
+    Returns:
+        whether anything was set.
+
+    Raises:
+        ValueError: for non-finite images, or images that aren't of the shape the network was built for.
+
+    Source:
+        Tipping & Bishop, "Probabilistic Principal Component Analysis", JRSS B 61, 1999.
+
+    Example:
+        >>> from monai_betavae import build_vae
+        >>> from torch.utils.data import DataLoader
+        >>> vae = build_vae((8, 10, 8), 2, channels=(4, 8), warm_start="linear", random_state=0)
+        >>> volumes = torch.rand(12, 1, 8, 10, 8)
+        >>> warm_start(vae, DataLoader(volumes, batch_size=4)), warm_start(vae, DataLoader(volumes, batch_size=4))
+        (True, False)
+    """
+    decoder = model.decoder
+    kind = getattr(decoder, "warm_start", "none")
+    template: DeformableTemplate | None = getattr(decoder, "template", None)
+    if kind == "none" or _is_set(decoder):
+        return False
+    n_components = model.fc_mu.out_features
+    # iterating a loader draws a number from torch's global generator, which is the caller's
+    with torch.random.fork_rng(devices=[]), seeded(seed):
+        at_most = MEAN_IMAGE_VOLUMES if template is None else PCA_VOLUMES
+        volumes = TrainingVolumes(train_dataloader, at_most, decoder.out_shape, getattr(model, "image_key", "image"))
+        if template is None:
+            decoder.set_output_mean(volumes.mean())
+            return True
+        found = principal_components(volumes, n_components)
+    decoder.set_output_mean(found.mean)
+    _start_linear_path(model, template, found)
+    return True
+
+
+def _is_set(decoder: Any) -> bool:
+    template: DeformableTemplate | None = decoder.template
+    return bool(decoder.output_mean.any()) or (template is not None and bool(template.components.any()))
+
+
+def check_started(model: Any) -> None:
+    """Raise ``ValueError`` if a model's only decoder is a template that no warm start has set."""
+    decoder = model.decoder
+    template: DeformableTemplate | None = getattr(decoder, "template", None)
+    if template is not None and decoder.levels is None and not _is_set(decoder):
+        raise ValueError(
+            f"`warm_start` {decoder.warm_start!r} needs the training volumes first, and they couldn't be read from the "
+            "Trainer: call monai_betavae.networks.warm_start.warm_start(vae, train_dataloader) before it trains, or "
+            "VAE.fit."
+        )
+
+
+def _start_linear_path(model: Any, template: DeformableTemplate, found: PrincipalComponents) -> None:
+    variance = likelihood_variance(model)
+    eigenvalues = found.eigenvalues
+    present = eigenvalues > 1e-12 * eigenvalues.max().clamp_min(1e-30)
+    safe = torch.where(present, eigenvalues, 1.0)
+    signal = (eigenvalues - variance).clamp_min(0).sqrt()
+    components = found.components * signal.float()[:, None, None]
+    displacements = torch.zeros(template.displacements.shape)
+    if template.deformable:
+        components, displacements = displaced(components, found.mean, found.voxels, displacements.shape[2:])
+    template.set_components(components, displacements, found.voxels)
+    projection: PrincipalProjection = model.encoder.projection
+    whitened = found.components * torch.where(present, safe.rsqrt(), 0.0).float()[:, None, None]
+    projection.set_components(whitened, found.mean.flatten(1)[:, found.voxels], found.voxels)
+    n = len(eigenvalues)
+    with torch.no_grad():
+        for layer in (model.fc_mu, model.fc_logvar):
+            layer.weight.zero_()
+            layer.bias.zero_()
+        # the encoder gives its scores last
+        model.fc_mu.weight[:, -n:] = torch.diag(signal * safe.rsqrt()).to(model.fc_mu.weight)
+        posterior = torch.where(present, (variance / safe).clamp(1e-9, 1.0), 1.0)
+        model.fc_logvar.bias.copy_(posterior.log())
+
+
+def likelihood_variance(model: Any) -> float:
+    """Return the variance of the likelihood whose exact ELBO a model's loss is; see :func:`variance_of`."""
+    criterion = getattr(model, "criterion", None)
+    # a loss of one's own may lack both; the estimator's own arguments count then
+    beta = float(getattr(criterion, "beta", getattr(model, "beta", 1.0)))
+    return variance_of(getattr(criterion, "default_dist", getattr(model, "default_dist", "normal")), beta)
+
+
+def variance_of(distribution: str, beta: float) -> float:
+    """Return the variance of the likelihood whose exact ELBO the loss is, 1/2 for the default loss.
+
+    The "normal" loss is SSE + beta KL, proportional to the ELBO of a Gaussian of variance beta / 2; "laplace" is that
+    of a scale of beta, whose variance is 2 beta squared. A beta below 0.001 counts as that.
+
+    Args:
+        distribution: "normal", "laplace" or "bernoulli".
+        beta: weight of the KL divergence.
+
+    Example:
+        >>> variance_of("normal", 1.0), variance_of("laplace", 2.0)
+        (0.5, 8.0)
+    """
+    beta = max(beta, 1e-3)
+    return 2 * beta**2 if distribution == "laplace" else beta / 2
+
+
+def displaced(components: Tensor, mean: Tensor, voxels: Tensor, n_controls: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Split components into what a displacement of the mean image explains of them, and the rest.
+
+    To first order an image displaced by d is mean + grad(mean) . d. For each component c the d at control points
+    minimises |c - grad(mean) . d|^2 + ridge |d|^2; the rest is c - grad(mean) . d, so that small codes give the same
+    image as before, up to the kinks of linear interpolation between voxels.
+
+    Args:
+        components: shape (n, channel, voxel).
+        mean: mean image, shape (channel, ...).
+        voxels: which voxels the components are for, flat numbers.
+        n_controls: control points along each axis of the box around them.
+
+    Returns:
+        what remains of the components, and displacements of shape (n, axis, *n_controls) in voxels.
+    """
+    sides = list(mean.shape[1:])
+    interpolation = _interpolation(voxels, sides, n_controls)
+    # an axis of a single voxel has no gradient
+    slopes = [
+        torch.gradient(mean.double(), dim=axis + 1)[0] if side > 1 else torch.zeros_like(mean).double()
+        for axis, side in enumerate(sides)
+    ]
+    gradients = torch.stack(slopes).flatten(2)[:, :, voxels].numpy()
+    targets = components.double().numpy()
+    n_axes, n_points = len(sides), interpolation.shape[1]
+    normal = np.zeros((n_axes, n_points, n_axes, n_points))
+    right = np.zeros((n_axes, n_points, len(components)))
+    transposed = interpolation.T.tocsr()
+    for first in range(n_axes):
+        for second in range(first + 1):
+            weighted = interpolation.copy()
+            weighted.data *= np.repeat(
+                (gradients[first] * gradients[second]).sum(axis=0), np.diff(interpolation.indptr)
+            )
+            block = (transposed @ weighted).toarray()
+            normal[first, :, second] = block
+            normal[second, :, first] = block.T
+        right[first] = transposed @ np.einsum("cv,kcv->vk", gradients[first], targets)
+    size = n_axes * n_points
+    matrix = normal.reshape(size, size)
+    matrix[np.diag_indices(size)] += RIDGE * max(float(matrix.trace()) / size, 1e-12)
+    factor = torch.linalg.cholesky(torch.from_numpy(matrix))
+    solved = (
+        torch.cholesky_solve(torch.from_numpy(right.reshape(size, -1)), factor).reshape(n_axes, n_points, -1).numpy()
+    )
+    explained = np.zeros_like(targets)
+    for axis in range(n_axes):
+        explained += gradients[axis][None] * (interpolation @ solved[axis]).T[:, None]
+    rest = torch.from_numpy(targets - explained).float()
+    displacements = torch.from_numpy(solved).permute(2, 0, 1).reshape(-1, n_axes, *n_controls).float()
+    return rest, displacements
+
+
+def _interpolation(voxels: Tensor, sides: Sequence[int], n_controls: Sequence[int]) -> Any:
+    """Return the sparse matrix from control points to voxels, (voxel, control point)."""
+    from scipy import sparse
+
+    numbers = torch.zeros(len(voxels), 1, dtype=torch.long)
+    products = torch.ones(len(voxels), 1, dtype=torch.float64)
+    for place, count in zip(torch.unravel_index(voxels, tuple(sides)), n_controls, strict=True):
+        start, side = int(place.min()), int(place.max() - place.min()) + 1
+        weights = interpolation_weights(side, count, torch.device("cpu"), torch.float64)[place - start]
+        # the two control points around each voxel
+        left = (weights > 0).double().argmax(dim=1).clamp_max(count - 2)
+        pair = torch.stack([left, left + 1], dim=1)
+        numbers = (numbers[:, :, None] * count + pair[:, None]).flatten(1)
+        products = (products[:, :, None] * weights.gather(1, pair)[:, None]).flatten(1)
+    n_voxels, n_corners = numbers.shape
+    pointers = np.arange(0, n_voxels * n_corners + 1, n_corners)
+    shape = (n_voxels, int(np.prod(n_controls)))
+    return sparse.csr_matrix((products.flatten().numpy(), numbers.flatten().numpy(), pointers), shape=shape)

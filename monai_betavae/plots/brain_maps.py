@@ -1,0 +1,77 @@
+"""Maps over the anatomy, drawn by nilearn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from .._texts import figure_label
+
+Array = NDArray[Any]
+
+
+def plot_maps(
+    maps: Array, images: Array, affine: Array, names: Sequence[str], title: str = "", masks: Array | None = None
+) -> Figure:
+    """Draw maps over their images with nilearn, three planes through the middle of each map.
+
+    Args:
+        maps: shape (n, x, y, z); zero is transparent.
+        images: the anatomy, of the same shape.
+        affine: 4x4, of the grid they share, millimetres, RAS+.
+        names: one per map.
+        title: of the figure.
+        masks: drawn as a line around, of the same shape; none if ``None``. The planes go through their middle then.
+    """
+    from nilearn import plotting
+
+    maps, images = np.asarray(maps, dtype=np.float32), np.asarray(images, dtype=np.float32)
+    extent = float(np.percentile(np.abs(maps[maps != 0]), 99)) if np.any(maps) else 1.0
+    # blue would say "below zero" where nothing is
+    colours = "inferno" if float(maps.min()) >= 0 else "RdBu_r"
+    figure = Figure(figsize=(9.0, 2.6 * len(maps) + 0.4))
+    figure.suptitle(title, y=0.995)
+    for row, name in enumerate(names):
+        shown = maps[row] if masks is None or not np.any(masks[row]) else np.asarray(masks[row], dtype=np.float32)
+        bottom = 1 - (row + 1) / len(maps)
+        height = 1 / len(maps)
+        axes = figure.add_axes((0.02, bottom * 0.96, 0.9, height * 0.9))
+        place: dict[str, Any] = {
+            "cut_coords": _middle(shown, affine),
+            "axes": axes,
+            "figure": figure,
+            "title": figure_label(name),
+        }
+        anatomy = nib.Nifti1Image(images[row], affine)
+        if np.any(maps[row]):
+            display = plotting.plot_stat_map(
+                nib.Nifti1Image(maps[row], affine),
+                bg_img=anatomy,
+                threshold=extent / 5,
+                vmax=extent,
+                cmap=colours,
+                black_bg=False,
+                **place,
+            )
+        else:  # nilearn warns of a map without a value
+            display = plotting.plot_anat(anatomy, black_bg=False, **place)
+        if masks is not None and np.any(masks[row]):
+            display.add_contours(nib.Nifti1Image(masks[row].astype(np.float32), affine), levels=[0.5], colors="lime")
+    return figure
+
+
+def _middle(values: Array, affine: Array) -> tuple[float, float, float]:
+    """Return the place in millimetres of the centre of mass of a map's magnitude."""
+    weight = np.abs(values)
+    total = float(weight.sum())
+    if total == 0:
+        weight, total = np.ones_like(weight), float(weight.size)
+    voxel = [float((weight.sum(axis=tuple(o for o in range(3) if o != axis)) * np.arange(side)).sum() / total)
+             for axis, side in enumerate(values.shape)]  # fmt: skip
+    x, y, z = (np.asarray(affine) @ [*voxel, 1.0])[:3]
+    return float(x), float(y), float(z)

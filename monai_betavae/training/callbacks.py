@@ -1,0 +1,196 @@
+"""What happens around the steps of a training run: a table of losses, the best weights, the learning rate's course."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from torch import Tensor, nn
+
+from .._checks import check_integer, check_real
+from .._randomness import StepSeeds
+from ..saving.atomic_files import write_table
+from ..saving.safe_loading import save_weights
+from .divergence import non_finite
+from .optimization import rate_factor
+
+__all__ = ["BestWeights", "MetricsTable", "StepSeeds", "WarmupAndDecay"]
+
+LOSSES = ("loss", "rec_loss", "kl_loss")
+TIMING_FILE = "timing.csv"
+
+
+class MetricsTable(pl.Callback):
+    """Write ``metrics.csv``: one row per epoch with the mean training and validation losses.
+
+    Columns: epoch, step, train/loss, train/rec_loss, train/kl_loss, val/..., lr. Training losses are averaged
+    over the epoch's batches, while the weights change; validation losses are those after the epoch. The rows travel in
+    the checkpoint, so that a resumed run continues its table, and ends with that of a run that was never interrupted.
+    How long each epoch took, which no two runs share, stands in ``timing.csv`` beside it.
+
+    Args:
+        path: the file; it is complete after every epoch.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.rows: list[dict[str, float]] = []
+        self.seconds: list[dict[str, float]] = []
+        self._sums: dict[str, Tensor] = {}
+        self._batches = 0
+        self._started = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the rows so far, and the sums of an epoch that isn't over."""
+        taken = time.monotonic() - self._started
+        unfinished = {"sums": self._sums, "batches": self._batches, "seconds": taken}
+        return {"rows": self.rows, "seconds": self.seconds, "unfinished": unfinished}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the rows of the run that is resumed, and the sums of an epoch that it was in the middle of."""
+        self.rows = list(state_dict["rows"])
+        self.seconds = list(state_dict.get("seconds", []))
+        unfinished = state_dict.get("unfinished")
+        if unfinished is not None:
+            self._sums, self._batches = dict(unfinished["sums"]), int(unfinished["batches"])
+            self._started = time.monotonic() - float(unfinished["seconds"])
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the folder: if it is gone later, that is an error."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Begin the sums of an epoch."""
+        self._sums, self._batches, self._started = {}, 0, time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Add a batch's losses, on their device: reading them here would make a GPU wait."""
+        if isinstance(outputs, Mapping):
+            for name in LOSSES:
+                value = outputs[name].detach()
+                self._sums[name] = self._sums[name] + value if name in self._sums else value
+            self._batches += 1
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add the epoch's row and write the table."""
+        row: dict[str, float] = {"epoch": trainer.current_epoch, "step": trainer.global_step}
+        for name, total in self._sums.items():
+            mean = trainer.strategy.reduce(total / self._batches, reduce_op="mean")
+            row[f"train/{name}"] = float(mean)
+        for name in LOSSES:
+            if f"val/{name}" in trainer.callback_metrics:
+                row[f"val/{name}"] = float(trainer.callback_metrics[f"val/{name}"])
+        row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
+        self.rows.append(row)
+        taken = round(time.monotonic() - self._started, 3)
+        self.seconds.append({"epoch": row["epoch"], "seconds": taken})
+        if trainer.is_global_zero:
+            import pandas as pd
+
+            write_table(pd.DataFrame(self.rows), self.path, make_folder=False)
+            write_table(pd.DataFrame(self.seconds), self.path.with_name(TIMING_FILE), make_folder=False)
+
+
+class BestWeights(pl.Callback):
+    """Keep the weights of the epoch with the lowest validation loss, as a bare state dict.
+
+    Without validation, keep those of the last epoch. What is not finite never replaces any. The weights
+    before the first epoch, which a warm start may have made good already, count too if the Trainer validates them
+    (``num_sanity_val_steps=-1``).
+
+    Args:
+        network: the module whose state dict is written.
+        path: the file.
+    """
+
+    def __init__(self, network: nn.Module, path: str | os.PathLike[str]) -> None:
+        self.network = network
+        self.path = Path(path)
+        self.best = math.inf
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the lowest loss so far."""
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the lowest loss of the run that is resumed."""
+        self.best = float(state_dict["best"])
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Make the folder: if it is gone later, that is an error."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+
+    def on_sanity_check_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Count the weights before training, if they were validated in full."""
+        if trainer.num_sanity_val_steps == float("inf") and "val/loss" in trainer.callback_metrics:
+            self._write_if_best(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the weights if they are the best so far."""
+        self._write_if_best(trainer)
+
+    def _write_if_best(self, trainer: pl.Trainer) -> None:
+        metrics = trainer.callback_metrics
+        loss = float(metrics["val/loss"] if "val/loss" in metrics else metrics["train/loss"])
+        better = math.isfinite(loss) and (loss < self.best or "val/loss" not in metrics)
+        if better and not non_finite(self.network):
+            self.best = loss
+            if trainer.is_global_zero:
+                weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+                save_weights(weights, self.path, make_folder=False)
+
+
+class WarmupAndDecay(pl.Callback):
+    """Scale the learning rate as :func:`~monai_betavae.training.warmup_and_decay` does, from outside the estimator.
+
+    For configs written for release 0.1.0; new ones give :class:`~monai_betavae.VAE` that function as ``lr_scheduler``.
+
+    Args:
+        warmup_steps: steps of the rise.
+        decay_fraction: share of all steps over which it goes down, in (0, 1].
+    """
+
+    def __init__(self, warmup_steps: int = 20, decay_fraction: float = 0.4) -> None:
+        self.warmup_steps = check_integer("warmup_steps", warmup_steps, minimum=1)
+        self.decay_fraction = check_real("decay_fraction", decay_fraction, minimum=0, maximum=1, exclusive=True)
+        self._total = math.inf
+        self._rates: list[float] = []
+
+    def factor(self, step: int, n_steps: float) -> float:
+        """Return what the rate is multiplied by at a step.
+
+        Example:
+            >>> [round(WarmupAndDecay(4, 0.5).factor(step, 100), 3) for step in (0, 3, 50, 75, 99)]
+            [0.25, 1.0, 1.0, 0.5, 0.02]
+        """
+        return rate_factor(step, n_steps, self.warmup_steps, self.decay_fraction)
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Remember the full rates; a checkpoint that is resumed holds scaled ones."""
+        self._total = trainer.estimated_stepping_batches
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the full learning rates."""
+        return {"rates": self._rates}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the full learning rates of the run that is resumed."""
+        self._rates = list(state_dict["rates"])
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Set the rate of the coming step."""
+        groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+        if not self._rates:
+            self._rates = [float(group["lr"]) for group in groups]
+        factor = self.factor(trainer.global_step, self._total)
+        for group, rate in zip(groups, self._rates, strict=True):
+            group["lr"] = rate * factor

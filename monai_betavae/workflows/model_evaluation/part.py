@@ -1,0 +1,105 @@
+"""One part of an evaluation: its scores, its tables, its pictures, and what the report says of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from matplotlib.figure import Figure
+
+from ...evaluation.intervals import Estimate
+from .report import Report, interval_text
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+VAE_NAME, REFINED_NAME, PCA_NAME = "this model", "this model, refined codes", "PCA"
+MEAN_NAME, MEAN_RESIDUAL_NAME, INTENSITY_NAME = "mean training image", "mean image residual", "intensity threshold"
+METHOD_KEYS = {
+    VAE_NAME: "model",
+    REFINED_NAME: "refined",
+    PCA_NAME: "pca",
+    MEAN_RESIDUAL_NAME: "mean_image",
+    INTENSITY_NAME: "intensity",
+}
+
+FEWEST_TO_FIT = 20
+"""Subjects from which something may be fitted: a probe, a norm."""
+
+
+class Part:
+    """What one part found; it is filled from the top to the bottom.
+
+    Args:
+        name: of the part in ``scores.json``.
+        title: its heading in the report.
+
+    Attributes:
+        scores: what ``scores.json`` gets.
+        files: tables by file name.
+        pictures: figures, or the bytes of a GIF, by file name.
+        warnings: what a reader must not miss; they stand at the top of the report too.
+    """
+
+    def __init__(self, name: str, title: str) -> None:
+        self.name = name
+        self.title = title
+        self.scores: dict[str, Any] = {}
+        self.files: dict[str, pd.DataFrame] = {}
+        self.pictures: dict[str, Figure | bytes] = {}
+        self.warnings: list[str] = []
+        self._content: list[tuple[str, tuple[Any, ...]]] = []
+
+    def text(self, paragraph: str) -> None:
+        """Add a paragraph."""
+        self._content.append(("text", (paragraph,)))
+
+    def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
+        """Add a table."""
+        self._content.append(("table", (columns, list(rows), caption)))
+
+    def picture(self, file_name: str, picture: Figure | bytes, caption: str) -> None:
+        """Add a picture, which is written to a file of its own as well."""
+        self.pictures[file_name] = picture
+        self._content.append(("figure", (picture, caption)))
+
+    def warn(self, message: str) -> None:
+        """Add a warning."""
+        self.warnings.append(message)
+        self._content.append(("note", (message,)))
+
+    def write_to(self, report: Report) -> None:
+        """Add the part to a report, as a section."""
+        report.section(self.title)
+        for method, arguments in self._content:
+            getattr(report, method)(*arguments)
+
+
+def method_key(method: str) -> str:
+    """Return a method's key in ``scores.json``."""
+    return METHOD_KEYS.get(method, method)
+
+
+def spread(values: Estimate) -> str:
+    """Return a score with its interval, for a table."""
+    return interval_text(*values)
+
+
+def as_dict(values: Estimate) -> dict[str, float | None]:
+    """Return a score with its interval, for JSON."""
+    return {"value": finite(values.value), "low": finite(values.low), "high": finite(values.high)}
+
+
+def finite(value: Any) -> Any:
+    """Return plain numbers for JSON, nested too; ``None`` for what isn't finite: JSON has no infinity."""
+    if isinstance(value, Mapping):
+        return {str(key): finite(entry) for key, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [finite(entry) for entry in value]
+    if hasattr(value, "tolist"):
+        return finite(value.tolist())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

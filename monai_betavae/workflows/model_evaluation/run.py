@@ -1,0 +1,483 @@
+"""Evaluation on files: scores beside the baselines, tables per subject, pictures, and one report."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from ..._checks import check_choice, check_integer, check_seed
+from ...estimator import VAE
+from ...evaluation.reconstruction import (
+    PrincipalComponentModel,
+    brain_mask,
+    fit_pca,
+    reconstruction_scores,
+    restored_by,
+    squared_error,
+)
+from ...evaluation.refinement import refined_codes
+from ...networks.modules import reconstruction_network
+from ...networks.warm_start import variance_of
+from ...plots import plot_losses, save_figure
+from ...saving.atomic_files import atomic_path, write_table
+from ..data_checks import check_held_out
+from ..records import Record, does_it_all, is_simulated
+from ..trained_model import check_likelihood, check_outputs
+from .covariate_part import disentanglement_part, probes_part
+from .lesion_part import LESION_KINDS, anomaly_part
+from .model_parts import generation_part, latents_part, likelihood_part, reconstruction_part
+from .norm_part import normative_part
+from .part import FEWEST_TO_FIT, MEAN_RESIDUAL_NAME, PCA_NAME, REFINED_NAME, VAE_NAME, Part, finite
+from .report import Report
+from .subjects import (
+    LESION_KEY,
+    Subjects,
+    decoded,
+    embed,
+    output_mean,
+    reconstruct,
+    run_records,
+    spacing_of,
+    training_summary,
+    with_truth,
+)
+
+Array = NDArray[Any]
+
+EVALUATION_FOLDER, SUBJECTS_FILE, SUMMARY_FILE, REPORT_FILE = (
+    "evaluation",
+    "reconstruction.csv",
+    "scores.json",
+    "report.html",
+)
+PARTS = ("reconstruction", "likelihood", "latents", "probes", "disentanglement", "anomaly", "normative", "generation")
+
+FEWEST_EVALUATED = 20
+"""Subjects below which an evaluation says so."""
+
+SIMULATED = (
+    "These brains are simulated: they were computed from the MNI152 template with known factors, and no person was "
+    "scanned. Scores on them say that the method works, and how well against the known truth; they say nothing about "
+    "how well it works on scans, which vary in more ways."
+)
+
+
+def check_evaluation(
+    output_dir: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    overwrite: bool = False,
+    training_output_dir: str | os.PathLike[str] | None = None,
+) -> None:
+    """Refuse to start without weights, or over an existing evaluation; see :func:`~.trained_model.check_outputs`."""
+    check_outputs(Path(output_dir) / EVALUATION_FOLDER / SUMMARY_FILE, checkpoint, overwrite, training_output_dir)
+
+
+class ModelEvaluation:
+    """Evaluate a trained model on volumes, beside PCA and the mean training image.
+
+    Writes into ``<output_dir>/evaluation``: ``report.html``, one page with everything in it; ``scores.json``; a table
+    per subject for each part (``reconstruction.csv``, ``likelihood.csv``, ``predictions.csv``, ``deviation.csv``); and
+    the pictures. A part without its data is left out, and said so: lesions without masks, disentanglement without known
+    factors. The training run's ``split.json`` says who the training subjects are. Of several processes that a launcher
+    started alike, the first does everything.
+
+    Args:
+        network: module with ``encode``, ``decode``, ``decoder`` and ``fc_mu``, whose call reconstructs, or with the
+            parts of :func:`~monai_betavae.networks.modules.reconstruction_network`.
+        records: the volumes to evaluate.
+        dataloader: loader of their samples from :func:`~monai_betavae.data.brain_transforms`, whose dataset is in their
+            order; its sampler doesn't count.
+        inferer: MONAI inferer that calls the network.
+        transform: from a record to a sample.
+        likelihood: what the model was trained with, {"distribution": ..., "beta": ...}.
+        output_dir: folder of the results.
+        training_output_dir: folder of the training run.
+        device: where to compute.
+        seed: of everything random.
+        parts: which parts, of :data:`PARTS`; ``None`` for all.
+        n_samples: draws per subject of the importance-weighted likelihood.
+        n_reference: at most so many training subjects are looked at.
+        covariates: names to probe; ``None`` for all that there are.
+        lesions: "dark", "bright" or "both".
+        refinement_steps: Gauss-Newton steps by which codes are refined and scored beside the encoder's; see
+            :func:`~monai_betavae.evaluation.refinement.refined_codes`. They take about a second per volume.
+        batch_size: volumes at once.
+        num_workers: processes that load training volumes.
+
+    Raises:
+        ValueError: naming the argument.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        records: Sequence[Record],
+        dataloader: Iterable[Mapping[str, Any]],
+        inferer: Callable[..., Tensor],
+        transform: Callable[..., Any],
+        likelihood: Mapping[str, Any],
+        output_dir: str | os.PathLike[str],
+        training_output_dir: str | os.PathLike[str],
+        device: torch.device | str = "cpu",
+        seed: int = 0,
+        parts: Sequence[str] | None = None,
+        n_samples: int = 50,
+        n_reference: int = 500,
+        covariates: Sequence[str] | None = None,
+        lesions: str = "dark",
+        refinement_steps: int = 0,
+        batch_size: int = 4,
+        num_workers: int = 0,
+    ) -> None:
+        self.network: Any = reconstruction_network(network)
+        self.records = records
+        self.dataloader = dataloader
+        self.inferer = inferer
+        self.transform = transform
+        self.likelihood = check_likelihood(likelihood)
+        self.output_dir = Path(output_dir) / EVALUATION_FOLDER
+        self.training_output_dir = Path(training_output_dir)
+        self.device = torch.device(device)
+        self.seed = check_seed("seed", seed) or 0
+        self.parts = [check_choice("parts", name, PARTS) for name in (PARTS if parts is None else parts)]
+        self.n_samples = check_integer("n_samples", n_samples, minimum=1)
+        self.n_reference = check_integer("n_reference", n_reference, minimum=0)
+        self.covariates = covariates
+        self.lesions = check_choice("lesions", lesions, LESION_KINDS)
+        self.refinement_steps = check_integer("refinement_steps", refinement_steps, minimum=0)
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self._pca: PrincipalComponentModel | None = None
+
+    def run(self) -> None:
+        """Evaluate, write everything, and say what came out.
+
+        Raises:
+            ValueError: if the loader gives no volume, others than the records say, or one that can't be used.
+        """
+        if not does_it_all("Evaluation"):
+            return
+        records = [with_truth(record) for record in self.records]
+        simulated = is_simulated(records)
+        groups = {
+            part: self._embedded(members, f"{part} subjects")
+            for part, members in run_records(self.training_output_dir, self.n_reference).items()
+        }
+        training, validation = groups["training"], groups["validation"]
+        if len(training.images) > 1:
+            self._pca = fit_pca(training.images, self.network.fc_mu.out_features, self.seed)
+        rows: list[dict[str, Any]] = []
+        mean_image = self._mean_image(training)
+        held_out = embed(
+            self.network,
+            self.dataloader,
+            records,
+            self.device,
+            description="evaluated subjects",
+            on_batch=lambda batch, images: rows.extend(self._rows(batch, images, mean_image)),
+        )
+        if not rows:
+            raise ValueError("`dataloader` must give at least one volume, got none.")
+        found = list(self._evaluated(held_out, training, validation, rows, mean_image, simulated))
+        self._write(found, held_out, training, simulated)
+
+    def _embedded(self, records: Sequence[Record], description: str) -> Subjects:
+        from monai.data import Dataset
+
+        loader: DataLoader[Any] = DataLoader(
+            Dataset(list(records), self.transform), batch_size=self.batch_size, num_workers=self.num_workers
+        )
+        return embed(self.network, loader if records else [], records, self.device, description=description)
+
+    def _mean_image(self, training: Subjects) -> Array | None:
+        if len(training.images):
+            mean: Array = training.images.mean(axis=0)
+            return mean
+        return output_mean(self.network)
+
+    def _rows(self, batch: Mapping[str, Any], images: Tensor, mean_image: Array | None) -> list[dict[str, Any]]:
+        volumes = images.float().numpy()
+        mask = brain_mask(volumes[:, 0])
+        restored = self.inferer(images.to(self.device), self.network).float().cpu().numpy()
+        scores = reconstruction_scores(volumes, restored, mask=mask)
+        if self._pca is not None:
+            pca = reconstruction_scores(volumes, restored_by(self._pca, volumes), mask=mask)
+            scores |= {f"{name}_pca": values for name, values in pca.items()}
+        if mean_image is not None:
+            scores["sse_mean_image"] = squared_error(volumes, np.broadcast_to(mean_image, volumes.shape))
+        subjects, paths = batch.get("subject"), batch["image_path"]
+        return [
+            {
+                "subject": None if subjects is None else subjects[index],
+                "image": paths[index],
+                **{name: float(values[index]) for name, values in scores.items()},
+            }
+            for index in range(len(volumes))
+        ]
+
+    def _refined(self, subjects: Subjects) -> Array:
+        return refined_codes(
+            self.network.decode,
+            subjects.images,
+            subjects.mu,
+            # what the loss, SSE + beta KL, stands for
+            variance=variance_of(**self.likelihood),
+            n_steps=self.refinement_steps,
+            device=self.device,
+            progress=True,
+        )
+
+    def _estimator(self) -> VAE:
+        given = self.likelihood
+        return VAE.from_network(self.network, beta=given["beta"], default_dist=given["distribution"])
+
+    def _evaluated(
+        self,
+        held_out: Subjects,
+        training: Subjects,
+        validation: Subjects,
+        rows: list[dict[str, Any]],
+        mean_image: Array | None,
+        simulated: bool,
+    ) -> Iterable[Part]:
+        """Yield the parts that there are data for."""
+        import pandas as pd
+        from tqdm.auto import tqdm
+
+        label = "simulated" if simulated else ""
+        restored = reconstruct(self.network, held_out.images, self.device, self.batch_size)
+        healthy = [i for i, record in enumerate(validation.records) if not record.get(LESION_KEY)]
+        codes = {VAE_NAME: (training.mu, held_out.mu)}
+        complete = len(training.images) == len(training) and len(held_out.images) == len(held_out)
+        refined = None
+        if self.refinement_steps and complete:
+            codes[REFINED_NAME] = self._refined(training), self._refined(held_out)
+            refined = decoded(self.network, codes[REFINED_NAME][1], held_out.images.shape, self.device, self.batch_size)
+        if self._pca is not None and complete:
+            codes[PCA_NAME] = _codes(self._pca, training.images), _codes(self._pca, held_out.images)
+
+        def anomaly() -> Part | None:
+            of = {VAE_NAME: (restored, reconstruct(self.network, validation.images, self.device, self.batch_size))}
+            if self._pca is not None and len(validation.images):
+                of[PCA_NAME] = restored_by(self._pca, held_out.images), restored_by(self._pca, validation.images)
+            if mean_image is not None:
+                of[MEAN_RESIDUAL_NAME] = (
+                    np.broadcast_to(mean_image, held_out.images.shape),
+                    np.broadcast_to(mean_image, validation.images.shape),
+                )
+            ours, theirs = ({name: pair[i] for name, pair in of.items()} for i in range(2))
+            return anomaly_part(held_out, ours, validation, theirs, self.transform, self.lesions, self.seed, label)
+
+        def normative() -> Part | None:
+            # codes of training subjects spread wider than new ones' where the encoder knows them by heart
+            enough = len(healthy) >= FEWEST_TO_FIT
+            reference, whose = (validation, "validation") if enough else (training, "training")
+            kept = [row for row, index in enumerate(validation.shown) if index in healthy]
+            residuals = None
+            if kept:
+                volumes = validation.images[kept]
+                residuals = (volumes - reconstruct(self.network, volumes, self.device, self.batch_size))[:, 0]
+            ours = (held_out.images - restored)[:, 0]
+            return normative_part(held_out, _without_lesions(reference), ours, residuals, whose)
+
+        def disentanglement() -> Part | None:
+            groups = [training, held_out]
+            return disentanglement_part(groups, {name: list(each) for name, each in codes.items()}, self.seed)
+
+        makers: dict[str, Callable[[], Part | None]] = {
+            "reconstruction": lambda: reconstruction_part(
+                held_out, pd.DataFrame(rows), restored, simulated, self.seed, refined
+            ),
+            "likelihood": lambda: likelihood_part(self._estimator(), held_out, self.n_samples, self.seed),
+            "latents": lambda: latents_part(self.network, held_out, training, simulated, self.seed, self.device),
+            "probes": lambda: probes_part(
+                held_out, training, codes, self.covariates, "control" if simulated else None, self.seed, label=label
+            ),
+            "disentanglement": disentanglement,
+            "anomaly": anomaly,
+            "normative": normative,
+            "generation": lambda: generation_part(self.network, held_out, training, simulated, self.seed, self.device),
+        }
+        for name in tqdm(self.parts, desc="evaluating", unit="part"):
+            part = makers[name]()
+            if part is not None:
+                yield part
+
+    def _write(self, found: Sequence[Part], held_out: Subjects, training: Subjects, simulated: bool) -> None:
+        about = training_summary(self.training_output_dir)
+        n_subjects = _n_subjects(held_out)
+        summary: dict[str, Any] = {
+            "n_volumes": len(held_out),
+            "n_subjects": n_subjects,
+            "simulated": simulated,
+            "latent_dim": self.network.fc_mu.out_features,
+            "pca_components": None if self._pca is None else self._pca.n_components_,
+            **{part.name: part.scores for part in found},
+        }
+        warnings = [f"{part.title}: {message}" for part in found for message in part.warnings]
+        if n_subjects < FEWEST_EVALUATED:
+            warnings.insert(0, few_subjects(n_subjects))
+        try:
+            check_held_out(self.records, self.training_output_dir)
+        except ValueError as error:
+            warnings.insert(0, str(error))
+        summary["warnings"] = warnings
+        for part in found:
+            for name, table in part.files.items():
+                write_table(table, self.output_dir / name)
+            for name, picture in part.pictures.items():
+                if isinstance(picture, bytes):
+                    with atomic_path(self.output_dir / name) as temporary:
+                        temporary.write_bytes(picture)
+                else:
+                    save_figure(picture, self.output_dir / name)
+        self._report(found, warnings, about, held_out, training, simulated).write(self.output_dir / REPORT_FILE)
+        # the last: with it the evaluation counts as done
+        with atomic_path(self.output_dir / SUMMARY_FILE) as temporary:
+            temporary.write_text(json.dumps(finite(summary), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        self._say(summary)
+
+    def _report(
+        self,
+        found: Sequence[Part],
+        warnings: Sequence[str],
+        about: Mapping[str, Any],
+        held_out: Subjects,
+        training: Subjects,
+        simulated: bool,
+    ) -> Report:
+        n_voxels = int(np.prod(held_out.images.shape[2:]))
+        of = "simulated brains" if simulated else "brain volumes"
+        report = Report(f"beta-VAE of {of}", f"{len(held_out)} volumes evaluated with seed {self.seed}")
+        report.section("What this is")
+        if simulated:
+            report.note(SIMULATED, "plain")
+        for message in warnings:
+            report.note(message)
+        if not warnings:
+            report.note("No warning: no collapse, no subject of the training, no baseline that is better.", "good")
+        report.facts(self._facts(about, held_out, training, n_voxels))
+        if "losses" in about:
+            figure = plot_losses(about["losses"], "simulated" if simulated else "")
+            report.figure(figure, "Losses per epoch of the training run.")
+        for part in found:
+            part.write_to(report)
+        left_out = [name for name in self.parts if name not in {part.name for part in found}]
+        report.section("Limits")
+        report.text(
+            "Intervals are bootstrap intervals over the evaluated subjects: how much another sample of subjects would "
+            "change a score, not another training run. "
+            + (f"Left out for want of data: {', '.join(left_out)}. " if left_out else "")
+            + "The numbers are in scores.json, the tables per subject beside this page."
+        )
+        return report
+
+    def _facts(self, about: Mapping[str, Any], held_out: Subjects, training: Subjects, n_voxels: int) -> dict[str, Any]:
+        import lightning
+        import monai
+
+        from ... import __version__
+
+        split, beta = about.get("split"), self.likelihood["beta"]
+        shape = "×".join(str(side) for side in held_out.images.shape[2:])
+        spacing = "×".join(f"{side:.3g}" for side in spacing_of(held_out.affines[0]))
+        n_weights = sum(weights.numel() for weights in self.network.parameters())
+        facts: dict[str, Any] = {
+            "model": f"{self.network.fc_mu.out_features} latent dimensions, {n_weights / 1e6:.2f} million weights",
+            "grid": f"{shape} voxels of {spacing} mm; N = {n_voxels}",
+            "likelihood": self.likelihood["distribution"],
+            "beta": f"{beta:g}; beta / N = {beta / n_voxels:.3g}",
+        }
+        if split is not None:
+            facts["trained on"] = ", ".join(f"{count} {part}" for part, count in split.items()) + " volumes"
+        if "losses" in about:
+            facts["epochs"] = len(about["losses"].get("epoch", []))
+        facts["evaluated"] = f"{len(held_out)} volumes of {_n_subjects(held_out)} subjects"
+        if self._pca is not None:
+            facts["PCA"] = pca_text(self._pca, self.network.fc_mu.out_features, len(training.images))
+        if len(training):
+            facts["looked at"] = f"{len(training)} training volumes, for PCA, probes and the norm"
+        facts["versions"] = (
+            f"monai_betavae {__version__}, torch {torch.__version__}, monai {monai.__version__}, "
+            f"lightning {lightning.__version__}"
+        )
+        return facts
+
+    def _say(self, summary: Mapping[str, Any]) -> None:
+        label = ", simulated" if summary["simulated"] else ""
+        lines = [f"Evaluated: {summary['n_volumes']} volumes{label}"]
+        scores = summary.get("reconstruction", {})
+        if scores:
+            ratios = "".join(
+                f", {scores[key]['value']:.2f} of {whose}"
+                for key, whose in (
+                    ("sse_ratio", "the mean training image's"),
+                    ("sse_ratio_to_pca", f"that of PCA with {summary['pca_components']} components"),
+                )
+                if key in scores
+            )
+            lines.append(f"  summed squared error {scores['sse']['value']:.0f}{ratios}")
+            if scores.get("ssim_brain"):
+                lines.append(
+                    f"  in the brain: PSNR {scores['psnr_brain']['value'] or float('inf'):.2f} dB, "
+                    f"SSIM {scores['ssim_brain']['value']:.3f}"
+                )
+        lines += [f"  Warning: {message}" for message in summary["warnings"]]
+        lines.append(f"Report:  {self.output_dir / REPORT_FILE}")
+        lines.append(f"Tables:  {self.output_dir}/*.csv, {self.output_dir / SUMMARY_FILE}")
+        print("\n".join(lines))
+
+
+def few_subjects(n_subjects: int) -> str:
+    """Return the warning about an evaluation of fewer than :data:`FEWEST_EVALUATED` subjects.
+
+    Example:
+        >>> few_subjects(5).split(":")[0]
+        'Only 5 subjects were evaluated'
+    """
+    subjects = "1 subject was" if n_subjects == 1 else f"{n_subjects} subjects were"
+    return (
+        f"Only {subjects} evaluated: with fewer than {FEWEST_EVALUATED} the intervals are wide, and even so too "
+        "narrow, and neither probes nor comparisons between models can be trusted."
+    )
+
+
+def pca_text(pca: PrincipalComponentModel, asked: int, n_volumes: int) -> str:
+    """Return what the baseline is: its number of components, why they are fewer than asked for, and if not exact.
+
+    Example:
+        >>> pca_text(fit_pca(np.eye(4), 3), 3, 4), pca_text(fit_pca(np.eye(4), 8), 8, 4)
+        ('3 components', '3 components: of 4 training volumes there are no 8')
+    """
+    fewer = f": of {n_volumes} training volumes there are no {asked}" if pca.n_components_ < asked else ""
+    rough = "" if pca.exact else ", by a randomised solver, a little weaker than exact ones"
+    return f"{pca.n_components_} component{'s' * (pca.n_components_ != 1)}{fewer}{rough}"
+
+
+def _codes(pca: PrincipalComponentModel, images: Array) -> Array:
+    return pca.transform(images.reshape(len(images), -1))
+
+
+def _n_subjects(subjects: Subjects) -> int:
+    """Return how many people there are; a volume that says none is of one of its own."""
+    names = subjects.column("subject")
+    known = {str(name) for name in names if name is not None}
+    return len(known) + sum(name is None for name in names)
+
+
+def _without_lesions(subjects: Subjects) -> Subjects:
+    """Return the codes of the subjects that have no lesion's mask; images aren't needed."""
+    rows = [row for row, record in enumerate(subjects.records) if not record.get(LESION_KEY)]
+    records = [subjects.records[row] for row in rows]
+    return Subjects(
+        records, subjects.mu[rows], subjects.logvar[rows], subjects.images[:0], subjects.shown[:0], subjects.affines[:0]
+    )

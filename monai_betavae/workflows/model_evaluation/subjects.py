@@ -1,0 +1,295 @@
+"""What an evaluation looks at: held-out subjects, and the training and validation subjects of the model's run."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import ndimage
+from torch import nn
+
+from ..._checks import is_missing
+from ...batches.images import check_images, image_tensor, item_names
+from ...batches.ordering import OrderedRows
+from ...data.tables.columns import MOSTLY, number_share, percent
+from ...data.tables.covariates import MOST_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
+from ...data.volumes.volume_files import VOLUME_SUFFIXES, read_header, read_voxels
+from ..records import SPLIT_FILE, Record, read_split
+
+Array = NDArray[Any]
+
+LESION_KEY, HEALTHY_KEY = "lesion_mask", "healthy_image"
+"""Keys of a record: the mask of a lesion, and the same subject's image without it."""
+
+IMAGE_BYTES = 2 * 2**30
+"""Images are kept up to this much per group of subjects; beyond, a part of the subjects, evenly taken."""
+
+
+@dataclass
+class Subjects:
+    """Volumes of some subjects and their codes, in the order of the records.
+
+    Attributes:
+        records: one per volume.
+        mu: posterior means, shape (n, latent_dim).
+        logvar: posterior log-variances, the same shape.
+        images: preprocessed, shape (k, 1, x, y, z), k <= n.
+        shown: which of the volumes ``images`` holds, shape (k,).
+        affines: of the images' grids, shape (k, 4, 4).
+    """
+
+    records: list[Record]
+    mu: Array
+    logvar: Array
+    images: Array
+    shown: Array
+    affines: Array
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def column(self, name: str) -> list[Any]:
+        """Return a covariate of each volume; ``None`` where it is missing."""
+        return [record.get(name) for record in self.records]
+
+
+def embed(
+    network: Any,
+    loader: Iterable[Any],
+    records: Sequence[Record],
+    device: torch.device | str = "cpu",
+    *,
+    description: str = "embedding",
+    on_batch: Callable[[Mapping[str, Any], torch.Tensor], None] | None = None,
+) -> Subjects:
+    """Encode every volume, and keep as many images as :data:`IMAGE_BYTES` holds.
+
+    Args:
+        network: module with ``encode`` and ``fc_mu``.
+        loader: of samples of the records, whose dataset is in their order; its sampler doesn't count.
+        records: the records.
+        device: where to compute.
+        description: of the progress bar.
+        on_batch: called with each batch and its images.
+
+    Raises:
+        ValueError: naming the file of a volume that can't be used, or if the volumes aren't those of the records.
+    """
+    from tqdm.auto import tqdm
+
+    mus, logvars, images, affines, shown = [], [], [], [], []
+    wanted: set[int] = set()
+    done = 0
+    network.to(device).eval()
+    with torch.inference_mode(), tqdm(total=len(records), desc=description, unit="volume") as bar:
+        for batch in OrderedRows(loader, share=False).batches():
+            volumes = image_tensor(batch)
+            check_images(volumes, f"the batch after {done} volumes", item_names(batch))
+            _check_same_volumes(records[done : done + len(volumes)], batch)
+            if not wanted:
+                at_most = max(1, min(len(records), IMAGE_BYTES // max(volumes[0].numel() * 4, 1)))
+                wanted = set(np.linspace(0, len(records) - 1, at_most).round().astype(int).tolist())
+            mu, logvar = network.encode(volumes.to(device))
+            mus.append(mu.float().cpu().numpy())
+            logvars.append(logvar.float().cpu().numpy())
+            for index in range(len(volumes)):
+                if done + index in wanted:
+                    shown.append(done + index)
+                    images.append(volumes[index].float().numpy())
+                    affines.append(np.asarray(batch["image_affine"][index], dtype=float))
+            if on_batch is not None:
+                on_batch(batch, volumes)
+            done += len(volumes)
+            bar.update(len(volumes))
+    if not mus:
+        empty = np.zeros((0, network.fc_mu.out_features), np.float32)
+        return Subjects([], empty, empty, np.zeros((0, 1, 1, 1, 1), np.float32), np.zeros(0, int), np.zeros((0, 4, 4)))
+    if done != len(records):
+        raise ValueError(f"`dataloader` must give one volume per record, got {done} for {len(records)} records.")
+    codes = np.concatenate(mus), np.concatenate(logvars)
+    return Subjects(list(records), *codes, np.stack(images), np.array(shown), np.stack(affines))
+
+
+def _check_same_volumes(records: Sequence[Record], batch: Mapping[str, Any]) -> None:
+    """Raise ``ValueError`` if a batch's volumes are others than the records say, whose covariates they would get."""
+    images = [str(record["image"]) for record in records]
+    paths = list(batch["image_path"])
+    if images != paths:
+        there, where = next(
+            pair for pair in itertools.zip_longest(paths, images, fillvalue="nothing") if pair[0] != pair[1]
+        )
+        raise ValueError(f"`dataloader` must give the volumes of `records` in their order, got {there} for {where}.")
+
+
+def reconstruct(network: Any, images: Array, device: torch.device | str = "cpu", batch_size: int = 4) -> Array:
+    """Return the reconstructions from the posterior means, of the images' shape."""
+    parts = []
+    network.to(device).eval()
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            part = torch.from_numpy(images[start : start + batch_size]).to(device)
+            parts.append(network.decode(network.encode(part)[0]).float().cpu().numpy())
+    return np.concatenate(parts) if parts else np.zeros_like(images)
+
+
+def decoded(
+    network: Any, codes: Array, shape: Sequence[int], device: torch.device | str = "cpu", batch_size: int = 4
+) -> Array:
+    """Return the images of codes, of a shape."""
+    with torch.inference_mode():
+        parts = [
+            network.decode(torch.from_numpy(codes[start : start + batch_size]).to(device)).float().cpu().numpy()
+            for start in range(0, len(codes), batch_size)
+        ]
+    return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape, np.float32)
+
+
+def run_records(training_output_dir: str | os.PathLike[str], at_most: int) -> dict[str, list[Record]]:
+    """Return the training and validation records of a run whose files are there, each at most so many, evenly taken.
+
+    Args:
+        training_output_dir: folder of the training run; without a ``split.json`` there are none.
+        at_most: number of records per part.
+    """
+    path = Path(training_output_dir) / SPLIT_FILE
+    if not path.is_file():
+        return {"training": [], "validation": []}
+    found = {}
+    for part in ("training", "validation"):
+        there = [record for record in read_split(path)[part] if os.path.exists(record["image"])]
+        rows = np.linspace(0, max(len(there) - 1, 0), min(at_most, len(there))).round().astype(int)
+        found[part] = [with_truth(there[row]) for row in rows]
+    return found
+
+
+def with_truth(record: Record) -> Record:
+    """Return a record with the lesion's mask and the healthy image that the simulated cohort has of it, if any."""
+    image = Path(record["image"])
+    root, subject = image.parents[min(2, len(image.parents) - 1)], str(record.get("subject"))
+    if record.get(LESION_KEY) or len(image.parents) < 3 or re.fullmatch(r"[\w-]{1,100}", subject) is None:
+        return record
+    mask = root / "derivatives" / "lesions" / subject / "anat" / f"{subject}_label-lesion_mask.nii.gz"
+    healthy = root / "derivatives" / "healthy" / subject / "anat" / f"{subject}_desc-healthy_T1w.nii.gz"
+    found = {key: str(path) for key, path in ((LESION_KEY, mask), (HEALTHY_KEY, healthy)) if path.is_file()}
+    return {**record, **found}
+
+
+def on_grid(path: str | os.PathLike[str], affine: Array, shape: Sequence[int]) -> NDArray[np.bool_]:
+    """Return a mask from a file on another grid: linear interpolation, at least one half.
+
+    Args:
+        path: of the mask.
+        affine: 4x4, of the grid.
+        shape: of the grid.
+    """
+    image = read_header(path)
+    values = (read_voxels(path, image) > 0).astype(np.float32)
+    to_file = np.linalg.inv(image.affine) @ affine
+    inside = ndimage.affine_transform(values, to_file[:3, :3], to_file[:3, 3], output_shape=tuple(shape), order=1)
+    mask: NDArray[np.bool_] = inside >= 0.5
+    return mask
+
+
+def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return what a training run left about itself: sizes of its parts, and losses; what there is of it.
+
+    Raises:
+        ValueError: naming the ``split.json`` or ``metrics.csv`` that isn't one.
+    """
+    folder = Path(training_output_dir)
+    found: dict[str, Any] = {}
+    if (folder / SPLIT_FILE).is_file():
+        found["split"] = {part: len(members) for part, members in read_split(folder / SPLIT_FILE).items()}
+    metrics = folder / "metrics.csv"
+    if metrics.is_file():
+        import pandas as pd
+
+        try:
+            table = pd.read_csv(metrics)
+            table[["epoch", "train/loss", "train/rec_loss", "train/kl_loss"]].astype(float)
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{metrics} must be the metrics.csv of a training run: {error}") from error
+        found["losses"] = table.select_dtypes("number").to_dict("list")
+    return found
+
+
+def output_mean(network: nn.Module) -> Array | None:
+    """Return the mean training image that the decoder's output started at, if it has one."""
+    decoder = getattr(network, "decoder", None)
+    mean = getattr(decoder, "output_mean", None)
+    if not isinstance(mean, torch.Tensor):
+        return None
+    mean = torch.sigmoid(mean) if getattr(decoder, "sigmoid", False) else mean
+    return mean.float().cpu().numpy()
+
+
+def spacing_of(affine: Array) -> list[float]:
+    """Return the voxel sides of a grid, in millimetres."""
+    return [float(side) for side in np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)]
+
+
+def covariates_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the columns that can be asked of latents: numbers and categories, at least two values, no identifiers."""
+    columns = _columns_of(records)
+    return {name: values for name, values in columns.items() if _why_left_out(name, values) is None}
+
+
+def left_out_of(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return, by name, why a column isn't among :func:`covariates_of`; nothing of paths and of what names a volume."""
+    reasons = {name: _why_left_out(name, values) for name, values in _columns_of(records).items()}
+    return {name: reason for name, reason in reasons.items() if reason}
+
+
+def _columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    left_out = {"image", "subject", "split", "session", "run", "channel", LESION_KEY, HEALTHY_KEY, "official_split"}
+    names = dict.fromkeys(key for record in records for key in record if key not in left_out)
+    return {name: [record.get(name) for record in records] for name in names}
+
+
+def _why_left_out(name: str, values: Sequence[Any]) -> str | None:
+    """Return why a column can't be asked of latents: ``None`` if it can, an empty text if that isn't worth a word."""
+    present = [value for value in values if not is_missing(value)]
+    if present and all(isinstance(value, str) and _is_path(value) for value in present):
+        return ""
+    counts = Counter(map(str, present))
+    if len(counts) < 2:
+        return "one value only" if counts else "no value"
+    others = sorted({type(value).__name__ for value in present if not isinstance(value, str | bool | Real)})
+    if others:
+        return f"neither numbers nor texts: {', '.join(others)}"
+    n, distinct = len(present), len(counts)
+    nearly_all = distinct > n / 2
+    if all(map(is_number, present)):
+        if is_identifier(name) and nearly_all and all(value % 1 == 0 for value in present):
+            return "an identifier, by its name"
+        # site numbers; a quantity has as many values as it likes
+        few = kind_of_covariate(name, present) == "category" and distinct > max(MOST_CATEGORIES, n // 5)
+        return f"too few volumes of a class: {distinct} classes in {n} volumes" if few else None
+    share = number_share(present)
+    if share >= MOSTLY and (share < 1 or distinct > MOST_CATEGORIES) and not is_named_category(name):
+        if share == 1:
+            return f"text, although all {n} cells are numbers: write them as such"
+        return (
+            f"text, although {percent(share)} of {n} cells are numbers: correct the others, or name those that mean "
+            "missing with --missing_values"
+        )
+    # a text that is another in (nearly) every subject names it or its file
+    if distinct <= max(2, n // 5):
+        return None
+    if nearly_all:
+        return "an identifier or a note: another text for nearly everyone"
+    return f"too few volumes of a class: {distinct} classes in {n} volumes"
+
+
+def _is_path(text: str) -> bool:
+    return os.path.isabs(text) or text.casefold().endswith((*VOLUME_SUFFIXES, ".npy"))

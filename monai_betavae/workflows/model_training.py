@@ -1,0 +1,499 @@
+"""A training run: Lightning in the middle, scores and pictures at the end."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import time
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from .._randomness import seeded
+from ..batches.images import image_tensor
+from ..bundle import config_file, run_root, running_bundle_root, running_config, running_parser
+from ..data.checks.findings import MAX_CUT_AWAY, MIN_FILLED
+from ..estimator import VAE
+from ..evaluation.latents import active_units, kl_per_dimension
+from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, restored_by, squared_error
+from ..networks.acceleration import accelerate
+from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
+from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
+from ..saving.atomic_files import atomic_path, check_space, locked, remove_unfinished
+from ..saving.safe_loading import load_weights_only, resuming
+from ..training.callbacks import TIMING_FILE
+from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
+from .data_checks import check_grid
+from .described_preprocessing import check_preprocessing, described_preprocessing
+from .provenance import RUN_FILE, data_fingerprint, write_run
+from .records import SPLIT_FILE, Split, is_simulated, say, write_split
+from .run_checks import (
+    METRICS_FILE,
+    RESUME_FILE,
+    check_parts,
+    check_resumed,
+    check_resumed_settings,
+    check_run,
+    check_validated,
+    running_settings,
+)
+from .trained_model import (
+    MODEL_FILE,
+    SETTINGS_FILE,
+    common_affine,
+    described_likelihood,
+    described_network,
+    described_training,
+    write_description,
+)
+
+SCORES_FILE = "scores.json"
+
+WRITTEN = (
+    MODEL_FILE,
+    SETTINGS_FILE,
+    RESUME_FILE,
+    METRICS_FILE,
+    TIMING_FILE,
+    SPLIT_FILE,
+    RUN_FILE,
+    SCORES_FILE,
+    "loss_curves.png",
+    "reconstructions.png",
+    "traversals.png",
+)
+"""Files of a training run: what is left half-written of them when it starts is of a run that was killed."""
+
+PCA_BYTES = 4 * 2**30
+"""The PCA baseline is left out where the training volumes take more memory than this."""
+
+CHECKPOINT_TIMES = 8
+"""Room for a run's weights, as often: the best ones, those of the checkpoint with AdamW's two moments, each twice while
+a new one is written and the old one is still there."""
+
+KNOWN_NOISE = (
+    # the volumes are cached: worker processes would only copy them
+    ".*does not have many workers.*",
+    # torch's deprecation, inside lightning
+    ".*isinstance\\(treespec, LeafSpec\\).*",
+    # a small cohort has fewer batches than Lightning's logging interval; metrics.csv doesn't depend on that
+    ".*smaller than the logging interval.*",
+    # the folder is ours: check_run has asked already
+    ".*Checkpoint directory .* exists and is not empty.*",
+    # Lightning knows no sampler that begins in the middle of an epoch; begin_at has told ours
+    ".*resuming from a checkpoint that ended before the epoch ended.*",
+)
+
+
+class ModelTraining:
+    """A training run of the bundle: what it is refused for, the training itself, and its scores and pictures.
+
+    Args:
+        trainer: the Lightning trainer, with the callbacks that write tables and weights.
+        estimator: the estimator around ``network``.
+        network: the module whose weights ``model.pt`` holds.
+        preprocessing: the transforms of the volumes.
+        output_dir: folder of tables and pictures.
+        ckpt_dir: folder of weights.
+        seed: of order and noise.
+        resume: whether to continue from ``<ckpt_dir>/last.ckpt`` if it is there.
+        overwrite: whether an existing result may be replaced.
+        resume_changes: ids of settings that may differ from those of the run that is resumed.
+        compile: as in :func:`~monai_betavae.networks.acceleration.accelerate`.
+        recompute_activations: likewise.
+        max_cut_away: share of a volume's foreground outside the grid above which training stops.
+        min_filled: share of the grid that is filled below which training stops.
+    """
+
+    def __init__(
+        self,
+        trainer: Any,
+        estimator: Any,
+        network: Any,
+        preprocessing: Any,
+        output_dir: str | os.PathLike[str],
+        ckpt_dir: str | os.PathLike[str],
+        seed: int | None = 0,
+        resume: bool = False,
+        overwrite: bool = False,
+        resume_changes: Sequence[str] = (),
+        compile: bool = False,  # noqa: A002 -- the id of the bundle
+        recompute_activations: bool = False,
+        max_cut_away: float = MAX_CUT_AWAY,
+        min_filled: float = MIN_FILLED,
+    ) -> None:
+        self.trainer = trainer
+        self.estimator = estimator
+        self.network = network
+        self.preprocessing = preprocessing
+        self.output_dir, self.ckpt_dir = Path(output_dir), Path(ckpt_dir)
+        self.seed = seed
+        self.resume = resume
+        self.overwrite = overwrite
+        self.resume_changes = resume_changes
+        self.compile = compile
+        self.recompute_activations = recompute_activations
+        self.max_cut_away = max_cut_away
+        self.min_filled = min_filled
+
+    def check(self) -> None:
+        """Refuse what can't make a run, before any volume is read.
+
+        Raises:
+            ValueError: naming the setting, part or file.
+        """
+        parser = running_parser()
+        check_run(self.output_dir, self.ckpt_dir, self.resume, self.overwrite)
+        check_parts(self.trainer, self.estimator, self.network, self.preprocessing)
+        check_preprocessing(parser)
+        accelerate(self.network, compile=self.compile, recompute_activations=self.recompute_activations)
+        if self.resume and (self.ckpt_dir / RESUME_FILE).is_file():
+            now = {
+                "network": described_network(self.network),
+                "preprocessing": described_preprocessing(self.preprocessing, parser),
+                "likelihood": described_likelihood(self.estimator.criterion),
+            }
+            check_resumed(now, self.ckpt_dir)
+            changed = check_resumed_settings(self.ckpt_dir / RESUME_FILE, self.resume_changes)
+            if changed:
+                say(f"Resuming with other settings: {'; '.join(changed)}")
+
+    def run(
+        self,
+        train_dataloader: Iterable[Any],
+        val_dataloader: Iterable[Any] | None,
+        test_dataset: Sequence[Any],
+        split: Split,
+    ) -> None:
+        """Train, keep the best weights, score them on held-out subjects, draw pictures, say where everything is.
+
+        Args:
+            train_dataloader: loader of the training volumes.
+            val_dataloader: loader of the validation volumes, or ``None``.
+            test_dataset: held-out samples.
+            split: the records of each part.
+        """
+        with locked(self.output_dir, self.ckpt_dir) if self.trainer.is_global_zero else contextlib.nullcontext():
+            if self.trainer.is_global_zero:
+                for folder in (self.output_dir, self.ckpt_dir):
+                    remove_unfinished(folder, WRITTEN)
+            check_validated(self.trainer, val_dataloader)
+            plain = _without_augmentation(train_dataloader)
+            if self.trainer.is_global_zero:
+                parts = [plain.dataset, getattr(val_dataloader, "dataset", ()), test_dataset]
+                check_grid(parts, self.max_cut_away, self.min_filled)
+            # without a checkpoint, check has said that the run starts from the beginning
+            resume = self.resume and (self.ckpt_dir / RESUME_FILE).is_file()
+            self._begin(train_dataloader, plain, split, resume)
+            with warnings.catch_warnings(), seeded(self.seed):
+                for message in KNOWN_NOISE:
+                    warnings.filterwarnings("ignore", message=message)
+                checkpoint = self.ckpt_dir / RESUME_FILE if resume else None
+                with resuming(self.trainer):
+                    self.trainer.fit(
+                        self.estimator, train_dataloader, val_dataloader, ckpt_path=checkpoint, weights_only=True
+                    )
+            if self.trainer.is_global_zero:
+                self.network.load_state_dict(load_weights_only(self.ckpt_dir / MODEL_FILE))
+                self._finish(plain, val_dataloader is not None, test_dataset, split)
+
+    def _begin(self, train_dataloader: Any, plain: Any, split: Split, resume: bool) -> None:
+        """Start from the training volumes or the checkpoint, and write what is known before the training."""
+        last = self.ckpt_dir / RESUME_FILE
+        if resume:
+            position = position_of(last)
+            _say_resumed(last, position, self.trainer.max_epochs)
+            begin_at(train_dataloader, position, self.trainer.world_size)
+        else:
+            _start_warm(self.estimator, plain, self.seed)
+        _say_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
+        settings = running_settings()
+        for callback in self.trainer.callbacks:
+            if isinstance(callback, LastCheckpoint):
+                callback.settings = None if settings is None else json.dumps(settings)
+        if not self.trainer.is_global_zero:
+            return
+        check_space(
+            self.ckpt_dir, CHECKPOINT_TIMES * sum(weights.nbytes for weights in self.estimator.state_dict().values())
+        )
+        if not (resume and (self.output_dir / SPLIT_FILE).is_file()):
+            write_split(split, self.output_dir / SPLIT_FILE)
+        data = data_fingerprint(split)
+        if not (resume and (self.ckpt_dir / SETTINGS_FILE).is_file()):
+            write_description(
+                self.ckpt_dir / SETTINGS_FILE,
+                network=self.network,
+                preprocessing=described_preprocessing(self.preprocessing, running_parser()),
+                likelihood=described_likelihood(self.estimator.criterion),
+                grid=_grid(plain),
+                trained_on=described_training(split, data["training"]["digest"], running_config()),
+            )
+        write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
+
+    def _finish(self, plain: Any, validated: bool, test_dataset: Sequence[Any], split: Split) -> None:
+        """Score and draw what was trained, and say where it is."""
+        import pandas as pd
+
+        held_out = split["test"]
+        simulated = is_simulated(split["training"])
+        label = "simulated" if simulated else ""
+        table = pd.read_csv(self.output_dir / METRICS_FILE)
+        figure = plot_losses(table.to_dict("list"), title=label)  # type: ignore[arg-type]  # pandas types keys as Hashable
+        save_figure(figure, self.output_dir / "loss_curves.png")
+        if not held_out:
+            print("No subject is held out: nothing is scored, and no reconstruction drawn.")
+        else:
+            self._score(plain, test_dataset, held_out, simulated)
+        _print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out))
+
+    def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
+        label = "simulated" if simulated else ""
+        estimator = self.estimator
+        images = _images(test_dataset)
+        mu, logvar, reconstructions = _reconstruct(estimator, images)
+        scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0)
+        active = active_units(mu)
+        scores.update(
+            n_held_out=len(images),
+            simulated=simulated,
+            n_voxels=int(np.prod(images.shape[1:])),
+            beta=estimator.beta,
+            latent_dim=estimator.latent_dim,
+            active_units=int(active.sum()),
+            kl_nats=float(kl_per_dimension(mu, logvar).sum()),
+        )
+        with atomic_path(self.output_dir / SCORES_FILE) as temporary:
+            temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
+        spacing = _spacing(test_dataset[0])
+        pictures = self.output_dir
+        _draw_reconstructions(images, reconstructions, held_out, label, spacing, pictures / "reconstructions.png")
+        _draw_traversals(estimator, mu, logvar, label, spacing, pictures / "traversals.png")
+        _print_scores(scores)
+
+
+def _without_augmentation(loader: Any) -> Any:
+    """Return a loader of the volumes as they are: what the output starts at, and what PCA sees, isn't augmented."""
+    plain = getattr(getattr(loader, "dataset", None), "plain", None)
+    return loader if plain is None else DataLoader(plain, batch_size=loader.batch_size)
+
+
+def _start_warm(estimator: VAE, loader: Iterable[Any], seed: int | None) -> None:
+    started = time.monotonic()
+    if warm_start(estimator, loader, seed=seed):
+        kind: Any = estimator.decoder.warm_start
+        dataset: Any = loader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
+        n_components = min(estimator.latent_dim, len(dataset) - 1)
+        what = {
+            "mean": "the output starts at the mean training image",
+            "linear": f"starts as PCA with {n_components} components",
+            "deformable": f"starts as PCA with {n_components} components and displacements",
+        }[kind]
+        say(f"Warm start: {what} ({time.monotonic() - started:.1f} s)")
+
+
+def _images(dataset: Sequence[Any], at_most: int | None = None) -> np.ndarray[Any, Any]:
+    """Return a dataset's images as one array of shape (n, channel, ...)."""
+    count = len(dataset) if at_most is None else min(at_most, len(dataset))
+    first = image_tensor(_as_batch(dataset[0]))
+    images = np.empty((count, *first.shape[1:]), dtype=np.float32)
+    for index in range(count):
+        images[index] = image_tensor(_as_batch(dataset[index]))[0].numpy()
+    return images
+
+
+def _as_batch(sample: Any) -> Tensor:
+    image: Tensor = sample["image"] if isinstance(sample, Mapping) else sample
+    return image[None]
+
+
+def _affines(loader: Iterable[Any]) -> list[Any]:
+    """Return the affines of the volumes whose mean the output starts at."""
+    dataset: Any = loader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
+    samples = (dataset[index] for index in range(min(MEAN_IMAGE_VOLUMES, len(dataset))))
+    return [sample["image_affine"] for sample in samples if isinstance(sample, Mapping) and "image_affine" in sample]
+
+
+def _spatial_shape(loader: Any) -> tuple[int, ...]:
+    """Return the spatial shape of a loader's images."""
+    return tuple(image_tensor(_as_batch(loader.dataset[0])).shape[2:])
+
+
+def _grid(loader: Any) -> dict[str, Any]:
+    """Return the grid of a loader's images, as a model's description holds it."""
+    shape, affines = _spatial_shape(loader), _affines(loader)
+    spacings = [np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0) for affine in affines]
+    same = bool(spacings) and all(np.allclose(each, spacings[0], rtol=1e-3) for each in spacings)
+    spacing = [round(float(side), 6) for side in spacings[0]] if same else None
+    affine = common_affine(affines, shape, spacing).tolist() if len(shape) == 3 else np.eye(4).tolist()
+    return {"spatial_shape": list(shape), "spacing": spacing, "affine": affine}
+
+
+def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer, checkpoint: Path | None) -> None:
+    """Say how large the model is: with its template, which a checkpoint holds where one is resumed."""
+    n_voxels, n_weights = math.prod(spatial_shape), sum(weights.numel() for weights in estimator.parameters())
+    if checkpoint is not None:
+        stored = load_weights_only(checkpoint)["state_dict"]
+        n_weights = sum(stored[name].numel() for name, _ in estimator.named_parameters() if name in stored)
+    devices = f"{trainer.world_size} {trainer.strategy.root_device.type} device" + "s" * (trainer.world_size > 1)
+    say(
+        f"Model: {estimator.latent_dim} latent dimensions, {n_weights / 1e6:.2f} million weights, "
+        f"N = {n_voxels} voxels, beta = {estimator.beta:g}, beta / N = {estimator.beta / n_voxels:.3g}; on {devices}"
+    )
+
+
+def _say_resumed(checkpoint: Path, position: Position, max_epochs: int | None) -> None:
+    more = max_epochs is None or max_epochs < 0 or max_epochs > position.epochs
+    what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
+    inside = f" and {position.batches} batches of the next" if position.batches else ""
+    say(f"Resuming: {checkpoint} has {position.epochs} epochs{inside}; {what}")
+
+
+def _reconstruct(
+    estimator: VAE, images: np.ndarray[Any, Any], batch_size: int = 8
+) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """Return posterior means, log-variances and reconstructions of images."""
+    mus, logvars, reconstructions = [], [], []
+    with torch.inference_mode():
+        for start in range(0, len(images), batch_size):
+            posterior = estimator.encode(torch.from_numpy(images[start : start + batch_size]))
+            mus.append(posterior.mean.cpu().numpy())
+            logvars.append(2 * posterior.scale.log().cpu().numpy())
+            reconstructions.append(estimator.decode(posterior.mean).float().cpu().numpy())
+    return np.concatenate(mus), np.concatenate(logvars), np.concatenate(reconstructions)
+
+
+def held_out_scores(
+    train_dataloader: Iterable[Any],
+    images: np.ndarray[Any, Any],
+    reconstructions: np.ndarray[Any, Any],
+    latent_dim: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the held-out summed squared error beside that of the mean training image and of PCA.
+
+    Args:
+        train_dataloader: loader of the training volumes.
+        images: held-out images, shape (n, channel, ...).
+        reconstructions: of the same shape.
+        latent_dim: number of principal components.
+        seed: of PCA's randomised solver, for more than 2048 training volumes.
+
+    Returns:
+        "sse" (mean over subjects), "sse_mean_image", "sse_pca", and "sse_ratio" and "sse_ratio_pca", which are relative
+        to the mean image's; "pca_components", which are fewer than asked for where there are no more. PCA's are
+        ``None`` where the training volumes don't fit in memory.
+    """
+    dataset: Any = train_dataloader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
+    n_bytes = 4 * len(dataset) * int(np.prod(images.shape[1:]))
+    training = _images(dataset, None if n_bytes <= PCA_BYTES else MEAN_IMAGE_VOLUMES)
+    sse = float(squared_error(images, reconstructions).mean())
+    sse_mean = float(squared_error(images, mean_image_reconstruction(training, images)).mean())
+    sse_pca = n_components = None
+    if n_bytes <= PCA_BYTES and len(training) > 1:
+        pca = fit_pca(training, latent_dim, seed)
+        sse_pca, n_components = float(squared_error(images, restored_by(pca, images)).mean()), pca.n_components_
+    return {
+        "sse": sse,
+        "sse_mean_image": sse_mean,
+        "sse_pca": sse_pca,
+        "sse_ratio": sse / sse_mean,
+        "sse_ratio_pca": None if sse_pca is None else sse_pca / sse_mean,
+        "pca_components": n_components,
+    }
+
+
+def _spacing(sample: Any) -> Sequence[float]:
+    if isinstance(sample, Mapping) and "image_affine" in sample:
+        affine = sample["image_affine"].numpy()
+        return [float(side) for side in np.linalg.norm(affine[:3, :3], axis=0)]
+    return (1.0, 1.0, 1.0)
+
+
+def _draw_reconstructions(
+    images: np.ndarray[Any, Any],
+    reconstructions: np.ndarray[Any, Any],
+    records: Sequence[Mapping[str, Any]],
+    label: str,
+    spacing: Sequence[float],
+    path: Path,
+    n_subjects: int = 5,
+) -> None:
+    errors = squared_error(images, reconstructions)
+    # from the best to the worst, evenly: a picture of the first few would flatter or slander by chance
+    shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(n_subjects, len(errors))).round().astype(int)]
+    names = [f"{records[index]['subject']}\nSSE {errors[index]:.0f}" for index in shown]
+    title = "Held-out subjects, best to worst reconstructed" + (f" ({label})" if label else "")
+    figure = plot_reconstructions(images[shown, 0], reconstructions[shown, 0], names, title, spacing)
+    save_figure(figure, path)
+
+
+def _draw_traversals(
+    estimator: VAE,
+    mu: np.ndarray[Any, Any],
+    logvar: np.ndarray[Any, Any],
+    label: str,
+    spacing: Sequence[float],
+    path: Path,
+    n_dimensions: int = 6,
+) -> None:
+    kl = kl_per_dimension(mu, logvar)
+    shown = np.argsort(kl)[::-1][:n_dimensions]
+    steps = [-3.0, -1.5, 0.0, 1.5, 3.0]
+    volumes = []
+    with torch.inference_mode():
+        for dimension in shown:
+            z = torch.zeros(len(steps), estimator.latent_dim)
+            z[:, int(dimension)] = torch.tensor(steps)
+            volumes.append(estimator.decode(z).float().cpu().numpy()[:, 0])
+    labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
+    title = "Latent traversals of the most active dimensions" + (f" ({label})" if label else "")
+    save_figure(plot_traversals(np.stack(volumes), steps, labels, title, spacing), path)
+
+
+def _print_scores(scores: Mapping[str, Any]) -> None:
+    label = ", simulated" if scores["simulated"] else ""
+    pca, n_components = scores["sse_ratio_pca"], scores["pca_components"] or scores["latent_dim"]
+    fewer = f" (there are no {scores['latent_dim']})" if n_components < scores["latent_dim"] else ""
+    lines = [
+        f"Held-out subjects ({scores['n_held_out']}{label}): summed squared error {scores['sse']:.0f}, "
+        f"{scores['sse_ratio']:.2f} of the mean training image's",
+        f"  PCA with {n_components} components{fewer}: "
+        + (
+            "left out, the training volumes exceed memory" if pca is None else f"{pca:.2f} of the mean training image's"
+        ),
+    ]
+    # a dimension is active if its mean varies from subject to subject
+    several = scores["n_held_out"] > 1
+    active = f"Active latent dimensions: {scores['active_units']} of {scores['latent_dim']}; " if several else ""
+    lines.append(f"  {active}KL {scores['kl_nats']:.1f} nats")
+    if several and scores["active_units"] == 0:
+        lines.append("  No latent dimension is active: the posterior has collapsed. Lower beta or train longer.")
+    print("\n".join(lines))
+
+
+def _print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool) -> None:
+    elsewhere, bundle = "", running_bundle_root()
+    root = run_root(bundle)
+    if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
+        elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
+    tables = [METRICS_FILE, *([SCORES_FILE] if scored else [])]
+    print(
+        f"Weights:   {ckpt_dir / MODEL_FILE} ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} "
+        "(to resume)\n"
+        f"Pictures:  {output_dir}/*.png\n"
+        f"Tables:    {', '.join(str(output_dir / name) for name in tables)}\n"
+        f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
+        "--ckpt_dir <new>\n"
+        f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
+        f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}\n"
+        "Longer:    the same training command with --resume True --max_epochs <more>"
+    )

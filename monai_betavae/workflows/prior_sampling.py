@@ -1,0 +1,109 @@
+"""Generation: volumes decoded from codes that are drawn from the prior."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from .._checks import check_integer, check_seed
+from .._randomness import generator
+from ..networks.modules import reconstruction_network
+from ..plots import plot_volumes, save_figure
+from ..saving.atomic_files import atomic_path, write_table
+from .records import does_it_all
+from .trained_model import check_outputs
+
+SAMPLES_FOLDER, CODES_FILE, SHEET_FILE = "samples", "codes.csv", "contact_sheet.png"
+
+
+def check_generation(
+    output_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str], overwrite: bool = False
+) -> None:
+    """Refuse to start without weights, or over existing samples; see :func:`~.trained_model.check_outputs`."""
+    check_outputs(Path(output_dir) / SAMPLES_FOLDER / CODES_FILE, checkpoint, overwrite)
+
+
+class PriorSampling:
+    """Draw codes from the prior N(0, I) and decode them: what the model takes for a brain.
+
+    Writes into ``<output_dir>/samples``: ``sample_000.nii.gz`` ..., float32 in the preprocessing's intensities on the
+    model's grid; ``contact_sheet.png``; and ``codes.csv``, one row per sample (sample, z_0 ...), which is complete only
+    when all volumes are. The codes are those of ``VAE.sample`` under the same seed. Of several processes that a
+    launcher started alike, the first does everything.
+
+    Args:
+        network: module with ``decode`` and ``fc_mu``.
+        n_samples: number of volumes.
+        affine: 4x4 affine of the model's grid, millimetres, RAS+.
+        output_dir: folder of the run.
+        seed: of the codes.
+        device: where to compute.
+        batch_size: volumes decoded at once.
+
+    Raises:
+        ValueError: if ``n_samples`` or ``batch_size`` isn't a positive integer, or ``seed`` a seed.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        n_samples: int,
+        affine: NDArray[np.float64],
+        output_dir: str | os.PathLike[str],
+        seed: int | None = 0,
+        device: torch.device | str = "cpu",
+        batch_size: int = 4,
+    ) -> None:
+        self.network = network
+        self.n_samples = check_integer("n_samples", n_samples, minimum=1)
+        self.affine = np.asarray(affine, dtype=float)
+        self.output_dir = Path(output_dir) / SAMPLES_FOLDER
+        self.seed = check_seed("seed", seed)
+        self.device = torch.device(device)
+        self.batch_size = check_integer("batch_size", batch_size, minimum=1)
+
+    def run(self) -> None:
+        """Draw, decode and write all samples, and say where they are."""
+        import pandas as pd
+        from tqdm.auto import tqdm
+
+        if not does_it_all("Generation"):
+            return
+        network: Any = reconstruction_network(self.network.to(self.device).eval())
+        codes = torch.randn(self.n_samples, network.fc_mu.out_features, generator=generator(self.seed, "sample"))
+        names = [f"sample_{index:0{max(3, len(str(self.n_samples - 1)))}d}" for index in range(self.n_samples)]
+        shown: list[NDArray[np.float32]] = []
+        with torch.inference_mode():
+            for start in tqdm(range(0, self.n_samples, self.batch_size), desc="generating", unit="batch"):
+                volumes = network.decode(codes[start : start + self.batch_size].to(self.device)).float().cpu().numpy()
+                for offset, volume in enumerate(volumes[:, 0]):
+                    with atomic_path(self.output_dir / f"{names[start + offset]}.nii.gz") as temporary:
+                        nib.save(self._image(volume), temporary)
+                shown.extend(volumes[: max(0, 24 - len(shown)), 0])
+        self._remove_others(names)
+        spacing = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
+        sheet = plot_volumes(np.stack(shown), names[: len(shown)], "Samples from the prior", spacing)
+        save_figure(sheet, self.output_dir / SHEET_FILE)
+        table = pd.DataFrame(codes.numpy(), columns=[f"z_{index}" for index in range(codes.shape[1])])
+        table.insert(0, "sample", names)
+        write_table(table, self.output_dir / CODES_FILE)
+        print(f"Samples:  {self.n_samples} volumes, {SHEET_FILE} and {CODES_FILE} in {self.output_dir}")
+
+    def _image(self, volume: NDArray[np.float32]) -> Any:
+        image = nib.Nifti1Image(volume, self.affine)
+        image.header.set_xyzt_units("mm")
+        image.header["descrip"] = b"sample from the prior of a beta-VAE"
+        return image
+
+    def _remove_others(self, names: list[str]) -> None:
+        """Remove samples of an earlier, larger set that is being replaced: they belong to other codes."""
+        for path in self.output_dir.glob("sample_*.nii.gz"):
+            if path.name.removesuffix(".nii.gz") not in names:
+                path.unlink()

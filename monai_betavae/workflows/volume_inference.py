@@ -1,0 +1,262 @@
+"""Inference on files: a row of latents per volume, and its reconstruction on the file's own grid."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+import nibabel as nib
+import numpy as np
+import torch
+from monai.inferers import SimpleInferer
+from torch import nn
+
+from .._texts import file_stem
+from ..batches.images import check_images, image_tensor, item_names
+from ..batches.ordering import OrderedRows
+from ..data import volume_image
+from ..data.identity.naming import stem_of
+from ..networks.modules import reconstruction_network
+from ..saving.atomic_files import atomic_path, write_table
+from .data_checks import refuse_bad_headers
+from .records import SPLIT_FILE, Record, does_it_all, given_records, read_split, say
+from .trained_model import check_outputs, told_in_training
+
+LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
+
+
+class InferenceRecords(Sequence[Record]):
+    """The records of ``dataset_dir``, or, if none is given, the subjects the training run held out.
+
+    They are looked up when they are first asked for: a bundle's workflow must be there, with its network and all its
+    properties, before there are data.
+
+    Args:
+        dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
+        training_output_dir: folder of the training run's ``split.json``.
+        suffix: as in :func:`~.records.given_records`, as are the next ones; ``None`` for what training was told.
+        image_column: likewise.
+        channel: see there.
+        subject_from: see there.
+        entities: as ``suffix``.
+        missing_values: likewise.
+        ckpt_dir: folder of the weights, with the ``model.json`` that says what training was told.
+    """
+
+    def __init__(
+        self,
+        dataset_dir: str | os.PathLike[str] | None,
+        training_output_dir: str | os.PathLike[str],
+        suffix: str | None = None,
+        image_column: str | None = None,
+        channel: int | None = None,
+        subject_from: str | None = None,
+        entities: str | Mapping[str, str | None] | None = None,
+        missing_values: str | Sequence[str] | None = None,
+        ckpt_dir: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self.dataset_dir = dataset_dir
+        self.training_output_dir = training_output_dir
+        self.ckpt_dir = ckpt_dir
+        self.how = {
+            "suffix": suffix,
+            "image_column": image_column,
+            "channel": channel,
+            "subject_from": subject_from,
+            "entities": entities,
+            "missing_values": missing_values,
+        }
+        self._records: list[Record] | None = None
+
+    @property
+    def records(self) -> list[Record]:
+        """The records.
+
+        Raises:
+            ValueError: as in ``discover``; or if no data is given and there is no training run.
+        """
+        if self._records is None:
+            how = {name: value for name, value in self.how.items() if value is not None}
+            if self.dataset_dir is not None:
+                how = {**_told(self.ckpt_dir, how), **how}
+            self._records = _find_records(self.dataset_dir, self.training_output_dir, how)
+        return self._records
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    @overload
+    def __getitem__(self, index: int) -> Record: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Record]: ...
+
+    def __getitem__(self, index: int | slice) -> Record | list[Record]:
+        return self.records[index]
+
+
+def _told(ckpt_dir: str | os.PathLike[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what training was told of the volumes, and say where it isn't the default, or isn't done here."""
+    told = told_in_training(ckpt_dir)
+    as_in_training = [f"{name} {told[name]}" for name in told if name not in given and told[name] != DEFAULTS.get(name)]
+    if as_in_training:
+        say(f"As in training: {', '.join(as_in_training)}")
+    otherwise = [
+        f"{name} {given[name]}, not {told.get(name)}"
+        for name in ("suffix", "entities")
+        if name in given and given[name] != told.get(name, DEFAULTS.get(name)) and ckpt_dir is not None
+    ]
+    if otherwise:
+        say(f"Other than in training: {'; '.join(otherwise)}")
+    return told
+
+
+DEFAULTS = {"suffix": "T1w", "image_column": "image"}
+"""What isn't worth a line."""
+
+
+def _find_records(
+    dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str], how: Mapping[str, Any]
+) -> list[Record]:
+    if dataset_dir is not None:
+        records = given_records(dataset_dir, **how)
+        refuse_bad_headers(records)
+        return records
+    path = Path(training_output_dir) / SPLIT_FILE
+    if not path.is_file():
+        raise ValueError(
+            f"`dataset_dir` must be given: there is no {path} of a training run that says who is held out, nor one "
+            "beside the weights or in the output folder; or name the folder of the run with --training_output_dir."
+        )
+    records = read_split(path)["test"]
+    missing = [record["image"] for record in records if not os.path.exists(record["image"])]
+    if missing or not records:
+        what = f"{len(missing)} files are gone, the first is {missing[0]}" if missing else "it holds nobody out"
+        raise ValueError(f"{path} can't be used ({what}); give the volumes with `dataset_dir`.")
+    say(f"Data: no dataset_dir given, using the {len(records)} held-out volumes of {path}")
+    return records
+
+
+def check_inference(
+    output_dir: str | os.PathLike[str],
+    checkpoint: str | os.PathLike[str],
+    overwrite: bool = False,
+    training_output_dir: str | os.PathLike[str] | None = None,
+) -> None:
+    """Refuse to start without weights, or over existing latents; see :func:`~.trained_model.check_outputs`."""
+    check_outputs(Path(output_dir) / LATENTS_FILE, checkpoint, overwrite, training_output_dir)
+
+
+class VolumeInference:
+    """Embed and reconstruct every volume of a loader's dataset, in the dataset's order.
+
+    Writes ``<output_dir>/latents.csv``, one row per volume (subject, image, mu_0 ..., logvar_0 ...), and
+    ``<output_dir>/reconstructions/<name>_reconstruction.nii.gz`` on each input's own grid and affine. Of several
+    processes that a launcher started alike, the first does everything.
+
+    Args:
+        network: module with ``encode`` and ``decode``, whose call reconstructs, or with the parts of
+            :func:`~monai_betavae.networks.modules.reconstruction_network`.
+        dataloader: loader of samples from :func:`~monai_betavae.data.brain_transforms`. Its sampler doesn't count: no
+            volume is left out, and none is out of order.
+        inferer: MONAI inferer that calls the network; with ``SimpleInferer`` the codes are decoded, which is the same
+            and encodes once.
+        postprocessing: dictionary transforms from a sample with the reconstruction under "pred" to one with a
+            ``MetaTensor`` on the input's grid there, such as :class:`~monai_betavae.data.RestoreVolumed`.
+        output_dir: folder of the results.
+        device: where to compute.
+        image_key: key of the images in a batch.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        dataloader: Iterable[Mapping[str, Any]],
+        inferer: Callable[..., torch.Tensor],
+        postprocessing: Callable[[dict[str, Any]], Mapping[Any, Any]],
+        output_dir: str | os.PathLike[str],
+        device: torch.device | str = "cpu",
+        image_key: str = "image",
+    ) -> None:
+        self.network = network
+        self.dataloader = dataloader
+        self.inferer = inferer
+        self.postprocessing = postprocessing
+        self.output_dir = Path(output_dir)
+        self.device = torch.device(device)
+        self.image_key = image_key
+
+    def run(self) -> None:
+        """Process all volumes, then write the table and say where everything is.
+
+        Raises:
+            ValueError: if the loader gives no volume, or naming a volume that can't be used.
+        """
+        import pandas as pd
+        from tqdm.auto import tqdm
+
+        if not does_it_all("Inference"):
+            return
+        loader = OrderedRows(self.dataloader, share=False)
+        rows: list[dict[str, Any]] = []
+        names = OutputNames()
+        network: Any = reconstruction_network(self.network.to(self.device).eval())
+        with torch.inference_mode():
+            for batch in tqdm(
+                loader.batches(), total=loader.n_batches, desc="embedding and reconstructing", unit="batch"
+            ):
+                images = image_tensor(batch, self.image_key)
+                check_images(images, f"the batch after {len(rows)} volumes", item_names(batch))
+                images = images.to(self.device)
+                codes = network.encode(images)
+                # calling the network would encode once more, which only an inferer of one's own may need
+                simple = type(self.inferer) is SimpleInferer
+                reconstructions = network.decode(codes[0]) if simple else self.inferer(images, network)
+                mu, logvar = (values.float().cpu().numpy() for values in codes)
+                for index in range(len(images)):
+                    sample = {key: values[index] for key, values in batch.items()}
+                    path = sample[f"{self.image_key}_path"]
+                    rows.append(_row(sample.get("subject"), path, mu[index], logvar[index]))
+                    restored = self.postprocessing({**sample, "pred": reconstructions[index].float().cpu()})["pred"]
+                    target = self.output_dir / RECONSTRUCTIONS_FOLDER / names.unique(path, str(sample.get("subject")))
+                    with atomic_path(target) as temporary:
+                        nib.save(volume_image(restored, path), temporary)
+        if not rows:
+            raise ValueError("`dataloader` must give at least one volume, got none.")
+        write_table(pd.DataFrame(rows), self.output_dir / LATENTS_FILE)
+        print(
+            f"Latents:          {self.output_dir / LATENTS_FILE} ({len(rows)} rows)\n"
+            f"Reconstructions:  {self.output_dir / RECONSTRUCTIONS_FOLDER}"
+        )
+
+
+class OutputNames:
+    """File names for reconstructions: the input's, made unique where two folders have a file of one name.
+
+    Of a path only the last part counts, so that no record can put a file elsewhere; what some system doesn't take in a
+    name becomes an underscore (see :func:`~monai_betavae._texts.file_stem`). Names that differ in case alone are one on
+    some file systems.
+    """
+
+    def __init__(self) -> None:
+        self.taken: set[str] = set()
+
+    def unique(self, path: str, subject: str) -> str:
+        """Return a name that hasn't been returned yet."""
+        stem = file_stem(stem_of(Path(path).name))
+        safe_subject = "".join(character if character.isalnum() or character in "-_." else "_" for character in subject)
+        longer = file_stem(f"{safe_subject}_{stem}")
+        candidates = itertools.chain([stem, longer], (f"{longer}_{number}" for number in itertools.count(2)))
+        name = next(candidate for candidate in candidates if candidate.casefold() not in self.taken)
+        self.taken.add(name.casefold())
+        return f"{name}_reconstruction.nii.gz"
+
+
+def _row(subject: Any, path: str, mu: Sequence[float], logvar: Sequence[float]) -> dict[str, Any]:
+    row: dict[str, Any] = {"subject": subject, "image": path}
+    row.update({f"mu_{index}": np.float32(value) for index, value in enumerate(mu)})
+    row.update({f"logvar_{index}": np.float32(value) for index, value in enumerate(logvar)})
+    return row

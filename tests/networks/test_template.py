@@ -1,0 +1,197 @@
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import ndimage
+
+from monai_betavae.networks.template import (
+    COMPONENT_UNIT,
+    DeformableTemplate,
+    PrincipalProjection,
+    control_points,
+    interpolation_weights,
+)
+
+SHAPE = (9, 12, 10)
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def interior(shape=SHAPE, margin=2):
+    inside = torch.zeros(shape, dtype=torch.bool)
+    inside[tuple(slice(margin, side - margin) for side in shape)] = True
+    return inside.flatten().nonzero().flatten()
+
+
+def template(latent_dim=2, channels=1, shape=SHAPE, deformable=True, components=None, displacements=None, voxels=None):
+    made = DeformableTemplate(latent_dim, (channels, *shape), deformable)
+    voxels = interior(shape) if voxels is None else voxels
+    components = torch.zeros(latent_dim, channels, len(voxels)) if components is None else components
+    displacements = torch.zeros(made.displacements.shape) if displacements is None else displacements
+    made.set_components(components, displacements, voxels)
+    return made
+
+
+def test_without_displacements_it_is_the_mean_plus_components():
+    voxels = torch.tensor([3, 50, 51, 700])
+    components, mean = torch.randn(2, 3, 4, generator=generator()), torch.rand(3, *SHAPE, generator=generator(1))
+    made = template(channels=3, deformable=False, components=components, voxels=voxels)
+    z = torch.tensor([[1.0, -2.0], [0.0, 0.5]])
+
+    image = made(z, mean)
+
+    expected = np.repeat(mean.flatten(1).numpy()[None], 2, axis=0)
+    for number, voxel in enumerate(voxels):
+        expected[:, :, voxel] += z.numpy() @ components[:, :, number].numpy()
+    np.testing.assert_allclose(image.detach().flatten(2), expected, atol=1e-6)
+
+
+def test_zero_displacements_change_nothing():
+    components, mean = torch.randn(2, 1, len(interior()), generator=generator()), torch.rand(1, *SHAPE)
+    z = torch.randn(3, 2, generator=generator(1))
+    linear = template(deformable=False, components=components, displacements=torch.zeros(2, 3, 0, 0, 0))(z, mean)
+    torch.testing.assert_close(template(components=components)(z, mean), linear, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_displacement_of_one_voxel_takes_the_neighbour(axis):
+    mean = torch.rand(1, *SHAPE, generator=generator())
+    displacements = torch.zeros(2, 3, *control_points(SHAPE))
+    displacements[0, axis] = 1.0
+    image = template(displacements=displacements)(torch.tensor([[1.0, 7.0]]), mean)[0]
+    inner = tuple(slice(2, side - 2) for side in SHAPE)
+    torch.testing.assert_close(image[0][inner], mean[0].roll(-1, axis)[inner], atol=1e-5, rtol=0)
+    outside = torch.ones(SHAPE, dtype=torch.bool)
+    outside[inner] = False
+    assert torch.equal(image[0][outside], mean[0][outside])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (14, 11)])
+def test_against_scipy(shape):
+    made = template(shape=shape)
+    components = torch.randn(2, 1, len(made.voxels), generator=generator())
+    displacements = torch.randn(made.displacements.shape, generator=generator(1))
+    made = template(shape=shape, components=components, displacements=displacements)
+    mean, z = torch.rand(1, *shape, generator=generator(2)), torch.tensor([[0.7, -0.4]])
+
+    image = made(z, mean)[0, 0].detach().numpy()
+
+    flat = mean.flatten().numpy().copy()
+    flat[made.voxels] += z[0].numpy() @ components[:, 0].numpy()
+    places = np.stack(np.unravel_index(made.voxels.numpy(), shape)).astype(float)
+    controls = np.einsum("k,k...->...", z[0].numpy(), displacements.numpy())
+    low, high = places.min(axis=1, keepdims=True), places.max(axis=1, keepdims=True)
+    counts = np.array(controls.shape[1:])[:, None]
+    inside = (places - low) / (high - low) * (counts - 1)
+    field = np.stack([ndimage.map_coordinates(part, inside, order=1, mode="nearest") for part in controls])
+    values = ndimage.map_coordinates(flat.reshape(shape), places + field, order=1, mode="nearest")
+    expected = mean.flatten().numpy().copy()
+    expected[made.voxels] = values
+    np.testing.assert_allclose(image.ravel(), expected, atol=2e-5)
+
+
+def test_gradients_reach_everything():
+    made = template(components=torch.randn(2, 1, len(interior())))
+    z = torch.randn(3, 2, requires_grad=True)
+    made(z, torch.rand(1, *SHAPE)).square().sum().backward()
+    for gradient in (z.grad, made.components.grad, made.displacements.grad):
+        assert gradient.abs().max() > 0
+
+
+def test_before_it_is_set_the_template_is_the_mean_and_scores_are_zero():
+    mean = torch.rand(1, *SHAPE)
+    assert DeformableTemplate(2, (1, *SHAPE), True)(torch.ones(3, 2), mean) is mean
+    assert torch.equal(PrincipalProjection(4, (1, *SHAPE))(torch.rand(3, 1, *SHAPE)), torch.zeros(3, 4))
+
+
+def test_projection_is_a_product_with_the_centred_voxels():
+    voxels = torch.tensor([1, 5, 1000])
+    weight, mean = torch.randn(2, 3, 3), torch.rand(3, 3)
+    projection = PrincipalProjection(2, (3, *SHAPE))
+    projection.set_components(weight, mean, voxels)
+    image = torch.rand(4, 3, *SHAPE)
+    centred = (image.flatten(2).numpy()[:, :, voxels] - mean.numpy()).reshape(4, -1)
+    np.testing.assert_allclose(projection(image), centred @ weight.numpy().reshape(2, -1).T, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("deformable", [True, False])
+def test_an_empty_one_takes_its_sizes_from_a_state_dict(deformable):
+    full = DeformableTemplate(2, (1, *SHAPE), deformable)
+    full.set_components(torch.randn(2, 1, 30), torch.randn(full.displacements.shape), torch.arange(30) * 7)
+    empty = DeformableTemplate(2, (1, *SHAPE), deformable)
+    empty.load_state_dict(full.state_dict())
+    z, mean = torch.randn(3, 2), torch.rand(1, *SHAPE)
+    assert torch.equal(empty(z, mean), full(z, mean))
+    assert {name for name, _ in empty.named_parameters()} == {"components", "displacements"}
+
+    scores = PrincipalProjection(2, (1, *SHAPE))
+    scores.set_components(torch.randn(2, 1, 30), torch.rand(1, 30), torch.arange(30) * 7)
+    other = PrincipalProjection(2, (1, *SHAPE))
+    other.load_state_dict(scores.state_dict())
+    assert torch.equal(other(mean[None]), scores(mean[None]))
+
+
+@pytest.mark.parametrize("bad", ["beyond the grid", "another latent_dim", "components of other voxels"])
+def test_a_state_dict_that_cannot_be_is_refused(bad):
+    full = template()
+    weights = full.state_dict()
+    if bad == "beyond the grid":
+        weights["voxels"] = weights["voxels"] + 1000
+    elif bad == "another latent_dim":
+        weights["components"] = torch.zeros(3, 1, len(weights["voxels"]))
+    else:
+        weights["components"] = torch.zeros(2, 1, 5)
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        DeformableTemplate(2, (1, *SHAPE), True).load_state_dict(weights)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_torchscript_gives_the_same():
+    made = template(components=torch.randn(2, 1, len(interior())), displacements=torch.randn(2, 3, 2, 2, 2))
+    z, mean = torch.randn(3, 2), torch.rand(1, *SHAPE)
+    assert torch.equal(torch.jit.script(made)(z, mean), made(z, mean))
+
+
+def test_components_are_stored_in_their_unit():
+    made = template(components=torch.full((2, 1, len(interior())), 0.6))
+    torch.testing.assert_close(made.components.detach(), torch.full((2, 1, len(interior())), 0.6 / COMPONENT_UNIT))
+
+
+@given(st.integers(1, 300), st.integers(2, 12))
+@settings(max_examples=50, deadline=None)
+def test_interpolation_weights_are_a_partition_of_one_and_exact_for_lines(side, n_controls):
+    weights = interpolation_weights(side, n_controls, torch.device("cpu"), torch.float64)
+    assert weights.shape == (side, n_controls)
+    torch.testing.assert_close(weights.sum(1), torch.ones(side, dtype=torch.float64))
+    line = weights @ torch.arange(n_controls, dtype=torch.float64)
+    torch.testing.assert_close(line, torch.linspace(0, n_controls - 1, side, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("kind", ["bfloat16 autocast", "float64"])
+def test_other_precisions_put_voxels_in_the_same_place(kind):
+    shape = (60, 60, 60)
+    line = torch.linspace(0, 1, 60)
+    mean = (
+        (line[:, None, None] + line[:, None] + line).expand(shape)[None].contiguous()
+    )  # a ramp shows where a voxel comes from
+    voxels = torch.arange(60**3)[::11]
+    made = template(shape=shape, voxels=voxels, displacements=torch.full((2, 3, *control_points(shape)), 0.3))
+    z = torch.tensor([[1.0, 0.5]])
+    expected = made(z, mean).detach()
+    assert (expected - mean).abs().max() > 0.01
+    if kind == "float64":
+        image = made.double()(z.double(), mean.double())
+        assert image.dtype == torch.float64
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            image = made(z, mean)
+    torch.testing.assert_close(image.detach().float(), expected, atol=1e-5, rtol=0)
+
+
+def test_a_frozen_template_stays_frozen_when_it_takes_its_sizes():
+    frozen = DeformableTemplate(2, (1, *SHAPE), True).requires_grad_(False)
+    frozen.load_state_dict(template().state_dict())
+    assert not any(weights.requires_grad for weights in frozen.parameters())
