@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Whether the tests can fail: each fault below, put in a copy, must break the tests of its module.
 
-python .ci/mutations.py [module ...], such as "evaluation", "evaluation/probes", "checkpoints"
+python .ci/mutations.py [module ...], such as "evaluation", "evaluation/probes", "training/checkpoints"
 
 Not part of .ci/run: each fault starts pytest anew, about ten seconds. A fault that survives, or that no longer applies
 since the line has changed, is an error.
@@ -68,9 +68,9 @@ FAULTS = [
     ("evaluation/disentanglement", "_gap(information) / entropy", "_gap(information)", "mig"),
     ("evaluation/disentanglement", "scaled.T @ target / len(target)) ** 2", "scaled.T @ target / len(target))", "sap"),
     ("evaluation/disentanglement", ".var(axis=0).argmin()", ".var(axis=0).argmax()", "factor_vae or ideal"),
-    ("evaluation/factors", "np.arange(len(shuffled)) % N_FOLDS", "np.arange(len(shuffled)) * 0", ""),
+    ("evaluation/known_factors", "np.arange(len(shuffled)) % N_FOLDS", "np.arange(len(shuffled)) * 0", ""),
     (
-        "evaluation/factors",
+        "evaluation/known_factors",
         "2 * position < n_bins * edge, position // edge, (position - 1) // edge",
         "True, position // edge, 0",
         "",
@@ -99,8 +99,8 @@ FAULTS = [
         "rng.permutation(len(numbers))",
         "permutations_swap",
     ),
-    ("evaluation/targets", "value is None or bool(value != value)", "value is None", ""),
-    ("evaluation/targets", "len(np.unique(values)) <= MOST_CLASSES", "len(np.unique(values)) >= MOST_CLASSES", ""),
+    ("_checks", "value is None or bool(value != value)", "value is None", ""),
+    ("evaluation/targets", "len(np.unique(values)) <= MAX_CLASSES", "len(np.unique(values)) >= MAX_CLASSES", ""),
     ("evaluation/residuals", 'scores if kind == "positive" else -scores', "scores", ""),
     ("evaluation/residuals", "n - 1 - above])", "above])", ""),
     ("evaluation/residuals", "iterations=erosion", "iterations=erosion + 1", ""),
@@ -121,31 +121,41 @@ FAULTS = [
     ("evaluation/generation", "noise[rows] @ root.T", "noise[rows] @ root", "codes or sample or mixture"),
     ("evaluation/generation", "numbers - j * (j - 1) // 2", "numbers - j * (j - 1)", "pairs or ssim"),
     # trust: what keeps files whole, resumed runs equal, rows in order, and code out
-    ("files", "os.replace(temporary, target)", "os.link(temporary, target)", ""),
-    ("files", "temporary.unlink(missing_ok=True)\n            raise", "raise", ""),
-    ("files", "if free < n_bytes", "if free < 0", ""),
-    ("files", 'return "\'" + value', "return value", ""),
-    ("checkpoints", "os.replace(temporary, self.path)", "os.link(temporary, self.path)", ""),
-    ("checkpoints", "trainer.is_last_batch or ", "", ""),
-    ("checkpoints", "done % trainer.accumulate_grad_batches != 0", "False", ""),
-    ("checkpoints", "self._batches, self._global_batch = done,", "self._batches, self._global_batch = done + 1,", ""),
-    ("checkpoints", "position.epochs, position.batches * loader.batch_size", "position.epochs, 0", ""),
-    ("checkpoints", "position.batches and position.global_batch !=", "False and position.global_batch !=", ""),
-    ("preemption", "super().__init__(128 + number)", "super().__init__(0)", ""),
+    ("saving/atomic_files", "os.replace(temporary, target)", "os.link(temporary, target)", ""),
+    ("saving/atomic_files", "temporary.unlink(missing_ok=True)\n            raise", "raise", ""),
+    ("saving/atomic_files", "if free < n_bytes", "if free < 0", ""),
+    ("saving/atomic_files", 'return "\'" + value', "return value", ""),
+    ("training/checkpoints", "os.replace(temporary, self.path)", "os.link(temporary, self.path)", ""),
+    ("training/checkpoints", "trainer.is_last_batch or ", "", ""),
+    ("training/checkpoints", "done % trainer.accumulate_grad_batches != 0", "False", ""),
+    (
+        "training/checkpoints",
+        "self._batches, self._global_batch = done,",
+        "self._batches, self._global_batch = done + 1,",
+        "",
+    ),
+    ("training/checkpoints", "position.epochs, position.batches * loader.batch_size", "position.epochs, 0", ""),
+    ("training/checkpoints", "position.batches and position.global_batch !=", "False and position.global_batch !=", ""),
+    ("training/preemption", "super().__init__(128 + number)", "super().__init__(0)", ""),
     ("data/sampling", "own[self._left_out :], 0", "own[self._left_out :], self._left_out", ""),
     ("data/sampling", "padded[self.rank :: self.num_replicas]", "padded[self.rank * self.num_samples :]", ""),
-    ("callbacks", 'self._sums, self._batches = dict(unfinished["sums"])', "self._sums, self._batches = {}", ""),
-    ("divergence", "bool(torch.isfinite(value).all())", "True", ""),
-    ("divergence", "if kl < COLLAPSED_KL", "if kl < 0", ""),
-    ("persistence", "weights_only=True)", "weights_only=False)", ""),
+    (
+        "training/callbacks",
+        'self._sums, self._batches = dict(unfinished["sums"])',
+        "self._sums, self._batches = {}",
+        "",
+    ),
+    ("training/divergence", "bool(torch.isfinite(value).all())", "True", ""),
+    ("training/divergence", "if kl < COLLAPSED_KL", "if kl < 0", ""),
+    ("saving/safe_loading", "weights_only=True)", "weights_only=False)", ""),
     ("workflows/provenance", "file.seek(max(SAMPLE_BYTES, size - SAMPLE_BYTES))", "file.seek(size)", ""),
     ("workflows/provenance", "plain[name] = False", "pass", ""),
     ("workflows/resumption", "any(re.fullmatch(pattern, name)", "any(re.match(pattern, name)", ""),
     ("workflows/resumption", "own = _looked_up(config, own[1:])", "pass", ""),
     ("workflows/resumption", "else _looked_up(own, name) for each", "else ABSENT for each", ""),
     ("workflows/run_checks", "before != after and name not in FREE", "before != after and name in FREE", ""),
-    ("workflows/preprocessing", "and _is_disabled(parser, step_place, step)", "and False", ""),
-    ("workflows/preprocessing", "if is_random(target)", "if False", ""),
+    ("workflows/preprocessing_description", "and _is_disabled(parser, step_place, step)", "and False", ""),
+    ("workflows/preprocessing_description", "if is_random(target)", "if False", ""),
     (
         "workflows/trained_model",
         "split_digest(read_split(path)) != known",
@@ -154,7 +164,7 @@ FAULTS = [
     ),
     ("workflows/trained_model", "if code is not None", "if False", ""),
     ("workflows/trained_model", 'os.path.basename(str(record["image"]))', 'str(record["image"])', ""),
-    ("report", "return html.escape(visible(text))", "return str(text)", ""),
+    ("workflows/model_evaluation/report", "return html.escape(make_visible(text))", "return str(text)", ""),
 ]
 
 
@@ -174,7 +184,7 @@ def survives(copy: Path, module: str, line: str, fault: str, tests: str) -> bool
         "-q",
         "-p",
         "no:cacheprovider",
-        str("tests" / folder / f"test_{name}.py"),
+        str("tests" / folder / f"test_{name.lstrip('_')}.py"),
     ]
     done = subprocess.run([*command, "-k", tests] if tests else command, cwd=copy, capture_output=True, text=True)
     path.write_text(text, encoding="utf-8")

@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-MOST_VOXELS = 2**31
+MAX_VOXELS = 2**31
 """An image of more is a mistake: 8 GiB in float32, a side of 1290."""
 
 
@@ -94,8 +94,8 @@ def check_spatial_shape(name: str, value: Any) -> tuple[int, ...]:
     sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     if len(sides) not in (2, 3) or not all(_is_integer(side) and side >= 1 for side in sides):
         raise ValueError(f"`{name}` must be two or three positive integers, such as (64, 80, 64), got {value!r}.")
-    if math.prod(int(side) for side in sides) > MOST_VOXELS:
-        raise ValueError(f"`{name}` must have at most {MOST_VOXELS} voxels, got {value!r}.")
+    if math.prod(int(side) for side in sides) > MAX_VOXELS:
+        raise ValueError(f"`{name}` must have at most {MAX_VOXELS} voxels, got {value!r}.")
     return tuple(int(side) for side in sides)
 
 

@@ -159,7 +159,7 @@ class EpochOrder(Sampler[int]):
 
 
 @contextlib.contextmanager
-def orders_by_epoch(loader: Any, seed: int | None) -> Iterator[None]:
+def order_by_epoch(loader: Any, seed: int | None) -> Iterator[None]:
     """Inside the block, let a loader's order follow from the seed and the epoch alone, so that a run can be resumed.
 
     That of torch's samplers without a generator of their own; any other loader is left as it is.

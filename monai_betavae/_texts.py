@@ -19,17 +19,17 @@ PORTS = {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789�
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *PORTS}
 """Names that Windows keeps for devices, whatever follows after a dot."""
 
-LONGEST_STEM = 180
+MAX_STEM_LENGTH = 180
 """Bytes of a stem: 255 are a file's name on most systems, and endings and temporary names need some."""
 
 
-def visible(value: Any) -> str:
+def make_visible(value: Any) -> str:
     r"""Return a text with what has no sign of its own written out, so that it changes nothing around it.
 
     Line breaks and tabs stay.
 
     Example:
-        >>> visible("sub-1\u202egpj.exe"), visible("a\x00b"), visible("Zoë\n")
+        >>> make_visible("sub-1\u202egpj.exe"), make_visible("a\x00b"), make_visible("Zoë\n")
         ('sub-1\\u202egpj.exe', 'a\\x00b', 'Zoë\n')
     """
     return "".join(
@@ -55,13 +55,13 @@ def figure_label(value: Any, width: int = 48, n_lines: int = 3) -> str:
         >>> figure_label("$\\frac{$"), figure_label("_private"), figure_label("a" * 60, width=5)
         ('\\$\\frac{\\$', ' _private', 'aaaa…')
     """
-    lines = visible(value).replace("\t", " ").split("\n")
+    lines = make_visible(value).replace("\t", " ").split("\n")
     lines = [*lines[: n_lines - 1], "…"] if len(lines) > n_lines else lines
     text = "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
     return (" " + text if text.startswith("_") else text).replace("$", r"\$")
 
 
-def file_stem(name: str, longest: int = LONGEST_STEM) -> str:
+def file_stem(name: str, longest: int = MAX_STEM_LENGTH) -> str:
     r"""Return a name as every system takes it for a file's, before an ending; it holds no folder.
 
     Args:

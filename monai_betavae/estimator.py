@@ -25,26 +25,26 @@ from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
 from ._checks import check_choice, check_integer, check_real, check_seed
-from ._randomness import StepSeeds, generator, orders_by_epoch, seeded
-from .batches.images import LARGEST_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
+from ._randomness import StepSeeds, generator, order_by_epoch, seeded
+from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
 from .batches.ordering import BatchShare, OrderedRows, batch_share, check_not_empty, row_noise, shared_noise
 from .losses import LIKELIHOODS, BetaVAELoss, likelihood, number_of
 from .networks.lone_images import check_lone_images, naming_lone_values
 from .networks.modules import check_network_parts
 from .networks.posterior import posterior_distribution, posterior_parameters
 from .networks.warm_start import check_started, warm_start
-from .saving.descriptions import MOST_WEIGHTS, description_of, is_plain, name_of
+from .saving.descriptions import MAX_WEIGHTS, description_of, is_plain, name_of
 from .saving.safe_loading import (
     described_networks,
     load_weights_only,
-    naming,
+    name_file_in_errors,
     parse_description,
     refuse_stray_paths,
     resuming,
     save_weights,
     source_name,
 )
-from .training.optimization import check_length, made_optimizer, made_scheduler, resume_course
+from .training.optimization import check_length, make_optimizer, make_scheduler, resume_course
 
 FILE_FORMAT = "monai_betavae.VAE/1"
 """Marks the files of :meth:`VAE.save`, and their version."""
@@ -287,9 +287,9 @@ class VAE(pl.LightningModule):
 
         self.encoder = encoder
         self.decoder = decoder
-        if self.encoder_out_dim * self.latent_dim > MOST_WEIGHTS:
+        if self.encoder_out_dim * self.latent_dim > MAX_WEIGHTS:
             raise ValueError(
-                f"`encoder_out_dim` times `latent_dim` must be at most {MOST_WEIGHTS}, got {self.encoder_out_dim} and "
+                f"`encoder_out_dim` times `latent_dim` must be at most {MAX_WEIGHTS}, got {self.encoder_out_dim} and "
                 f"{self.latent_dim}."
             )
         with seeded(self.random_state):
@@ -524,7 +524,7 @@ class VAE(pl.LightningModule):
             self._started = True
         elif os.path.isfile(ckpt_path):
             load_weights_only(ckpt_path)  # refuses by name what Lightning would stumble over
-        with seeded(self.random_state), orders_by_epoch(train_dataloader, self.random_state):
+        with seeded(self.random_state), order_by_epoch(train_dataloader, self.random_state):
             trainer = pl.Trainer(**{**self.trainer_params_, "callbacks": self._callbacks()})
             training, validation = (_one_loader(loader) for loader in (train_dataloader, val_dataloader))
             with resuming(trainer):
@@ -603,7 +603,7 @@ class VAE(pl.LightningModule):
     def _make_optimizer(self) -> optim.Optimizer:
         parameters = list(self.parameters())
         if self.optimizer is not None:
-            return made_optimizer(self.optimizer, parameters)
+            return make_optimizer(self.optimizer, parameters)
         trainer = self._trainer
         clipped = trainer is not None and bool(trainer.gradient_clip_val) and trainer.precision == "16-mixed"
         fused = not clipped and all(
@@ -614,7 +614,7 @@ class VAE(pl.LightningModule):
     def _make_schedule(self, optimizer: optim.Optimizer) -> dict[str, Any]:
         """Return Lightning's description of the scheduler."""
         assert self.lr_scheduler is not None
-        made = made_scheduler(self.lr_scheduler, optimizer, self._training_length)
+        made = make_scheduler(self.lr_scheduler, optimizer, self._training_length)
         if isinstance(made, dict):
             return made
         if not isinstance(made, ReduceLROnPlateau):
@@ -819,7 +819,7 @@ class VAE(pl.LightningModule):
             raise ValueError(f"`z` must be a tensor of shape (batch, latent_dim={self.latent_dim}), got {came}.")
         z = plain_tensor(z).to(self.device, self.fc_mu.weight.dtype)
         if z.device.type == "cpu":
-            check_images(z, "`z`", largest=LARGEST_VALUE, what="codes")
+            check_images(z, "`z`", largest=MAX_VALUE, what="codes")
         return self._decoded_mean(z)
 
     def reconstruct(self, x: Any) -> Tensor:
@@ -903,7 +903,7 @@ class VAE(pl.LightningModule):
             description, {"encoder": encoder, "decoder": decoder}, os.fspath(path), content.get("state_dict", {})
         )
         _check_loss_given(description, loss, os.fspath(path))
-        with naming(os.fspath(path)):
+        with name_file_in_errors(os.fspath(path)):
             _check_layer_sizes(description["hparams"], content["state_dict"])
             arguments = {**_without_folder(description["hparams"]), **_with_loss(loss)}
             vae = cls(**networks, **arguments)
@@ -959,7 +959,7 @@ class VAE(pl.LightningModule):
         if not custom:
             given = {name: kwargs.get(name) for name in ("encoder", "decoder")}
             kwargs.update(described_networks(description, given, source, content.get("state_dict", {})))
-        with naming(source):
+        with name_file_in_errors(source):
             # the description has what was left out of the hyperparameters
             left_out = stored.keys() - _hyperparameters(content).keys()
             public = {name: stored[name] for name in left_out if not name.startswith("_")}
@@ -1026,7 +1026,7 @@ class VAE(pl.LightningModule):
             where,
             item_names(batch),
             probabilities=self.default_dist == "bernoulli",
-            largest=LARGEST_VALUE,
+            largest=MAX_VALUE,
         )
 
     def _posterior(self, images: Tensor) -> tuple[Tensor, Tensor]:

@@ -223,14 +223,14 @@ def test_samples_are_reproducible_and_need_no_gradient(trained):
 
 def test_a_trainer_of_ones_own_gives_what_fit_gives(trained):
     """The other way to train: the same seeds, the same warm start, a Trainer that is built outside."""
-    from monai_betavae._randomness import orders_by_epoch, seeded
+    from monai_betavae._randomness import order_by_epoch, seeded
     from monai_betavae.networks.warm_start import warm_start
     from monai_betavae.training.callbacks import StepSeeds
 
     vae = trained.another()
     loader = trained.loader(shuffle=True)
     warm_start(vae, loader, seed=3)
-    with seeded(3), orders_by_epoch(loader, 3):
+    with seeded(3), order_by_epoch(loader, 3):
         pl.Trainer(**QUIET, callbacks=[StepSeeds(3)]).fit(vae, loader)
     assert vae.fitted
     assert same_weights(vae, trained.vae)

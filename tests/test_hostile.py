@@ -25,7 +25,7 @@ from monai_betavae.networks.builders import build_network
 from monai_betavae.workflows.model_evaluation.subjects import training_summary
 from monai_betavae.workflows.model_training import ModelTraining
 from monai_betavae.workflows.records import read_split
-from monai_betavae.workflows.settings import unwrapped
+from monai_betavae.workflows.settings import unwrap_error
 from monai_betavae.workflows.trained_model import (
     grid_affine,
     load_weights,
@@ -400,7 +400,7 @@ def test_settings_that_are_programs_are_refused(true, tmp_path):
                 for id_ in ("network_def", "preprocessing", "likelihood"):
                     with pytest.raises(RuntimeError, match="Failed to instantiate") as caught:
                         parser.get_parsed_content(id_)
-                    assert "model.json must hold values only" in str(unwrapped(caught.value))
+                    assert "model.json must hold values only" in str(unwrap_error(caught.value))
                 assert not marker.exists()
 
 

@@ -32,7 +32,7 @@ from monai_betavae.plots import (
 )
 from monai_betavae.workflows import ModelEvaluation, PriorSampling, VolumeInference
 from monai_betavae.workflows.model_evaluation.report import Report
-from monai_betavae.workflows.model_evaluation.subjects import on_grid, with_truth
+from monai_betavae.workflows.model_evaluation.subjects import add_truth, on_grid
 from monai_betavae.workflows.volume_inference import InferenceRecords, OutputNames
 
 SHAPE = (10, 12, 10)
@@ -245,7 +245,7 @@ def test_a_subject_names_no_mask_elsewhere(tmp_path):
     (tmp_path / "cohort" / "derivatives" / "lesions").mkdir(parents=True)
     for subject in ("../../../evil", str(tmp_path / "evil"), "a" * 300, "nul\x00", *SUBJECTS):
         record = {"image": image, "subject": subject}
-        assert with_truth(record) == record
+        assert add_truth(record) == record
 
 
 def test_a_mask_that_is_none_is_named(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader, RandomSampler, SequentialSampler, SubsetRandomSampler, WeightedRandomSampler
 
-from monai_betavae._randomness import EpochOrder, derived_seed, generator, orders_by_epoch, seeded
+from monai_betavae._randomness import EpochOrder, derived_seed, generator, order_by_epoch, seeded
 
 
 def draw():
@@ -85,12 +85,12 @@ def test_an_order_by_epoch_is_that_of_its_sampler_with_a_generator(kind):
 def test_a_loader_gets_its_own_order_back():
     loader = DataLoader(list(range(9)), batch_size=2, shuffle=True)
     sampler = loader.batch_sampler.sampler
-    with orders_by_epoch(loader, 0):
+    with order_by_epoch(loader, 0):
         assert isinstance(loader.batch_sampler.sampler, EpochOrder)
     assert loader.batch_sampler.sampler is sampler
 
     def fail():
-        with orders_by_epoch(loader, 0):
+        with order_by_epoch(loader, 0):
             raise RuntimeError("stop")
 
     with pytest.raises(RuntimeError, match="stop"):
@@ -104,5 +104,5 @@ def test_orders_that_are_left_as_they_are():
     plain = DataLoader(list(range(9)), batch_size=2, shuffle=True)
     for loader, seed in ((own, 0), (single, 0), (plain, None), ([1, 2], 0)):
         before = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
-        with orders_by_epoch(loader, seed):
+        with order_by_epoch(loader, seed):
             assert getattr(getattr(loader, "batch_sampler", None), "sampler", None) is before

@@ -7,7 +7,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.cbook import is_math_text
 
-from monai_betavae._texts import DEVICES, FORBIDDEN, HIDDEN, JOINERS, LONGEST_STEM, figure_label, file_stem, visible
+from monai_betavae._texts import (
+    DEVICES,
+    FORBIDDEN,
+    HIDDEN,
+    JOINERS,
+    MAX_STEM_LENGTH,
+    figure_label,
+    file_stem,
+    make_visible,
+)
 
 ANY = st.text(st.characters(codec=None, categories=None), max_size=300)
 
@@ -17,7 +26,7 @@ def test_a_stem_is_the_name_of_a_file_everywhere(text):
     stem = file_stem(text)
     assert not set(stem) & set(FORBIDDEN)
     assert not [character for character in stem if unicodedata.category(character) in HIDDEN]
-    assert len(stem.encode()) <= LONGEST_STEM + 1  # an underscore before a device's name
+    assert len(stem.encode()) <= MAX_STEM_LENGTH + 1  # an underscore before a device's name
     assert stem.partition(".")[0].strip().upper() not in DEVICES
     assert file_stem(stem) == stem
 
@@ -29,11 +38,11 @@ def test_names_of_devices_get_an_underscore(name):
 
 def test_ordinary_names_stay():
     for name in ("sub-01_ses-1_T1w", "Zoë (new) 2", "日本語", "contract", "com10"):
-        assert file_stem(name) == visible(name) == figure_label(name) == name
+        assert file_stem(name) == make_visible(name) == figure_label(name) == name
 
 
 def test_a_name_is_cut_between_characters():
-    assert file_stem("é" * 200) == "é" * (LONGEST_STEM // 2)
+    assert file_stem("é" * 200) == "é" * (MAX_STEM_LENGTH // 2)
     assert file_stem("aé" * 200, longest=5) == "aéa"
 
 
@@ -49,12 +58,12 @@ def test_a_label_is_no_formula_and_not_long(text):
 
 @given(ANY)
 def test_what_is_shown_has_a_sign_of_its_own(text):
-    shown = visible(text)
+    shown = make_visible(text)
     assert not [c for c in shown if unicodedata.category(c) in HIDDEN and c not in "\n\t" + JOINERS]
     shown.encode()  # no halves of characters
-    assert visible(shown) == shown
+    assert make_visible(shown) == shown
 
 
 def test_words_keep_their_joiners():
     word = "می\u200cخواهم"
-    assert visible(word) == word
+    assert make_visible(word) == word

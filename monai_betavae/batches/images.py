@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-LARGEST_VALUE = 1e15
+MAX_VALUE = 1e15
 """Largest magnitude of an image that a model takes: the squared errors of ten million such voxels add up in float32."""
 
 NAME_KEYS = ("subject", "image_path")

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, overload
 import numpy as np
 
 from monai_betavae._checks import check_choice, check_real, check_seed, is_missing
-from monai_betavae.data.tables.covariates import MOST_CATEGORIES, is_number, kind_of_covariate
+from monai_betavae.data.tables.covariates import MAX_CATEGORIES, is_number, kind_of_covariate
 
 RecordT = TypeVar("RecordT", bound=Mapping[str, Any])
 
@@ -180,7 +180,7 @@ def _ranks(name: str, values: list[Any]) -> list[int]:
     labels: list[Any]
     if not all(map(is_number, present)):
         labels = [None if value is None else str(value) for value in values]
-    elif len(set(present)) > MOST_CATEGORIES and kind_of_covariate(name, present) == "quantity":
+    elif len(set(present)) > MAX_CATEGORIES and kind_of_covariate(name, present) == "quantity":
         ordered = sorted(present)
         # the smallest value that k / _BINS of the subjects do not exceed
         edges = [ordered[(len(ordered) * k - 1) // _BINS] for k in range(1, _BINS)]

@@ -26,7 +26,7 @@ from .generation import fit_latent_mixture, mmd, mmd_test, ms_ssim_pairs, prior_
 from .intervals import Estimate, estimate
 from .latents import active_units, kl_per_dimension
 from .likelihood import elbo, log_likelihood, probabilistic_pca_log_density
-from .normative import corrected, latent_deviation, voxel_deviation
+from .normative import correct_p_values, latent_deviation, voxel_deviation
 from .probes import compare_probes, pca_codes, probe, probe_held_out
 from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error
 from .refinement import refined_codes
@@ -38,7 +38,7 @@ __all__ = [
     "aggregate_posterior",
     "brain_mask",
     "compare_probes",
-    "corrected",
+    "correct_p_values",
     "dci",
     "dice",
     "elbo",

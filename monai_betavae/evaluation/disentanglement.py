@@ -14,18 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .._checks import check_choice, check_integer, check_real, check_seed
-from .importance import MODELS, completeness_of, concentration, disentanglement_of, fitted_importance
+from .importance import MODELS, completeness_of, concentration, disentanglement_of, fit_importance
 from .known_factors import (
     N_FOLDS,
     Factor,
     Factors,
     by_name,
-    checked_factors,
+    check_factors,
     folds_of,
     levels_of,
     number_of_bins,
     quantile_bins,
-    standardised,
+    standardize,
 )
 
 Array = NDArray[Any]
@@ -82,7 +82,7 @@ def mig(
         >>> mig(v, v)["score"] > 0.95, mig(np.hstack([v, v]), v)["score"]
         (True, 0.0)
     """
-    codes, typed = checked_factors(codes, factors, names, discrete)
+    codes, typed = check_factors(codes, factors, names, discrete)
     check_seed("seed", seed)
     n_bins = number_of_bins(n_bins, len(codes))
     binned_codes = [quantile_bins(code, n_bins) for code in codes.T]
@@ -143,13 +143,13 @@ def sap(
         >>> sap(v, v)["score"] > 0.95, sap(np.hstack([v, v]), v)["score"]
         (True, 0.0)
     """
-    codes, typed = checked_factors(codes, factors, names, discrete)
+    codes, typed = check_factors(codes, factors, names, discrete)
     rng = np.random.default_rng(check_seed("seed", seed))
-    scaled = standardised(codes)
+    scaled = standardize(codes)
     columns = []
     for factor in typed:
         if not factor.discrete:
-            target = standardised(factor.values[:, None])[:, 0]
+            target = standardize(factor.values[:, None])[:, 0]
             columns.append((scaled.T @ target / len(target)) ** 2)
             continue
         predicted = np.empty(codes.shape)
@@ -224,10 +224,10 @@ def dci(
         >>> [round(found[key], 1) for key in ("disentanglement", "completeness", "informativeness")]
         [1.0, 1.0, 1.0]
     """
-    codes, typed = checked_factors(codes, factors, names, discrete, min_factors=2)
+    codes, typed = check_factors(codes, factors, names, discrete, min_factors=2)
     model = check_choice("model", model, MODELS)
     rng = np.random.default_rng(check_seed("seed", seed))
-    scaled = standardised(codes)
+    scaled = standardize(codes)
     # A tree breaks ties among codes by their position, and mirrored codes sort elsewhere: one sign, one order.
     scaled = scaled * np.where(scaled[0] < 0, -1.0, 1.0)
     order = np.lexsort(scaled[::-1])
@@ -239,7 +239,7 @@ def dci(
         predicted = np.empty(len(codes))
         for fold in range(N_FOLDS):
             train, test = folds != fold, folds == fold
-            weights, predicted[test] = fitted_importance(
+            weights, predicted[test] = fit_importance(
                 model, scaled[train], factor.values[train], scaled[test], factor, int(rng.integers(2**31))
             )
             importance[order, k] += weights / N_FOLDS
@@ -322,7 +322,7 @@ def factor_vae_score(
         >>> found["score"] > 0.95, found["chance"]
         (True, 0.5)
     """
-    codes, typed = checked_factors(codes, factors, names, discrete, min_factors=2)
+    codes, typed = check_factors(codes, factors, names, discrete, min_factors=2)
     rng = np.random.default_rng(check_seed("seed", seed))
     n_bins = number_of_bins(n_bins, len(codes))
     group_size = check_integer("group_size", group_size, minimum=2)
@@ -335,7 +335,7 @@ def factor_vae_score(
     if not active.any():
         score = 0.0
     else:
-        scaled = standardised(codes[:, active])
+        scaled = standardize(codes[:, active])
         for half, groups in enumerate(halves):
             votes[half][active] = _votes(scaled, groups, n_votes, group_size, rng)
         score = (_share_of_majority(votes[0], votes[1]) + _share_of_majority(votes[1], votes[0])) / 2

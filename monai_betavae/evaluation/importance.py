@@ -76,7 +76,7 @@ def completeness_of(importance: Array) -> float:
     return disentanglement_of(np.transpose(importance))
 
 
-def fitted_importance(
+def fit_importance(
     model: str, train: Array, target: Array, test: Array, factor: Factor, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return each code's importance to a model of the training subjects, and its prediction of the test subjects."""

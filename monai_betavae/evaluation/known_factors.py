@@ -42,7 +42,7 @@ class Factor(NamedTuple):
         return np.unique(self.values)
 
 
-def checked_factors(
+def check_factors(
     codes: Array,
     factors: Factors,
     names: Sequence[str] | None,
@@ -125,7 +125,7 @@ def _typed(name: str, column: Array, discrete: bool | None) -> Factor:
     return Factor(name, positions.astype(np.float64), discrete=True)
 
 
-def standardised(columns: NDArray[np.float64]) -> NDArray[np.float64]:
+def standardize(columns: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return columns with mean 0 and variance 1; a constant one as zeros, and not as the rounding of its mean."""
     constant = np.ptp(columns, axis=0) == 0
     spread = np.where(constant, 1.0, columns.std(axis=0))

@@ -100,7 +100,7 @@ def latent_deviation(
     z[:, active] = distance / np.sqrt(variance[active] + posterior_variance)
     statistic = distance / np.sqrt(variance[active] * (1 + 1 / n) + posterior_variance)
     p[:, active] = _two_sided(statistic, n - 1)
-    q = corrected(p)
+    q = correct_p_values(p)
     score = np.abs(z[:, active]).mean(axis=1)
     healthy = _left_out_scores(reference[:, active], reference_variance[:, active])
     p_subject = (1 + (healthy >= score[:, None]).sum(axis=1)) / (n + 1)
@@ -110,7 +110,7 @@ def latent_deviation(
         "q_values": q,
         "score": score,
         "p_subject": p_subject,
-        "q_subject": corrected(p_subject[None])[0],
+        "q_subject": correct_p_values(p_subject[None])[0],
         "active": active,
     }
 
@@ -165,7 +165,7 @@ def voxel_deviation(
     return {"z": z, "p": p}
 
 
-def corrected(p: Array, method: str = "bh") -> Floats:
+def correct_p_values(p: Array, method: str = "bh") -> Floats:
     """Return p-values corrected for the number of tests of each subject.
 
     With the m tests of a subject in rising order: "bonferroni" m p, the family-wise error; "bh" min over j >= i of
@@ -187,7 +187,7 @@ def corrected(p: Array, method: str = "bh") -> Floats:
         Annals of Statistics 29, 1165-1188; ``scipy.stats.false_discovery_control``.
 
     Example:
-        >>> corrected(np.array([[0.01, 0.02, 0.5, np.nan]])).round(3).tolist()
+        >>> correct_p_values(np.array([[0.01, 0.02, 0.5, np.nan]])).round(3).tolist()
         [[0.03, 0.03, 0.5, nan]]
     """
     from scipy.stats import false_discovery_control

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from .._checks import check_choice, check_integer, check_seed
 from .intervals import estimate
 from .reconstruction import fit_pca
-from .targets import FEWEST_SUBJECTS, ProbeData, Rows, check_subjects, kind_of, listed, present_targets, read_probe_data
+from .targets import MIN_SUBJECTS, ProbeData, Rows, check_subjects, kind_of, listed, present_targets, read_probe_data
 
 Array = NDArray[Any]
 Floats = NDArray[np.float64]
@@ -246,7 +246,7 @@ def probe_held_out(
     )
     test = read_probe_data("test_codes", test_codes, "test_target", test_target, "test_groups", test_groups, kind)
     for name, data in (("train_target", train), ("test_target", test)):
-        check_subjects(data, FEWEST_SUBJECTS, name)
+        check_subjects(data, MIN_SUBJECTS, name)
     if train.codes.shape[1] != test.codes.shape[1]:
         raise ValueError(
             f"`test_codes` must have {train.codes.shape[1]} columns as `train_codes` has, got {test.codes.shape[1]}."

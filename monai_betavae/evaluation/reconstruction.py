@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from .._checks import check_integer, check_real
 from ..networks.principal_components import exact_components
 
-MOST_EXACT = 2048
+MAX_EXACT = 2048
 """Components of more training images than this are those of a randomised solver."""
 
 Array = NDArray[Any]
@@ -244,10 +244,10 @@ def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int
     train, images = np.asarray(train), np.asarray(images)
     if train.shape[1:] != images.shape[1:]:
         raise ValueError(f"`train` must hold images of the shape {images.shape[1:]}, got shape {train.shape}.")
-    return restored_by(fit_pca(train, n_components, seed), images)
+    return reconstruct_by_pca(fit_pca(train, n_components, seed), images)
 
 
-def restored_by(pca: PrincipalComponentModel, images: Array) -> Array:
+def reconstruct_by_pca(pca: PrincipalComponentModel, images: Array) -> Array:
     """Return the reconstructions of images by fitted components.
 
     Args:
@@ -294,10 +294,10 @@ def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> PrincipalC
     if len(train) < 2:
         raise ValueError(f"`train` must hold at least two images, got shape {train.shape}.")
     flat = train.reshape(len(train), -1)
-    if len(flat) > MOST_EXACT:
+    if len(flat) > MAX_EXACT:
         from sklearn.decomposition import PCA
 
-        small = flat.shape[1] <= MOST_EXACT
+        small = flat.shape[1] <= MAX_EXACT
         solver = "full" if small else "randomized"
         pca = PCA(min(n_components, flat.shape[1]), svd_solver=solver, random_state=seed).fit(flat)
         mean, components, variances = (

@@ -24,7 +24,7 @@ KINDS = ("positive", "negative", "absolute")
 POOLS = ("voxels", "subjects")
 
 
-def eroded_mask(mask: Array, erosion: int = 1) -> Booleans:
+def erode_mask(mask: Array, erosion: int = 1) -> Booleans:
     """Return a mask without its outer voxels, where partial volume and misregistration leave residuals in anyone.
 
     A voxel stays if its six neighbours are all in the mask; what lies outside the field of view counts as outside.
@@ -41,7 +41,7 @@ def eroded_mask(mask: Array, erosion: int = 1) -> Booleans:
             negative.
 
     Example:
-        >>> int(eroded_mask(np.ones((5, 5, 5))).sum())
+        >>> int(erode_mask(np.ones((5, 5, 5))).sum())
         27
     """
     from scipy import ndimage
@@ -122,7 +122,7 @@ def residual_map(
         check_integer("erosion", erosion, minimum=0)
         return scores
     mask_batch("mask", mask, scores.shape)  # its shape, before the erosion that takes any
-    return np.where(mask_batch("mask", eroded_mask(mask, erosion), scores.shape), scores, 0.0)
+    return np.where(mask_batch("mask", erode_mask(mask, erosion), scores.shape), scores, 0.0)
 
 
 def intensity_scores(

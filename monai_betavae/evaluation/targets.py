@@ -17,10 +17,10 @@ Rows = NDArray[np.intp]
 KINDS = ("regression", "classification")
 """Kinds of probes."""
 
-MOST_CLASSES = 10
+MAX_CLASSES = 10
 """Whole numbers with more different values than this are a quantity, as ages are."""
 
-FEWEST_SUBJECTS = 4
+MIN_SUBJECTS = 4
 """With fewer, a half of them is too little to fit anything."""
 
 
@@ -103,7 +103,7 @@ def kind_of(values: Array) -> str:
         return "classification"
     # whole numbers with one missing come from a table as floats
     whole = values.dtype.kind in "iu" or bool((values == np.round(values)).all())
-    return "classification" if whole and len(np.unique(values)) <= MOST_CLASSES else "regression"
+    return "classification" if whole and len(np.unique(values)) <= MAX_CLASSES else "regression"
 
 
 def _subjects(name: str, groups: Any, n_rows: int) -> Rows:
@@ -121,7 +121,7 @@ def _subjects(name: str, groups: Any, n_rows: int) -> Rows:
 
 def check_subjects(data: ProbeData, at_least: int, name: str = "target") -> None:
     """Raise ``ValueError`` if a target is known for fewer subjects than that, or than 4."""
-    at_least = max(at_least, FEWEST_SUBJECTS)
+    at_least = max(at_least, MIN_SUBJECTS)
     n_subjects = len(np.unique(data.subjects))
     if n_subjects < at_least:
         raise ValueError(f"`{name}` must be known for at least {at_least} subjects (`n_folds`), got {n_subjects}.")

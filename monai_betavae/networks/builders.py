@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from .._checks import check_choice, check_integer, check_real, check_seed, check_spatial_shape
 from .._randomness import seeded
-from ..saving.descriptions import BUILDERS, described
+from ..saving.descriptions import BUILDERS, register_builder
 from .modules import BlocksToChannels, Decoder, Encoder, ReconstructionNetwork
 from .template import PrincipalProjection
 from .warm_start import WARM_STARTS
@@ -43,7 +43,7 @@ CHANNELS = (16, 32, 64, 128)
 BLOCK_LEVELS = 2
 """Levels that "conv" makes one step of: work on the finest grids costs most and, measured, gives least."""
 
-MOST_BLOCKS = 100
+MAX_BLOCKS = 100
 """Of a level; more is a mistake."""
 
 NamedLayer = tuple[str, dict[str, Any]]
@@ -73,7 +73,7 @@ def _with_default_warm_start(builder: Callable[P, ReconstructionNetwork]) -> Cal
     return build
 
 
-@described
+@register_builder
 def build_encoder(
     spatial_shape: Sequence[int],
     in_channels: int = 1,
@@ -127,7 +127,7 @@ def build_encoder(
     in_channels = check_integer("in_channels", in_channels, minimum=1)
     check_choice("architecture", architecture, ENCODERS)
     channels = _check_channels(channels)
-    n_blocks = check_integer("n_blocks", n_blocks, minimum=1, maximum=MOST_BLOCKS)
+    n_blocks = check_integer("n_blocks", n_blocks, minimum=1, maximum=MAX_BLOCKS)
     style = _Style(shape, channels, kernel_size, norm, act, dropout)
     if architecture == "resnet":
         body = _resnet(shape, in_channels, channels, n_blocks, style)
@@ -153,7 +153,7 @@ def build_encoder(
     return Encoder(body, (in_channels, *shape), out_dim, projection)
 
 
-@described
+@register_builder
 def build_decoder(
     latent_dim: int,
     spatial_shape: Sequence[int],
@@ -215,7 +215,7 @@ def build_decoder(
     if output == "sigmoid" and warm_start not in ("none", "mean"):
         raise ValueError(f"`warm_start` must be 'none' or 'mean' for a sigmoid output, got {warm_start!r}.")
     channels = _check_channels(channels)
-    n_blocks = check_integer("n_blocks", n_blocks, minimum=1, maximum=MOST_BLOCKS)
+    n_blocks = check_integer("n_blocks", n_blocks, minimum=1, maximum=MAX_BLOCKS)
     style = _Style(shape, channels, kernel_size, norm, act, dropout)
     sides = _halved(shape, len(channels))
     levels = (
@@ -262,7 +262,7 @@ def _upward(
 
 
 @_with_default_warm_start
-@described
+@register_builder
 def build_network(
     spatial_shape: Sequence[int],
     latent_dim: int,

@@ -22,7 +22,7 @@ An optimizer such as AdamW moves every weight by about the learning rate, and co
 weights: in these units one learning rate suits both.
 """
 
-CONTROL_SPACING, MOST_CONTROLS = 8, 10
+CONTROL_SPACING, MAX_CONTROLS = 8, 10
 """A displacement is given at control points this many voxels apart, but at no more than that many along an axis."""
 
 
@@ -254,7 +254,7 @@ def control_points(spatial_shape: Sequence[int]) -> list[int]:
         >>> control_points((64, 80, 64)), control_points((192, 240, 5))
         ([8, 10, 8], [10, 10, 2])
     """
-    return [max(2, min(MOST_CONTROLS, round(side / CONTROL_SPACING))) for side in spatial_shape]
+    return [max(2, min(MAX_CONTROLS, round(side / CONTROL_SPACING))) for side in spatial_shape]
 
 
 def interpolation_weights(side: int, n_controls: int, device: torch.device, dtype: torch.dtype) -> Tensor:

@@ -19,7 +19,7 @@ from torch import nn
 
 from .._checks import check_choice, check_integer, check_seed, check_spatial_shape
 from .._randomness import seeded
-from ..saving.descriptions import described, is_plain
+from ..saving.descriptions import is_plain, register_builder
 from .modules import Decoder, Encoder, ReconstructionNetwork
 
 CHANNELS, STRIDES = (16, 32, 64, 128), (2, 2, 2, 2)
@@ -28,7 +28,7 @@ CHANNELS, STRIDES = (16, 32, 64, 128), (2, 2, 2, 2)
 LayerName = str | tuple[str, dict[str, Any]]
 
 
-@described
+@register_builder
 def build_var_encoder(
     spatial_shape: Sequence[int],
     in_channels: int = 1,
@@ -65,7 +65,7 @@ def build_var_encoder(
     return _encoder(_monai_network(spatial_shape, 1, in_channels, settings))
 
 
-@described
+@register_builder
 def build_var_decoder(
     latent_dim: int,
     spatial_shape: Sequence[int],
@@ -102,7 +102,7 @@ def build_var_decoder(
     return _decoder(network, use_sigmoid)
 
 
-@described
+@register_builder
 def build_var_autoencoder(
     spatial_shape: Sequence[int],
     latent_dim: int,

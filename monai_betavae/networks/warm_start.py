@@ -116,7 +116,7 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
     components = found.components * signal.float()[:, None, None]
     displacements = torch.zeros(template.displacements.shape)
     if template.deformable:
-        components, displacements = displaced(components, found.mean, found.voxels, displacements.shape[2:])
+        components, displacements = displace(components, found.mean, found.voxels, displacements.shape[2:])
     template.set_components(components, displacements, found.voxels)
     projection: PrincipalProjection = model.encoder.projection
     whitened = found.components * torch.where(present, safe.rsqrt(), 0.0).float()[:, None, None]
@@ -158,7 +158,7 @@ def variance_of(distribution: str, beta: float) -> float:
     return 2 * beta**2 if distribution == "laplace" else beta / 2
 
 
-def displaced(components: Tensor, mean: Tensor, voxels: Tensor, n_controls: Sequence[int]) -> tuple[Tensor, Tensor]:
+def displace(components: Tensor, mean: Tensor, voxels: Tensor, n_controls: Sequence[int]) -> tuple[Tensor, Tensor]:
     """Split components into what a displacement of the mean image explains of them, and the rest.
 
     To first order an image displaced by d is mean + grad(mean) . d. For each component c the d at control points

@@ -32,7 +32,7 @@ FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
 
 
 @contextlib.contextmanager
-def unwritable_named(path: str | os.PathLike[str]) -> Iterator[None]:
+def name_unwritable_file(path: str | os.PathLike[str]) -> Iterator[None]:
     """Turn an error of the file system while a file is being written into one line that names the file.
 
     Errors that name a file in another folder pass as they are: something else was being read or written.
@@ -41,7 +41,7 @@ def unwritable_named(path: str | os.PathLike[str]) -> Iterator[None]:
         UnwritableFileError: with the number of the system's error.
 
     Example:
-        >>> with unwritable_named("model.pt"):
+        >>> with name_unwritable_file("model.pt"):
         ...     raise OSError(28, "No space left on device")
         Traceback (most recent call last):
         monai_betavae.saving.atomic_files.UnwritableFileError: model.pt can't be written: No space left on device.
@@ -85,7 +85,7 @@ def atomic_path(path: str | os.PathLike[str], *, make_folder: bool = True) -> It
         'subject,mu_0'
     """
     target = Path(path)
-    with unwritable_named(target):
+    with name_unwritable_file(target):
         if make_folder:
             target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=UNFINISHED, suffix="-" + target.name, dir=target.parent)
@@ -136,7 +136,7 @@ def _size_text(n_bytes: int) -> str:
 
 
 @contextlib.contextmanager
-def locked(*folders: str | os.PathLike[str]) -> Iterator[None]:
+def lock_folders(*folders: str | os.PathLike[str]) -> Iterator[None]:
     """Hold folders for oneself, so that two runs can't write into one; the locks go with the process, however it ends.
 
     Args:
@@ -148,8 +148,8 @@ def locked(*folders: str | os.PathLike[str]) -> Iterator[None]:
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> with locked(folder):
-        ...     with locked(folder):
+        >>> with lock_folders(folder):
+        ...     with lock_folders(folder):
         ...         pass
         Traceback (most recent call last):
         ValueError: ... is in use by another run; wait for it, or give another folder.
@@ -183,7 +183,7 @@ def check_available(*folders: str | os.PathLike[str]) -> None:
     Example:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
-        >>> with locked(folder):
+        >>> with lock_folders(folder):
         ...     check_available(folder)
         Traceback (most recent call last):
         ValueError: ... is in use by another run; wait for it, or give another folder.
@@ -191,7 +191,7 @@ def check_available(*folders: str | os.PathLike[str]) -> None:
     for folder in map(Path, folders):
         existing = next(each for each in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(each))
         if existing == folder.absolute():
-            with locked(folder):
+            with lock_folders(folder):
                 pass
             continue
         try:
@@ -247,21 +247,21 @@ def write_table(
     """
     from pandas.api.types import is_numeric_dtype
 
-    safe = table.rename(columns=without_formula)
+    safe = table.rename(columns=escape_formula)
     for position, column in enumerate(safe.columns):
         if not is_numeric_dtype(safe.dtypes.iloc[position]):
-            cells: Any = safe.iloc[:, position].astype(object).map(without_formula, na_action="ignore")
+            cells: Any = safe.iloc[:, position].astype(object).map(escape_formula, na_action="ignore")
             safe.isetitem(position, cells.rename(column))
     with atomic_path(path, make_folder=make_folder) as temporary:
         # a file's name that isn't UTF-8 can't be written as it is; it mustn't cost the run its results
         safe.to_csv(temporary, sep=sep, index=False, na_rep=na_rep, errors="backslashreplace")
 
 
-def without_formula(value: Any) -> Any:
+def escape_formula(value: Any) -> Any:
     """Return a value as it is, or, of a text that starts like a formula, the text after an apostrophe.
 
     Example:
-        >>> without_formula("@SUM(A1)"), without_formula("-3.5e2"), without_formula(-1)
+        >>> escape_formula("@SUM(A1)"), escape_formula("-3.5e2"), escape_formula(-1)
         ("'@SUM(A1)", '-3.5e2', -1)
     """
     if not isinstance(value, str):

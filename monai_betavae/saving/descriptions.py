@@ -22,7 +22,7 @@ Network = TypeVar("Network", bound=nn.Module)
 BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 """The builders a description may name."""
 
-MOST_WEIGHTS = 2**32
+MAX_WEIGHTS = 2**32
 """A network of more is a mistake: 16 GiB in float32."""
 
 
@@ -48,7 +48,7 @@ def name_of(value: Any) -> str:
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def described(builder: Callable[P, Network]) -> Callable[P, Network]:
+def register_builder(builder: Callable[P, Network]) -> Callable[P, Network]:
     """Register ``builder`` and make it leave a description on every network it returns.
 
     An argument that isn't made of plain values (a class as activation, say) leaves ``description`` at ``None``:
@@ -98,9 +98,9 @@ def dry_run(builder: Callable[P, Network], *args: P.args, **kwargs: P.kwargs) ->
             f"{builder.__name__} must be given arguments that make a network, got {_shown(args, kwargs)}: {error}"
         ) from error
     n_weights = sum(value.numel() for value in network.state_dict().values())
-    if n_weights > MOST_WEIGHTS:
+    if n_weights > MAX_WEIGHTS:
         raise ValueError(
-            f"{builder.__name__} must be given arguments that make a network of at most {MOST_WEIGHTS} weights, got "
+            f"{builder.__name__} must be given arguments that make a network of at most {MAX_WEIGHTS} weights, got "
             f"{_shown(args, kwargs)}, which make {n_weights}."
         )
     return network

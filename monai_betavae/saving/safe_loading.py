@@ -103,7 +103,7 @@ def _check_records(archive: zipfile.ZipFile, verify: bool) -> None:
 
 
 @contextlib.contextmanager
-def naming(source: str) -> Iterator[None]:
+def name_file_in_errors(source: str) -> Iterator[None]:
     """Say which file it is whose values something stumbles over.
 
     Args:
@@ -113,7 +113,7 @@ def naming(source: str) -> Iterator[None]:
         ValueError: naming it.
 
     Example:
-        >>> with naming("model.pt"):
+        >>> with name_file_in_errors("model.pt"):
         ...     {}["state_dict"]
         Traceback (most recent call last):
         ValueError: model.pt can't be loaded: KeyError: 'state_dict'

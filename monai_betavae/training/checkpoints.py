@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Checkpoint
 
-from ..saving.atomic_files import UNFINISHED, unwritable_named
+from ..saving.atomic_files import UNFINISHED, name_unwritable_file
 from ..saving.safe_loading import load_weights_only
 from .preemption import EndingSignals, Preempted
 
@@ -122,7 +122,7 @@ class LastCheckpoint(Checkpoint):
     def _write(self, trainer: pl.Trainer) -> None:
         """Write the checkpoint; every process takes part, the first one writes."""
         temporary = self.path.with_name(UNFINISHED + self.path.name)
-        with unwritable_named(self.path):
+        with name_unwritable_file(self.path):
             if not self.path.parent.is_dir():  # Lightning would make it again, without the run's other files
                 raise FileNotFoundError(2, "its folder is gone", str(self.path.parent))
             try:

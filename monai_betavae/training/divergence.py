@@ -20,7 +20,7 @@ COLLAPSED_KL = 0.01
 EXPLODING_KL, EXPLODING_TIMES = 100.0, 10.0
 """A KL divergence above this, and this many times that of the first epoch, explodes."""
 
-MOST_NAMED = 8
+MAX_NAMED = 8
 
 
 class StopOnDivergence(pl.Callback):
@@ -130,5 +130,5 @@ def non_finite(module: nn.Module) -> list[str]:
 def _listed(names: list[str]) -> str:
     if not names:
         return "a batch without names"
-    more = f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-    return ", ".join(names[:MOST_NAMED]) + more
+    more = f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else ""
+    return ", ".join(names[:MAX_NAMED]) + more

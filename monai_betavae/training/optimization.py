@@ -65,7 +65,7 @@ def rate_factor(step: int, n_steps: float, warmup_steps: int, decay_fraction: fl
     return min(1.0, (step + 1) / warmup_steps) * min(1.0, max(0.02, decay))
 
 
-def made_optimizer(factory: Callable[..., Any], parameters: Sequence[torch.nn.Parameter]) -> optim.Optimizer:
+def make_optimizer(factory: Callable[..., Any], parameters: Sequence[torch.nn.Parameter]) -> optim.Optimizer:
     """Call a factory of an optimizer.
 
     Raises:
@@ -81,7 +81,7 @@ def made_optimizer(factory: Callable[..., Any], parameters: Sequence[torch.nn.Pa
     return optimizer
 
 
-def made_scheduler(
+def make_scheduler(
     factory: Callable[..., Any], optimizer: optim.Optimizer, length: Callable[[], int]
 ) -> LRScheduler | dict[str, Any]:
     """Call a factory of a scheduler, with the length of the training if it takes that and hasn't got it.
@@ -96,7 +96,7 @@ def made_scheduler(
 
     Example:
         >>> optimizer = optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
-        >>> made_scheduler(optim.lr_scheduler.CosineAnnealingLR, optimizer, lambda: 30).T_max
+        >>> make_scheduler(optim.lr_scheduler.CosineAnnealingLR, optimizer, lambda: 30).T_max
         30
     """
     accepted = "`lr_scheduler` must be a callable from the optimizer to a scheduler of torch.optim.lr_scheduler"

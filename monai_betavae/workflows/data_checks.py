@@ -26,7 +26,7 @@ from ..data.checks.volume_checks import grid_measures, summary
 from ..plots import plot_contact_sheet, save_figure
 from ..plots.contact_sheet import PlanesOfVolume, planes_of
 from ..saving.atomic_files import write_table
-from .records import SPLIT_FILE, Record, does_it_all, process_rank, read_split, say
+from .records import SPLIT_FILE, Record, is_working_process, print_once, process_rank, read_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,7 +45,7 @@ GO_ON = (
 MANY = 500
 """Volumes from which reading headers shows a progress bar."""
 
-_MOST_SHOWN = 10
+_MAX_SHOWN = 10
 
 
 def checked_records(
@@ -80,7 +80,7 @@ def checked_records(
         for row in finding.rows if finding.stops else ():
             table.loc[row, "problem"] = str(table.at[row, "problem"]) or finding.message
         if first and not finding.stops:
-            say(f"Worth a look: {finding.message}. {finding.option}")
+            print_once(f"Worth a look: {finding.message}. {finding.option}")
     bad = table[table["problem"] != ""]
     if bad.empty:
         return list(records)
@@ -89,7 +89,7 @@ def checked_records(
     if first:
         path = Path(output_dir) / LEFT_OUT_FILE
         _write(bad, path)
-        say(f"Left out: {len(bad)} of {len(records)} volumes that can't be used, see {path}")
+        print_once(f"Left out: {len(bad)} of {len(records)} volumes that can't be used, see {path}")
     kept = set(table.index[table["problem"] == ""])
     return [record for position, record in enumerate(records) if position in kept]
 
@@ -108,7 +108,7 @@ def _stop_or_warn(findings: Sequence[Finding]) -> None:
     if stopping:
         raise ValueError("\n".join(f"{_sentence(finding.message)} To go on: {finding.option}." for finding in stopping))
     for finding in findings:
-        say(f"Worth a look: {finding.message}. {finding.option}")
+        print_once(f"Worth a look: {finding.message}. {finding.option}")
 
 
 def _sentence(text: str) -> str:
@@ -197,7 +197,7 @@ def check_data(
     Raises:
         ValueError: if there is a table and it may not be replaced.
     """
-    if not does_it_all("The check"):
+    if not is_working_process("The check"):
         return
     path = Path(output_dir) / VOLUMES_FILE
     if path.exists() and not overwrite:
@@ -335,8 +335,8 @@ def check_held_out(
 
 
 def _listed(bad: pd.DataFrame) -> str:
-    shown = [f"{row['image']} {row['problem']}." for _, row in bad.head(_MOST_SHOWN).iterrows()]
-    more = f" And {len(bad) - _MOST_SHOWN} more." if len(bad) > _MOST_SHOWN else ""
+    shown = [f"{row['image']} {row['problem']}." for _, row in bad.head(_MAX_SHOWN).iterrows()]
+    more = f" And {len(bad) - _MAX_SHOWN} more." if len(bad) > _MAX_SHOWN else ""
     return "\n".join(shown) + more
 
 

@@ -24,18 +24,18 @@ from ..bundle import config_file, run_root, running_bundle_root, running_config,
 from ..data.checks.findings import MAX_CUT_AWAY, MIN_FILLED
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
-from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, restored_by, squared_error
+from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
 from ..networks.acceleration import accelerate
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
-from ..saving.atomic_files import atomic_path, check_space, locked, remove_unfinished
+from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
 from ..saving.safe_loading import load_weights_only, resuming
 from ..training.callbacks import TIMING_FILE
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
 from .data_checks import check_grid
-from .described_preprocessing import check_preprocessing, described_preprocessing
+from .preprocessing_description import check_preprocessing, describe_preprocessing
 from .provenance import RUN_FILE, data_fingerprint, write_run
-from .records import SPLIT_FILE, Split, is_simulated, say, write_split
+from .records import SPLIT_FILE, Split, is_simulated, print_once, write_split
 from .run_checks import (
     METRICS_FILE,
     RESUME_FILE,
@@ -50,9 +50,9 @@ from .trained_model import (
     MODEL_FILE,
     SETTINGS_FILE,
     common_affine,
-    described_likelihood,
-    described_network,
-    described_training,
+    describe_likelihood,
+    describe_network,
+    describe_training,
     write_description,
 )
 
@@ -158,14 +158,14 @@ class ModelTraining:
         accelerate(self.network, compile=self.compile, recompute_activations=self.recompute_activations)
         if self.resume and (self.ckpt_dir / RESUME_FILE).is_file():
             now = {
-                "network": described_network(self.network),
-                "preprocessing": described_preprocessing(self.preprocessing, parser),
-                "likelihood": described_likelihood(self.estimator.criterion),
+                "network": describe_network(self.network),
+                "preprocessing": describe_preprocessing(self.preprocessing, parser),
+                "likelihood": describe_likelihood(self.estimator.criterion),
             }
             check_resumed(now, self.ckpt_dir)
             changed = check_resumed_settings(self.ckpt_dir / RESUME_FILE, self.resume_changes)
             if changed:
-                say(f"Resuming with other settings: {'; '.join(changed)}")
+                print_once(f"Resuming with other settings: {'; '.join(changed)}")
 
     def run(
         self,
@@ -182,7 +182,7 @@ class ModelTraining:
             test_dataset: held-out samples.
             split: the records of each part.
         """
-        with locked(self.output_dir, self.ckpt_dir) if self.trainer.is_global_zero else contextlib.nullcontext():
+        with lock_folders(self.output_dir, self.ckpt_dir) if self.trainer.is_global_zero else contextlib.nullcontext():
             if self.trainer.is_global_zero:
                 for folder in (self.output_dir, self.ckpt_dir):
                     remove_unfinished(folder, WRITTEN)
@@ -211,11 +211,11 @@ class ModelTraining:
         last = self.ckpt_dir / RESUME_FILE
         if resume:
             position = position_of(last)
-            _say_resumed(last, position, self.trainer.max_epochs)
+            _print_resumed(last, position, self.trainer.max_epochs)
             begin_at(train_dataloader, position, self.trainer.world_size)
         else:
             _start_warm(self.estimator, plain, self.seed)
-        _say_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
+        _print_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
         settings = running_settings()
         for callback in self.trainer.callbacks:
             if isinstance(callback, LastCheckpoint):
@@ -232,10 +232,10 @@ class ModelTraining:
             write_description(
                 self.ckpt_dir / SETTINGS_FILE,
                 network=self.network,
-                preprocessing=described_preprocessing(self.preprocessing, running_parser()),
-                likelihood=described_likelihood(self.estimator.criterion),
+                preprocessing=describe_preprocessing(self.preprocessing, running_parser()),
+                likelihood=describe_likelihood(self.estimator.criterion),
                 grid=_grid(plain),
-                trained_on=described_training(split, data["training"]["digest"], running_config()),
+                trained_on=describe_training(split, data["training"]["digest"], running_config()),
             )
         write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
 
@@ -297,7 +297,7 @@ def _start_warm(estimator: VAE, loader: Iterable[Any], seed: int | None) -> None
             "linear": f"starts as PCA with {n_components} components",
             "deformable": f"starts as PCA with {n_components} components and displacements",
         }[kind]
-        say(f"Warm start: {what} ({time.monotonic() - started:.1f} s)")
+        print_once(f"Warm start: {what} ({time.monotonic() - started:.1f} s)")
 
 
 def _images(dataset: Sequence[Any], at_most: int | None = None) -> np.ndarray[Any, Any]:
@@ -337,24 +337,24 @@ def _grid(loader: Any) -> dict[str, Any]:
     return {"spatial_shape": list(shape), "spacing": spacing, "affine": affine}
 
 
-def _say_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer, checkpoint: Path | None) -> None:
+def _print_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer, checkpoint: Path | None) -> None:
     """Say how large the model is: with its template, which a checkpoint holds where one is resumed."""
     n_voxels, n_weights = math.prod(spatial_shape), sum(weights.numel() for weights in estimator.parameters())
     if checkpoint is not None:
         stored = load_weights_only(checkpoint)["state_dict"]
         n_weights = sum(stored[name].numel() for name, _ in estimator.named_parameters() if name in stored)
     devices = f"{trainer.world_size} {trainer.strategy.root_device.type} device" + "s" * (trainer.world_size > 1)
-    say(
+    print_once(
         f"Model: {estimator.latent_dim} latent dimensions, {n_weights / 1e6:.2f} million weights, "
         f"N = {n_voxels} voxels, beta = {estimator.beta:g}, beta / N = {estimator.beta / n_voxels:.3g}; on {devices}"
     )
 
 
-def _say_resumed(checkpoint: Path, position: Position, max_epochs: int | None) -> None:
+def _print_resumed(checkpoint: Path, position: Position, max_epochs: int | None) -> None:
     more = max_epochs is None or max_epochs < 0 or max_epochs > position.epochs
     what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
     inside = f" and {position.batches} batches of the next" if position.batches else ""
-    say(f"Resuming: {checkpoint} has {position.epochs} epochs{inside}; {what}")
+    print_once(f"Resuming: {checkpoint} has {position.epochs} epochs{inside}; {what}")
 
 
 def _reconstruct(
@@ -400,7 +400,7 @@ def held_out_scores(
     sse_pca = n_components = None
     if n_bytes <= PCA_BYTES and len(training) > 1:
         pca = fit_pca(training, latent_dim, seed)
-        sse_pca, n_components = float(squared_error(images, restored_by(pca, images)).mean()), pca.n_components_
+        sse_pca, n_components = float(squared_error(images, reconstruct_by_pca(pca, images)).mean()), pca.n_components_
     return {
         "sse": sse,
         "sse_mean_image": sse_mean,

@@ -17,7 +17,7 @@ from .._randomness import generator
 from ..networks.modules import reconstruction_network
 from ..plots import plot_volumes, save_figure
 from ..saving.atomic_files import atomic_path, write_table
-from .records import does_it_all
+from .records import is_working_process
 from .trained_model import check_outputs
 
 SAMPLES_FOLDER, CODES_FILE, SHEET_FILE = "samples", "codes.csv", "contact_sheet.png"
@@ -74,7 +74,7 @@ class PriorSampling:
         import pandas as pd
         from tqdm.auto import tqdm
 
-        if not does_it_all("Generation"):
+        if not is_working_process("Generation"):
             return
         network: Any = reconstruction_network(self.network.to(self.device).eval())
         codes = torch.randn(self.n_samples, network.fc_mu.out_features, generator=generator(self.seed, "sample"))

@@ -24,7 +24,7 @@ import torch
 
 from ..bundle import running_config
 from ..saving.atomic_files import atomic_path
-from .records import Record, process_rank, say
+from .records import Record, print_once, process_rank
 
 RUN_FILE = "run.json"
 PROVENANCE = "provenance"
@@ -78,7 +78,7 @@ def write_run(
     if isinstance(origin, Mapping):
         differing = differences(origin, now)
         if differing:
-            say(f"Not as {'before' if earlier else 'then'}: {'; '.join(differing)}. The numbers may differ.")
+            print_once(f"Not as {'before' if earlier else 'then'}: {'; '.join(differing)}. The numbers may differ.")
     if earlier is not None:
         now = {**earlier, "resumed": [*earlier.get("resumed", []), now]}
     stored = {**runnable(config), PROVENANCE: now}

@@ -15,7 +15,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 from .._checks import check_integer
 from ..data import discover, simulate_cohort, split_subjects
-from ..data.discovery.cohort_loaders import with_channel
+from ..data.discovery.cohort_loaders import set_channel
 from ..data.splits import records_by_subject
 from ..saving.atomic_files import atomic_path
 
@@ -29,7 +29,7 @@ SPLIT_FILE = "split.json"
 COHORT_WAIT_S = 3600
 """Seconds that other processes wait for the first one to simulate the cohort."""
 
-say = rank_zero_only(print)
+print_once = rank_zero_only(print)
 """Print on the first of several processes."""
 
 
@@ -51,7 +51,7 @@ def process_of_launch() -> tuple[int, int]:
         return 0, 1
 
 
-def does_it_all(what: str) -> bool:
+def is_working_process(what: str) -> bool:
     """Return whether this process does work that isn't shared out: the first of a launch does, and says so.
 
     Args:
@@ -91,8 +91,8 @@ def given_records(
         records = discover(dataset_dir, suffix=suffix, image_column=image_column, **how)
     except ValueError as error:
         raise ValueError(str(error).replace("`source`", "`dataset_dir`", 1)) from error
-    say(f"Data: {cohort_summary(records)} from {os.fspath(dataset_dir)}")
-    return with_channel(records, channel)
+    print_once(f"Data: {cohort_summary(records)} from {os.fspath(dataset_dir)}")
+    return set_channel(records, channel)
 
 
 def cohort_summary(records: Sequence[Record], n_shown: int = 3) -> str:
@@ -157,9 +157,9 @@ def training_records(
         _wait_for(folder)
     if folder.is_dir() and any(folder.iterdir()):
         _check_same_cohort(folder, arguments)
-        say(f"Data: no dataset_dir given, using the simulated cohort in {folder}")
+        print_once(f"Data: no dataset_dir given, using the simulated cohort in {folder}")
     else:
-        say(f"Data: no dataset_dir given, simulating a cohort of {arguments['n_subjects']} brains in {folder}")
+        print_once(f"Data: no dataset_dir given, simulating a cohort of {arguments['n_subjects']} brains in {folder}")
         simulate_cohort(folder, **arguments)
     return discover(folder)
 
@@ -255,7 +255,7 @@ def split_records(
     if resumed_dir is not None:
         _check_same_split(split, Path(resumed_dir) / SPLIT_FILE)
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
-    say(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
+    print_once(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     return split
 
 
@@ -271,7 +271,7 @@ def _taken_again(records: Sequence[Record], path: Path) -> Split:
             f"{missing[0]}."
         )
     if len(images) < len(now):
-        say(f"Left out: {len(now) - len(images)} volumes that {path} doesn't name")
+        print_once(f"Left out: {len(now) - len(images)} volumes that {path} doesn't name")
     return {part: [now[record["image"]] for record in members] for part, members in before.items()}
 
 

@@ -29,10 +29,10 @@ FREE = (
 
 ABSENT = "absent"
 
-MOST_SHOWN = 4
+MAX_SHOWN = 4
 
 
-def told(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+def collect_settings(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a config says beyond or against the bundle's own, by id.
 
     Args:
@@ -40,7 +40,8 @@ def told(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
         own: the bundle's own config.
 
     Example:
-        >>> told({"beta": 4.0, "loss": {"default_dist": "laplace"}}, {"beta": 1.0, "loss": {"default_dist": "normal"}})
+        >>> shipped = {"beta": 1.0, "loss": {"default_dist": "normal"}}
+        >>> collect_settings({"beta": 4.0, "loss": {"default_dist": "laplace"}}, shipped)
         {'beta': 4.0, 'loss#default_dist': 'laplace'}
     """
     # MONAI writes the separator of ids as "::" in what it has parsed
@@ -81,9 +82,9 @@ def check_told(
             found[allowed].append(f"{name} was {_shown(values[0])}, now {_shown(values[1])}")
     if found[False]:
         names = [text.split(" was ")[0] for text in found[False]]
-        more = f" and {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+        more = f" and {len(names) - MAX_SHOWN} more" if len(names) > MAX_SHOWN else ""
         raise ValueError(
-            f"`resume` needs the settings of {source}: {'; '.join(found[False][:MOST_SHOWN])}{more}. Repeat those of "
+            f"`resume` needs the settings of {source}: {'; '.join(found[False][:MAX_SHOWN])}{more}. Repeat those of "
             f"then, or say that they may change: --resume_changes \"['{names[0]}']\"."
         )
     return found[True]

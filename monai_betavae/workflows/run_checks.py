@@ -17,9 +17,9 @@ from ..networks.modules import check_network_parts
 from ..saving.atomic_files import check_available
 from ..training.callbacks import BestWeights, MetricsTable
 from ..training.checkpoints import settings_of
-from .described_preprocessing import PREPROCESSING
-from .records import process_rank, say
-from .resumption import check_told, told
+from .preprocessing_description import PREPROCESSING
+from .records import print_once, process_rank
+from .resumption import check_told, collect_settings
 from .trained_model import MODEL_FILE, SETTINGS_FILE, read_description
 
 RESUME_FILE, METRICS_FILE = "last.ckpt", "metrics.csv"
@@ -56,7 +56,7 @@ def check_run(
         # killed before its first checkpoint was whole, a run leaves the first row at most
         if metrics.is_file() and len(metrics.read_text(encoding="utf-8").splitlines()) > 2:
             raise ValueError(f"`resume` needs {last}, which is gone; {metrics} tells of a run of several epochs.")
-        say(f"Nothing to resume: there is no {last} yet, so the run starts from the beginning.")
+        print_once(f"Nothing to resume: there is no {last} yet, so the run starts from the beginning.")
     results = [metrics, Path(ckpt_dir) / MODEL_FILE, last]
     existing = [path for path in results if path.exists()]
     if existing and not (resume or overwrite):
@@ -182,7 +182,7 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
 def running_settings() -> dict[str, Any] | None:
     """Return what the running config says against the bundle's own; ``None`` where no config runs."""
     config = running_config()
-    return None if config is None else told(config, _bundle_config())
+    return None if config is None else collect_settings(config, _bundle_config())
 
 
 def check_resumed_settings(checkpoint: str | os.PathLike[str], may_change: str | Sequence[str] = ()) -> list[str]:

@@ -20,12 +20,12 @@ from ..estimator import check_precision
 from ..saving.atomic_files import UnwritableFileError
 from .command_line import MARKS, REFERENCE, Text, check_expressions, check_text, is_runner, restore_texts, texts_of
 from .provenance import PROVENANCE
-from .records import say
+from .records import print_once
 
 TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
 """Environment variable that brings back the traceback of errors that are told in one line."""
 
-LOWEST = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0, "patience": 1}
+MIN_VALUES = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0, "patience": 1}
 """Least values of settings that nothing checks before the data are read."""
 
 OURS = {"_meta_", "initialize", "finalize", PROVENANCE}
@@ -67,7 +67,7 @@ def check_settings(name: str) -> None:
     check_expressions(parser, own, typed)
     replaced = [part for part in OF_THE_MODEL if part in own and _unlike(config.get(part), own[part])]
     if replaced and name != "train.json":
-        say(f"Given here, in place of what the model's description says: {', '.join(replaced)}")
+        print_once(f"Given here, in place of what the model's description says: {', '.join(replaced)}")
 
 
 def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
@@ -122,7 +122,7 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
     if not isinstance(error, Exception):
         sys.__excepthook__(kind, error, trace)
         return
-    cause = unwrapped(error)
+    cause = unwrap_error(error)
     package = str(Path(__file__).resolve().parents[1])
     frames = traceback.extract_tb(cause.__traceback__)
     ours = (
@@ -133,7 +133,7 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
     print(listed_lines(cause) if ours else one_line(cause), file=sys.stderr)
 
 
-def unwrapped(error: BaseException) -> BaseException:
+def unwrap_error(error: BaseException) -> BaseException:
     """Return the error that MONAI's "Failed to evaluate", "Failed to instantiate" and "applying" stand around."""
     wrapping = ("Failed to ", "applying transform ")
     while isinstance(error, RuntimeError) and str(error).startswith(wrapping) and error.__cause__ is not None:
@@ -213,8 +213,8 @@ def _value(config: Any, name: str, default: Any = None) -> Any:
 def _check_type(name: str, value: Any, own: Any) -> None:
     """Refuse a value that can't be what the bundle's own value is."""
     last = name.rsplit("#", 1)[-1]
-    if value is None and (isinstance(own, bool) or (last in LOWEST and last != "seed" and isinstance(own, int))):
-        wanted = "True or False" if isinstance(own, bool) else f"an integer >= {LOWEST[last]}"
+    if value is None and (isinstance(own, bool) or (last in MIN_VALUES and last != "seed" and isinstance(own, int))):
+        wanted = "True or False" if isinstance(own, bool) else f"an integer >= {MIN_VALUES[last]}"
         raise ValueError(f"'{name}' must be {wanted}, got None.")
     if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
@@ -237,7 +237,7 @@ def _check_type(name: str, value: Any, own: Any) -> None:
     if isinstance(own, bool):
         accepted = "True or False", lambda came: isinstance(came, bool)
     elif isinstance(own, int):
-        lowest = LOWEST.get(name.rsplit("#", 1)[-1])
+        lowest = MIN_VALUES.get(name.rsplit("#", 1)[-1])
         kind = "an integer" + ("" if lowest is None else f" >= {lowest}")
         accepted = kind, lambda came: _is_integer(came) and (lowest is None or came >= lowest)
     elif isinstance(own, float):

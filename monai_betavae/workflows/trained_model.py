@@ -38,7 +38,7 @@ from ..networks import var_autoencoder as adapters  # noqa: F401 -- its builders
 from ..saving.atomic_files import atomic_path
 from ..saving.descriptions import description_of, name_of, rebuild
 from ..saving.safe_loading import load_weights_only
-from .records import PARTS, SPLIT_FILE, Record, is_simulated, process_of_launch, read_split, say
+from .records import PARTS, SPLIT_FILE, Record, is_simulated, print_once, process_of_launch, read_split
 
 MODEL_FILE, SETTINGS_FILE = "model.pt", "model.json"
 
@@ -54,7 +54,7 @@ GIVE_AGAIN = "give it again, as in training, with --{name} or in a config file t
 # ---- writing ---------------------------------------------------------------------------------------------------------
 
 
-def described_network(network: nn.Module) -> dict[str, Any]:
+def describe_network(network: nn.Module) -> dict[str, Any]:
     """Return how a network is made, with the sizes it has now; ``{"own": class}`` if no builder made it."""
     description = copy.deepcopy(description_of(network))
     if description is None:
@@ -65,7 +65,7 @@ def described_network(network: nn.Module) -> dict[str, Any]:
     return description
 
 
-def described_likelihood(criterion: Any) -> dict[str, Any]:
+def describe_likelihood(criterion: Any) -> dict[str, Any]:
     """Return what distribution a loss takes a decoder's output for, and its beta.
 
     Args:
@@ -74,7 +74,7 @@ def described_likelihood(criterion: Any) -> dict[str, Any]:
 
     Example:
         >>> from monai_betavae import BetaVAELoss
-        >>> described_likelihood(BetaVAELoss(beta=2.0, default_dist="laplace"))
+        >>> describe_likelihood(BetaVAELoss(beta=2.0, default_dist="laplace"))
         {'distribution': 'laplace', 'beta': 2.0}
     """
     distribution, beta = getattr(criterion, "default_dist", None), getattr(criterion, "beta", None)
@@ -92,7 +92,7 @@ TOLD = ("suffix", "image_column", "entities", "missing_values")
 """Settings that choose volumes of a cohort and read its tables: a later run takes them as training was told."""
 
 
-def described_training(
+def describe_training(
     split: Mapping[str, Sequence[Record]], digest: str, config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Return what a model was trained on.
@@ -149,13 +149,13 @@ def write_description(
         path: of the file.
         network: whose weights they are.
         preprocessing: description of its transforms.
-        likelihood: as :func:`described_likelihood` gives it.
+        likelihood: as :func:`describe_likelihood` gives it.
         grid: "spatial_shape", "spacing" and "affine" of the volumes it takes.
-        trained_on: as :func:`described_training` gives it.
+        trained_on: as :func:`describe_training` gives it.
     """
     description = {
         "format": FORMAT,
-        "network": described_network(network),
+        "network": describe_network(network),
         "preprocessing": dict(preprocessing),
         "likelihood": dict(likelihood),
         "grid": dict(grid),
@@ -332,7 +332,7 @@ def trained_likelihood(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
     source = Path(ckpt_dir) / SETTINGS_FILE
     if description is None or description["likelihood"] is None:
         if description is not None:
-            say(
+            print_once(
                 f"Likelihood: {source} is of release 0.1.0 and doesn't say it; taken as normal with beta 1. Another: "
                 "--likelihood \"{'distribution':'laplace','beta':2.0}\"."
             )
@@ -484,7 +484,7 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.M
             f"{os.fspath(checkpoint)} doesn't fit `network_def`, which needs the settings it was trained with: "
             f"{reasons[min(1, len(reasons) - 1)]}"
         ) from error
-    say(f"Weights: {os.fspath(checkpoint)}{_said_of(Path(checkpoint).parent)}")
+    print_once(f"Weights: {os.fspath(checkpoint)}{_said_of(Path(checkpoint).parent)}")
     return network.eval()
 
 

@@ -22,7 +22,7 @@ from ..data.identity.naming import stem_of
 from ..networks.modules import reconstruction_network
 from ..saving.atomic_files import atomic_path, write_table
 from .data_checks import refuse_bad_headers
-from .records import SPLIT_FILE, Record, does_it_all, given_records, read_split, say
+from .records import SPLIT_FILE, Record, given_records, is_working_process, print_once, read_split
 from .trained_model import check_outputs, told_in_training
 
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
@@ -103,14 +103,14 @@ def _told(ckpt_dir: str | os.PathLike[str] | None, given: Mapping[str, Any]) -> 
     told = told_in_training(ckpt_dir)
     as_in_training = [f"{name} {told[name]}" for name in told if name not in given and told[name] != DEFAULTS.get(name)]
     if as_in_training:
-        say(f"As in training: {', '.join(as_in_training)}")
+        print_once(f"As in training: {', '.join(as_in_training)}")
     otherwise = [
         f"{name} {given[name]}, not {told.get(name)}"
         for name in ("suffix", "entities")
         if name in given and given[name] != told.get(name, DEFAULTS.get(name)) and ckpt_dir is not None
     ]
     if otherwise:
-        say(f"Other than in training: {'; '.join(otherwise)}")
+        print_once(f"Other than in training: {'; '.join(otherwise)}")
     return told
 
 
@@ -136,7 +136,7 @@ def _find_records(
     if missing or not records:
         what = f"{len(missing)} files are gone, the first is {missing[0]}" if missing else "it holds nobody out"
         raise ValueError(f"{path} can't be used ({what}); give the volumes with `dataset_dir`.")
-    say(f"Data: no dataset_dir given, using the {len(records)} held-out volumes of {path}")
+    print_once(f"Data: no dataset_dir given, using the {len(records)} held-out volumes of {path}")
     return records
 
 
@@ -198,7 +198,7 @@ class VolumeInference:
         import pandas as pd
         from tqdm.auto import tqdm
 
-        if not does_it_all("Inference"):
+        if not is_working_process("Inference"):
             return
         loader = OrderedRows(self.dataloader, share=False)
         rows: list[dict[str, Any]] = []

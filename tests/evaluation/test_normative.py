@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from monai_betavae.evaluation.normative import corrected, latent_deviation, significant_count, voxel_deviation
+from monai_betavae.evaluation.normative import correct_p_values, latent_deviation, significant_count, voxel_deviation
 
 CERTAIN = -60.0  # a log-variance that is nothing
 
@@ -171,21 +171,21 @@ def test_a_lesion_is_found_and_training_residuals_would_find_it_in_anyone():
     residuals[1, 2:5, 2:5, 2:5] += 12
     lesion = np.zeros((10, 10, 10), dtype=bool)
     lesion[2:5, 2:5, 2:5] = True
-    q = corrected(voxel_deviation(residuals, healthy)["p"])
+    q = correct_p_values(voxel_deviation(residuals, healthy)["p"])
     assert (q[1] <= 0.05)[lesion].all()
     assert significant_count(q)[0] == 0
     assert significant_count(q)[1] <= 27 + 5
-    overfit = corrected(voxel_deviation(residuals, train)["p"])
+    overfit = correct_p_values(voxel_deviation(residuals, train)["p"])
     assert significant_count(overfit)[0] > 200
 
 
 def test_corrections_by_hand():
     p = np.array([[0.01, 0.04, 0.03, 0.5], [0.2, 0.2, 0.2, 0.2]])
-    np.testing.assert_allclose(corrected(p), [[0.04, 4 * 0.04 / 3, 4 * 0.04 / 3, 0.5], [0.2] * 4])
-    np.testing.assert_allclose(corrected(p, "bonferroni"), [[0.04, 0.16, 0.12, 1], [0.8] * 4])
+    np.testing.assert_allclose(correct_p_values(p), [[0.04, 4 * 0.04 / 3, 4 * 0.04 / 3, 0.5], [0.2] * 4])
+    np.testing.assert_allclose(correct_p_values(p, "bonferroni"), [[0.04, 0.16, 0.12, 1], [0.8] * 4])
     harmonic = 1 + 1 / 2 + 1 / 3 + 1 / 4
     expected = [[0.04 * harmonic, 0.16 / 3 * harmonic, 0.16 / 3 * harmonic, 1], [0.2 * harmonic] * 4]
-    np.testing.assert_allclose(corrected(p, "by"), expected)
+    np.testing.assert_allclose(correct_p_values(p, "by"), expected)
 
 
 @pytest.mark.parametrize("method", ["bh", "by", "bonferroni"])
@@ -193,11 +193,11 @@ def test_untested_voxels_dont_count(method):
     p = np.random.default_rng(11).random((2, 3, 4)) / 5
     holes = np.full((2, 3, 9), np.nan)
     holes[:, :, 2:6] = p
-    found = corrected(holes, method)
-    np.testing.assert_allclose(found[:, :, 2:6], corrected(p, method))
+    found = correct_p_values(holes, method)
+    np.testing.assert_allclose(found[:, :, 2:6], correct_p_values(p, method))
     assert np.isnan(found).sum() == 2 * 3 * 5
     holes[1] = np.nan
-    assert np.isnan(corrected(holes, method)[1]).all()
+    assert np.isnan(correct_p_values(holes, method)[1]).all()
 
 
 def test_false_discoveries_are_as_many_as_promised():
@@ -207,10 +207,10 @@ def test_false_discoveries_are_as_many_as_promised():
         healthy, residuals = rng.normal(size=(30, 10, 5, 4)), rng.normal(size=(1, 10, 5, 4))
         residuals[:, :2] += 6  # a fifth of the voxels
         p = voxel_deviation(residuals, healthy)["p"]
-        found = corrected(p)[0] <= 0.1
+        found = correct_p_values(p)[0] <= 0.1
         assert found.sum() >= 20
         false_shares.append(found[2:].sum() / found.sum())
-        any_false.append((corrected(p, "bonferroni")[0] <= 0.1)[2:].any())
+        any_false.append((correct_p_values(p, "bonferroni")[0] <= 0.1)[2:].any())
     assert np.mean(false_shares) == pytest.approx(0.08, abs=0.02)  # level times the share of true nulls
     assert np.mean(any_false) < 0.15
 
@@ -240,9 +240,9 @@ CODES, VOLUMES = np.random.default_rng(13).normal(size=(4, 2)), np.zeros((3, 2, 
         (lambda: voxel_deviation(VOLUMES, np.zeros((3, 2, 2, 3))), "`healthy_residuals` must hold at least two vol"),
         (lambda: voxel_deviation(VOLUMES, VOLUMES, np.ones((2, 2))), "`mask` must have shape"),
         (lambda: voxel_deviation(VOLUMES, VOLUMES, sd_floor=0), "`sd_floor` must be a finite number > 0"),
-        (lambda: corrected(np.ones(3)), "`p` must have shape .n, \\.\\.\\.., a row per subject, got .3,."),
-        (lambda: corrected(np.array([[0.1, 1.2]])), "`p` must be from 0 to 1, got 0.1 to 1.2"),
-        (lambda: corrected(np.ones((1, 2)), "fdr"), "`method` must be one of 'bh', 'by', 'bonferroni'"),
+        (lambda: correct_p_values(np.ones(3)), "`p` must have shape .n, \\.\\.\\.., a row per subject, got .3,."),
+        (lambda: correct_p_values(np.array([[0.1, 1.2]])), "`p` must be from 0 to 1, got 0.1 to 1.2"),
+        (lambda: correct_p_values(np.ones((1, 2)), "fdr"), "`method` must be one of 'bh', 'by', 'bonferroni'"),
         (lambda: significant_count(np.ones(3)), "`q` must have shape"),
         (lambda: significant_count(np.ones((1, 2)), 0), "`level` must be a finite number > 0 and <= 1"),
     ],

@@ -94,7 +94,7 @@ def test_pca_of_whole_numbers_and_of_what_may_not_be_written_to():
 
 
 def test_pca_of_more_images_than_are_exact(monkeypatch):
-    monkeypatch.setattr("monai_betavae.evaluation.reconstruction.MOST_EXACT", 15)
+    monkeypatch.setattr("monai_betavae.evaluation.reconstruction.MAX_EXACT", 15)
     wide = RNG.normal(size=(20, 40)) * np.logspace(0, -3, 40)
     pca = fit_pca(wide, 3)
     assert not pca.exact

@@ -10,7 +10,7 @@ from monai_betavae.evaluation.anomaly import voxel_auprc
 from monai_betavae.evaluation.reconstruction import pca_reconstruction
 from monai_betavae.evaluation.residuals import (
     drop_small_components,
-    eroded_mask,
+    erode_mask,
     healthy_threshold,
     intensity_scores,
     residual_map,
@@ -64,15 +64,15 @@ def test_erosion_is_the_slow_one(layers):
     mask[2:7, 2:7, 2:6] = True
     expected = slow_erosion(mask, layers)
     assert 0 < expected.sum() < 9 * 8 * 7
-    np.testing.assert_array_equal(eroded_mask(mask, layers), expected)
+    np.testing.assert_array_equal(erode_mask(mask, layers), expected)
 
 
 def test_erosion_is_of_each_subject_alone():
     masks = np.random.default_rng(2).random((2, 1, 6, 6, 6)) < 0.95
-    found = eroded_mask(masks)
+    found = erode_mask(masks)
     assert found.shape == masks.shape
     for one, many in zip(masks[:, 0], found[:, 0], strict=True):
-        np.testing.assert_array_equal(eroded_mask(one), many)
+        np.testing.assert_array_equal(erode_mask(one), many)
 
 
 def test_outside_the_eroded_mask_is_zero_and_inside_unchanged():
@@ -222,7 +222,7 @@ VOLUMES, MASK = np.zeros((2, 3, 3, 3)), np.ones((3, 3, 3))
         (lambda: residual_map(VOLUMES, VOLUMES, mask=MASK, erosion=2), "`mask` must have voxels left after `erosion`"),
         (lambda: residual_map(VOLUMES, VOLUMES, mask=MASK[:2]), "`mask` must have shape .3, 3, 3. or .2, 3, 3, 3."),
         (lambda: residual_map(VOLUMES, VOLUMES, mask=MASK * 0.3), "`mask` must be boolean or hold 0 and 1 only"),
-        (lambda: eroded_mask(MASK[0]), "`mask` must have shape"),
+        (lambda: erode_mask(MASK[0]), "`mask` must have shape"),
         (lambda: intensity_scores(VOLUMES, kind="absolute"), "`reference` must be a number or an image"),
         (lambda: intensity_scores(VOLUMES, VOLUMES), "`reference` must be a number or have shape"),
         (lambda: intensity_scores(VOLUMES, math.inf), "`reference` must be finite"),

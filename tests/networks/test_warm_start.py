@@ -11,7 +11,7 @@ import monai_betavae.networks.warm_start as warm_start_module
 from monai_betavae import VAE, build_vae
 from monai_betavae.networks.builders import build_network
 from monai_betavae.networks.principal_components import TrainingVolumes, principal_components, varying_voxels
-from monai_betavae.networks.warm_start import check_started, displaced, likelihood_variance, warm_start
+from monai_betavae.networks.warm_start import check_started, displace, likelihood_variance, warm_start
 
 SHAPE = (12, 14, 10)
 QUIET = {
@@ -149,7 +149,7 @@ def test_displaced_finds_a_translation():
     old = warm_start_module.RIDGE
     try:
         warm_start_module.RIDGE = 1e-6
-        rest, displacement = displaced(component, mean, voxels, (2, 2, 2))
+        rest, displacement = displace(component, mean, voxels, (2, 2, 2))
     finally:
         warm_start_module.RIDGE = old
     assert rest.norm() < 1e-4 * component.norm()

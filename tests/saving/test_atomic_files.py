@@ -18,9 +18,9 @@ from monai_betavae.saving.atomic_files import (
     atomic_path,
     check_available,
     check_space,
-    locked,
+    lock_folders,
+    name_unwritable_file,
     remove_unfinished,
-    unwritable_named,
     write_table,
 )
 
@@ -93,7 +93,7 @@ def test_a_folder_that_vanishes_while_a_file_is_written(tmp_path):
 
 
 def test_an_error_of_another_file_is_not_ours(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nowhere") as error, unwritable_named(tmp_path / "a" / "table.csv"):
+    with pytest.raises(FileNotFoundError, match="nowhere") as error, name_unwritable_file(tmp_path / "a" / "table.csv"):
         (tmp_path / "b" / "nowhere").read_text()
     assert not isinstance(error.value, UnwritableFileError)
 
@@ -208,22 +208,22 @@ def test_a_folder_is_held_until_the_process_ends_however(tmp_path):
     other = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)
     try:
         assert other.stdout.readline() == "held\n"
-        with pytest.raises(ValueError, match=r"run is in use by another run"), locked(tmp_path / "own", folder):
+        with pytest.raises(ValueError, match=r"run is in use by another run"), lock_folders(tmp_path / "own", folder):
             pass
-        with locked(tmp_path / "own"):  # what was held before the refusal is free again
+        with lock_folders(tmp_path / "own"):  # what was held before the refusal is free again
             pass
     finally:
         other.kill()
         other.wait()
         other.stdout.close()
-    with locked(folder):
+    with lock_folders(folder):
         pass
 
 
 def test_what_a_killed_run_left_is_removed(tmp_path):
     for name in (".writing-x-table.csv", ".writing-last.ckpt", ".writing-y-latents.csv", "table.csv"):
         (tmp_path / name).write_text("x")
-    with locked(tmp_path, tmp_path):  # one folder for both is held once
+    with lock_folders(tmp_path, tmp_path):  # one folder for both is held once
         remove_unfinished(tmp_path, ["table.csv", "last.ckpt"])
     # latents.csv may be being written by an inference
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", ".writing-y-latents.csv", "table.csv"]
@@ -233,6 +233,6 @@ def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with (
         pytest.raises(ValueError, match=r"file/run can't be written: Not a directory"),
-        locked(tmp_path / "file" / "run"),
+        lock_folders(tmp_path / "file" / "run"),
     ):
         pass

@@ -10,7 +10,7 @@ from monai.bundle import ConfigWorkflow
 
 from monai_betavae import bundle_root
 from monai_betavae.data import simulate_cohort
-from monai_betavae.workflows.settings import unwrapped
+from monai_betavae.workflows.settings import unwrap_error
 
 N_SUBJECTS = 12
 
@@ -55,7 +55,7 @@ def run_bundle(name, **overrides):
         workflow.initialize()
         workflow.run()
     except RuntimeError as error:  # MONAI's wrapper
-        raise unwrapped(error) from error
+        raise unwrap_error(error) from error
     return workflow
 
 

@@ -46,7 +46,7 @@ def run_once(overrides: dict[str, Any], kill: dict[str, Any] | None, log: Path) 
     from monai.bundle import run
 
     from monai_betavae.saving.atomic_files import UnwritableFileError
-    from monai_betavae.workflows.settings import unwrapped
+    from monai_betavae.workflows.settings import unwrap_error
 
     child = os.fork()
     if child == 0:
@@ -65,7 +65,7 @@ def run_once(overrides: dict[str, Any], kill: dict[str, Any] | None, log: Path) 
         except SystemExit as ended:
             status = int(ended.code or 0)
         except BaseException as error:
-            cause = unwrapped(error)
+            cause = unwrap_error(error)
             print(f"{type(cause).__name__}: {cause}", flush=True)
             status = FULL if isinstance(cause, UnwritableFileError) else 1
         finally:

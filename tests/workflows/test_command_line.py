@@ -33,7 +33,7 @@ from monai_betavae.workflows.command_line import (
     typed_text,
     typed_texts,
 )
-from monai_betavae.workflows.settings import unwrapped
+from monai_betavae.workflows.settings import unwrap_error
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "vae"
 SMALL = {
@@ -429,7 +429,7 @@ def typed(monkeypatch, capsys, tmp_path):
         try:
             fire.Fire({"run": monai_run}, command=arguments)
         except RuntimeError as error:
-            raise unwrapped(error) from error
+            raise unwrap_error(error) from error
         line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(SEEN))
         return dict(zip(NAMES, ast.literal_eval(line.removeprefix(SEEN)), strict=True))
 
@@ -548,7 +548,7 @@ def test_outside_the_command_line_what_monai_made_of_a_text_is_refused():
     workflow.initialize()
     with pytest.raises(RuntimeError) as caught:
         workflow.run()
-    assert str(unwrapped(caught.value)) == (
+    assert str(unwrap_error(caught.value)) == (
         "'dataset_dir' came as 'study::2', which is what MONAI makes of 'study#2' as well. Type it as an option, "
         '--dataset_dir "study#2", or write it in the config as "$\'study\\\\x232\'"'
     )

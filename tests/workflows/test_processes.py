@@ -24,7 +24,7 @@ from monai_betavae.workflows import (
     check_inference,
 )
 from monai_betavae.workflows.model_evaluation.subjects import embed
-from monai_betavae.workflows.records import does_it_all, process_of_launch, write_split
+from monai_betavae.workflows.records import is_working_process, process_of_launch, write_split
 
 SHAPE, SPACING = (16, 19, 16), 12.0
 PREPROCESSING = {"spatial_shape": SHAPE, "spacing": SPACING}
@@ -91,13 +91,13 @@ def test_the_launcher_or_the_group_says_which_process_this_is(monkeypatch, launc
 
 
 def test_the_first_process_says_that_it_does_everything(launched, capsys):
-    assert does_it_all("Inference")
+    assert is_working_process("Inference")
     assert capsys.readouterr().out == ""
     launched(1, 3)
-    assert not does_it_all("Inference")
+    assert not is_working_process("Inference")
     assert capsys.readouterr().out == ""
     launched(0, 3)
-    assert does_it_all("Inference")
+    assert is_working_process("Inference")
     expected = "Inference runs on one process: of the 3 that were started the first does all of it.\n"
     assert capsys.readouterr().out == expected
 

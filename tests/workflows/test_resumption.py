@@ -8,7 +8,7 @@ import torch
 from monai.bundle import ConfigParser
 
 from monai_betavae import bundle_root
-from monai_betavae.workflows.resumption import check_told, is_free, told
+from monai_betavae.workflows.resumption import check_told, collect_settings, is_free
 
 A = {"_target_": "A", "keys": "image"}
 OWN = {
@@ -29,7 +29,7 @@ def told_of(own=OWN, **overrides):
     """Return what a config with overrides, made and read by MONAI's parser, is told."""
     parser = ConfigParser(json.loads(json.dumps(own)))
     parser.update({name.replace("__", "#"): value for name, value in overrides.items()})
-    return told(parser.config, own)
+    return collect_settings(parser.config, own)
 
 
 # ---- told ------------------------------------------------------------------------------------------------------------
@@ -37,7 +37,7 @@ def told_of(own=OWN, **overrides):
 
 def test_a_config_as_it_is_tells_nothing():
     assert told_of() == {}
-    assert told(OWN, OWN) == {}
+    assert collect_settings(OWN, OWN) == {}
     assert told_of(bundle_config()) == {}
 
 
@@ -46,16 +46,16 @@ def test_what_parsing_replaces_is_not_told():
     parser = ConfigParser(json.loads(json.dumps(bundle_config())))
     parser.parse()
     assert "%" not in json.dumps(parser.config["validate"])  # the macro is gone
-    assert told(parser.config, bundle_config()) == {}
+    assert collect_settings(parser.config, bundle_config()) == {}
 
 
 def test_macros_are_compared_with_what_they_name_now():
     own = {"a": {"x": 1}, "b": "%a"}
-    assert told({"a": {"x": 1}, "b": {"x": 1}}, own) == {}
+    assert collect_settings({"a": {"x": 1}, "b": {"x": 1}}, own) == {}
     # resolved from the changed config: told once, where it was said
-    assert told({"a": {"x": 2}, "b": {"x": 2}}, own) == {"a#x": 2}
-    assert told({"a": {"x": 1}, "b": {"x": 2}}, own) == {"b#x": 2}
-    assert told({"a": {"x": 1}, "b": 3}, own) == {"b": 3}
+    assert collect_settings({"a": {"x": 2}, "b": {"x": 2}}, own) == {"a#x": 2}
+    assert collect_settings({"a": {"x": 1}, "b": {"x": 2}}, own) == {"b#x": 2}
+    assert collect_settings({"a": {"x": 1}, "b": 3}, own) == {"b": 3}
 
 
 def test_nested_settings_are_told_by_their_id():
@@ -87,7 +87,7 @@ def test_an_entry_that_lacks_something_is_told_as_a_whole():
 
 def test_an_id_that_is_gone_is_told():
     config = {name: value for name, value in OWN.items() if name != "beta"}
-    assert told(config, OWN) == {"beta": "absent"}
+    assert collect_settings(config, OWN) == {"beta": "absent"}
 
 
 def test_an_id_of_ones_own_is_told():

@@ -16,7 +16,7 @@ from monai_betavae import VAE, BetaVAELoss, bundle_root
 from monai_betavae.data import brain_transforms
 from monai_betavae.data.transforms.brain import first_release_description
 from monai_betavae.networks.builders import build_network
-from monai_betavae.saving.atomic_files import locked
+from monai_betavae.saving.atomic_files import lock_folders
 from monai_betavae.training.callbacks import BestWeights, MetricsTable
 from monai_betavae.workflows.run_checks import (
     _check_fused,
@@ -27,7 +27,7 @@ from monai_betavae.workflows.run_checks import (
     check_validated,
     running_settings,
 )
-from monai_betavae.workflows.trained_model import described_likelihood, described_network
+from monai_betavae.workflows.trained_model import describe_likelihood, describe_network
 
 
 def test_check_run(tmp_path, capsys):
@@ -55,7 +55,7 @@ def test_check_run(tmp_path, capsys):
 
 
 def test_a_folder_in_use_or_out_of_reach_is_refused_before_any_work(tmp_path):
-    with locked(tmp_path / "models"), pytest.raises(ValueError, match="models is in use by another run"):
+    with lock_folders(tmp_path / "models"), pytest.raises(ValueError, match="models is in use by another run"):
         check_run(tmp_path / "output", tmp_path / "models")
     (tmp_path / "file").touch()
     with pytest.raises(ValueError, match=r"file/output can't be made: .*file: Not a directory"):
@@ -137,9 +137,9 @@ def test_early_stopping_needs_validation(tmp_path):
 def described(network=None, spacing=2.0, loss=None, **transforms):
     network = build_network((8, 8, 8), 2, channels=(4, 8)) if network is None else network
     return {
-        "network": described_network(network),
+        "network": describe_network(network),
         "preprocessing": brain_transforms((8, 8, 8), spacing, **transforms).description,
-        "likelihood": described_likelihood(BetaVAELoss(beta=1.0) if loss is None else loss),
+        "likelihood": describe_likelihood(BetaVAELoss(beta=1.0) if loss is None else loss),
     }
 
 

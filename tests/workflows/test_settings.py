@@ -14,7 +14,7 @@ from monai_betavae.workflows.settings import (
     listed_lines,
     one_line,
     shorten_errors,
-    unwrapped,
+    unwrap_error,
 )
 
 
@@ -219,18 +219,18 @@ def test_inside_a_config_the_overrides_are_seen():
     parser["run"] = "$monai_betavae.workflows.check_settings('train.json')"
     with pytest.raises(RuntimeError, match="Failed to evaluate") as caught:
         parser.get_parsed_content("run")
-    assert "did you mean 'latent_dim'?" in str(unwrapped(caught.value))
+    assert "did you mean 'latent_dim'?" in str(unwrap_error(caught.value))
 
 
 def test_the_error_behind_monais_wrappers():
     inner = ValueError("the reason")
     middle, outer = RuntimeError("Failed to instantiate component"), RuntimeError("Failed to evaluate it")
     outer.__cause__, middle.__cause__ = middle, inner
-    assert unwrapped(outer) is inner
-    assert unwrapped(inner) is inner
+    assert unwrap_error(outer) is inner
+    assert unwrap_error(inner) is inner
     other = RuntimeError("out of memory")
     other.__cause__ = inner
-    assert unwrapped(other) is other  # not a wrapper
+    assert unwrap_error(other) is other  # not a wrapper
 
 
 def test_an_error_that_lists_keeps_its_lines():

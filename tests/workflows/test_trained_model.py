@@ -23,9 +23,9 @@ from monai_betavae.workflows.trained_model import (
     check_likelihood,
     check_outputs,
     common_affine,
-    described_likelihood,
-    described_network,
-    described_training,
+    describe_likelihood,
+    describe_network,
+    describe_training,
     grid_affine,
     load_weights,
     network_arguments,
@@ -73,7 +73,7 @@ def steps(transforms):
 
 def test_what_is_written_is_read(tmp_path):
     network = network_of()
-    known = described_training(SPLIT, "abc")
+    known = describe_training(SPLIT, "abc")
     write_model(tmp_path, network, SHAPE, 2.0, likelihood={"distribution": "laplace", "beta": 4.0}, trained_on=known)
     stored = read_description(tmp_path)
     assert list(stored) == ["format", "network", "preprocessing", "likelihood", "grid", "trained_on"]
@@ -112,7 +112,7 @@ def test_the_size_of_the_template_is_the_one_it_has_now(tmp_path):
     warm_start(network, DataLoader(images, batch_size=3))
     n_voxels = len(network.decoder.template.voxels)
     assert network.description["arguments"]["n_voxels"] == 0 < n_voxels
-    assert described_network(network)["arguments"]["n_voxels"] == n_voxels
+    assert describe_network(network)["arguments"]["n_voxels"] == n_voxels
     assert network.description["arguments"]["n_voxels"] == 0  # its own is left alone
     write_model(tmp_path, network, SHAPE)
     assert len(trained_network(tmp_path).decoder.template.voxels) == n_voxels
@@ -170,7 +170,7 @@ def test_parts_of_ones_own_are_named_with_how_to_give_them_again(tmp_path):
         torch.nn.Linear(2, 2),
         SHAPE,
         preprocessing=preprocessing,
-        likelihood=described_likelihood(OwnLoss()),
+        likelihood=describe_likelihood(OwnLoss()),
     )
     stored = read_description(tmp_path)
     assert network_arguments(stored) == {}
@@ -191,7 +191,7 @@ def test_parts_of_ones_own_are_named_with_how_to_give_them_again(tmp_path):
 
 def test_a_network_whose_arguments_are_no_values_is_ones_own():
     network = network_of(norm=("group", {"num_groups": np.int64(2)}))
-    assert list(described_network(network)) == ["own"]
+    assert list(describe_network(network)) == ["own"]
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ def test_a_network_whose_arguments_are_no_values_is_ones_own():
     ],
 )
 def test_the_likelihood_of_a_loss(loss, expected):
-    assert described_likelihood(loss) == expected
+    assert describe_likelihood(loss) == expected
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_transforms_that_no_description_may_name_are_refused_by_name(tmp_path, e
 
 @pytest.mark.parametrize("value", ["$1", "@seed", "%seed", {"_target_": "os.mkdir"}, ["a", {"b": ["$1"]}]], ids=str)
 def test_values_that_a_config_would_run_are_refused_by_name(tmp_path, value):
-    write_model(tmp_path, network_of(), SHAPE, 2.0, trained_on=described_training(SPLIT, "abc"))
+    write_model(tmp_path, network_of(), SHAPE, 2.0, trained_on=describe_training(SPLIT, "abc"))
     changed(tmp_path, "trained_on", "digest", to=value)
     with pytest.raises(ValueError, match=r"model\.json must hold values only, got .* MONAI's configs would run"):
         read_description(tmp_path)
@@ -404,14 +404,14 @@ def test_the_digest_of_another_split_is_another(change):
 
 def test_what_a_model_was_trained_on():
     expected = {"volumes": 3, "subjects": 2, "simulated": False, "digest": "abc", "split": split_digest(SPLIT)}
-    assert described_training(SPLIT, "abc") == {**expected, "told": {}}
+    assert describe_training(SPLIT, "abc") == {**expected, "told": {}}
     told = {"suffix": "FLAIR", "entities": "space=none", "missing_values": None, "beta": 4.0}
-    assert described_training(SPLIT, "abc", told)["told"] == {"suffix": "FLAIR", "entities": "space=none"}
+    assert describe_training(SPLIT, "abc", told)["told"] == {"suffix": "FLAIR", "entities": "space=none"}
 
 
 def test_what_training_was_told_is_done_later(tmp_path, capsys):
     told = {"suffix": "FLAIR", "image_column": "image", "entities": "acq=fast"}
-    write_model(tmp_path, network_of(), SHAPE, trained_on=described_training(SPLIT, "abc", told))
+    write_model(tmp_path, network_of(), SHAPE, trained_on=describe_training(SPLIT, "abc", told))
     assert told_in_training(tmp_path) == {"suffix": "FLAIR", "image_column": "image", "entities": "acq=fast"}
     assert told_in_training(None) == told_in_training(tmp_path / "nowhere") == {}
     bids = tmp_path / "bids"
@@ -429,7 +429,7 @@ def test_what_training_was_told_is_done_later(tmp_path, capsys):
 
 def test_the_training_folder_is_the_one_with_the_models_split(tmp_path):
     models, output, root = tmp_path / "models", tmp_path / "output", tmp_path / "root"
-    write_model(models, network_of(), SHAPE, trained_on=described_training(SPLIT, "abc"))
+    write_model(models, network_of(), SHAPE, trained_on=describe_training(SPLIT, "abc"))
     others = {**SPLIT, "test": [{"image": "/data/z1.nii.gz", "subject": "z"}]}
     assert training_folder(models, output, root) == root / "output"  # none is there
     write_split(elsewhere(SPLIT), root / "output" / "split.json")
@@ -457,10 +457,10 @@ def test_of_a_model_that_does_not_know_its_split_any_is_taken(tmp_path):
 def test_the_line_that_names_the_weights_says_what_they_were_trained_on(tmp_path, capsys):
     network = network_of()
     path = tmp_path / "model.pt"
-    simulated = {**described_training(SPLIT, "abc"), "simulated": True}
+    simulated = {**describe_training(SPLIT, "abc"), "simulated": True}
     for known, said in (
         (None, ""),
-        (described_training(SPLIT, "abc"), " (trained on 3 volumes of 2 subjects)"),
+        (describe_training(SPLIT, "abc"), " (trained on 3 volumes of 2 subjects)"),
         (simulated, " (trained on 3 simulated volumes of 2 subjects)"),
     ):
         write_model(tmp_path, network, SHAPE, trained_on=known)

@@ -11,7 +11,7 @@ from monai_betavae import bundle_root
 from monai_betavae.bundle import config_file
 from monai_betavae.data import brain_transforms
 from monai_betavae.networks.builders import build_network
-from monai_betavae.workflows.described_preprocessing import described_preprocessing
+from monai_betavae.workflows.preprocessing_description import describe_preprocessing
 from monai_betavae.workflows.trained_model import read_description
 from monai_betavae.workflows.zoo import write_zoo_bundle, zoo_config
 
@@ -111,7 +111,7 @@ def test_a_training_in_the_zoo_form_makes_the_same_network_and_transforms(models
     weights = torch.load(models / "model.pt", weights_only=True)
     made = workflow.parser.get_parsed_content("network_def").state_dict()
     assert {name: value.shape for name, value in made.items()} == {name: w.shape for name, w in weights.items()}
-    found = described_preprocessing(workflow.parser.get_parsed_content("train#preprocessing"), workflow.parser)
+    found = describe_preprocessing(workflow.parser.get_parsed_content("train#preprocessing"), workflow.parser)
     assert found == brain_transforms((16, 20, 16), 12.0).description
 
 

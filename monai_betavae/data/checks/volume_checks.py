@@ -49,7 +49,7 @@ COLUMNS = (
     "grid_spacing",
 )
 
-FEWEST_TO_COMPARE = 8
+MIN_TO_COMPARE = 8
 """A cohort with fewer readable volumes has no outliers."""
 
 OUTLIER_SCORE = 6.0
@@ -58,7 +58,7 @@ OUTLIER_SCORE = 6.0
 RARE, COMMON = 0.05, 0.5
 """A shape or spacing that at most this share has is odd where another has at least that share."""
 
-_MOST_SHOWN = {"problem": 12, "warning": 4}
+_MAX_SHOWN = {"problem": 12, "warning": 4}
 
 
 def check_volumes(
@@ -162,7 +162,7 @@ def summary(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
             lines.append(f"  {what}: {spread if values.min() < values.max() else format(values.min(), '.3g')}{none}")
     for column, rows in (("problem", bad), ("warning", odd)):
         messages = [f"{row['image']} {row[column]}" for _, row in rows.iterrows()]
-        most = _MOST_SHOWN[column]
+        most = _MAX_SHOWN[column]
         lines += [f"  {column}: {message}" for message in messages[:most]]
         if len(messages) > most:
             lines.append(f"  and {len(messages) - most} more such")
@@ -280,7 +280,7 @@ def _mark_duplicates(rows: Sequence[dict[str, Any]]) -> None:
 def _mark_outliers(table: pd.DataFrame) -> None:
     """Add to ``warning`` what sets a usable volume apart from the others."""
     usable = table.index[table["problem"] == ""]
-    if len(usable) < FEWEST_TO_COMPARE:
+    if len(usable) < MIN_TO_COMPARE:
         return
     for column in ("shape", "spacing", "orientation"):
         counts = Counter(table.loc[usable, column])

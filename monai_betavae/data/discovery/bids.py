@@ -10,9 +10,9 @@ from pathlib import Path
 from ..identity.joins import compare_keys
 from ..identity.naming import ListedVolume, Record, in_natural_order, is_volume, record_of, stem_of
 from ..identity.subject_patterns import listed
-from ..tables.table_files import TableRow, read_table, typed_rows
+from ..tables.table_files import TableRow, parse_rows, read_table
 from ..volumes.openbhb import TEMPLATES, cohort_root, part_folders
-from .bids_entities import chosen, refuse_several
+from .bids_entities import choose_by_entities, refuse_several
 
 
 def is_bids(root: Path) -> bool:
@@ -47,7 +47,7 @@ def bids_volumes(
                 f"; a pattern reads other files, such as --dataset_dir {os.path.join(root, 'sub-*', '**', '*.nii*')!r}"
             )
         problems.append(f"no volume sub-*/[ses-*/]anat/*_{suffix}.nii[.gz] in this BIDS folder{there}")
-    images = chosen(images, entities or {}, problems)
+    images = choose_by_entities(images, entities or {}, problems)
     records = [record_of(image) for image in images]
     for record in records:
         folder = Path(record["image"]).relative_to(root).parts[0]
@@ -56,10 +56,10 @@ def bids_volumes(
                 f"{record['image']!r} is named {record['subject']!r} but stands in the folder of {folder!r}"
             )
     refuse_several(records, problems)
-    return [ListedVolume(record) for record in with_tables(records, root, problems, missing_values)]
+    return [ListedVolume(record) for record in join_tables(records, root, problems, missing_values)]
 
 
-def with_tables(
+def join_tables(
     records: Sequence[Record], root: Path, problems: list[str], missing_values: Sequence[str] | None = None
 ) -> list[Record]:
     """Return records with the covariates of a BIDS dataset's tables: of their subjects, sessions and files.
@@ -73,7 +73,7 @@ def with_tables(
         problems: what is wrong is appended here.
         missing_values: texts of the tables that mean missing.
     """
-    columns, participants = participants_of(root / "participants.tsv", problems, missing_values)
+    columns, participants = read_participants(root / "participants.tsv", problems, missing_values)
     # a volume that stands in another subject's folder is reported above; its covariates are the folder's
     folders = [_subject_folder(record, root) for record in records]
     if participants:
@@ -129,7 +129,7 @@ def openbhb_volumes(
         there = " and ".join(repr(kind) for kind in kinds) if kinds else "none"
         accepted = " or ".join(repr(ending) for ending in TEMPLATES)
         problems.append(f"`suffix` must choose one kind of OpenBHB's arrays, {accepted}, got {suffix!r} for {there}")
-    columns, participants = participants_of(cohort_root(root) / "participants.tsv", problems, missing_values)
+    columns, participants = read_participants(cohort_root(root) / "participants.tsv", problems, missing_values)
     # the table is of both parts
     subjects = [record_of(image)["subject"] for image in images]
     compare_keys("participants.tsv", "subject", subjects, participants, problems, complete=False)
@@ -158,7 +158,7 @@ def _anat_folders(root: Path) -> Iterator[Path]:
                     yield holder / "anat"
 
 
-def participants_of(
+def read_participants(
     path: Path, problems: list[str], missing_values: Sequence[str] | None = None
 ) -> tuple[list[str], dict[str, Record]]:
     """Return the covariates' names and, by subject, their values; nothing if there is no ``participants.tsv``."""
@@ -261,7 +261,7 @@ def _scans(
 
 
 def _typed(rows: list[TableRow], columns: list[str], missing_values: Sequence[str] | None) -> list[Record]:
-    return typed_rows(rows, columns, (), missing_values=missing_values)
+    return parse_rows(rows, columns, (), missing_values=missing_values)
 
 
 def warn_left_out(place: str, columns: set[str]) -> None:

@@ -18,7 +18,7 @@ GEOMETRY = ("space", "res", "den")
 """Entities whose different values put volumes on different grids: they must not be mixed in a cohort."""
 
 _NAMED_OTHERWISE = ("sub", "ses", "run")
-_MOST_OPTIONS = 6
+_MAX_OPTIONS = 6
 
 
 def entities_of(image: str) -> dict[str, str]:
@@ -60,7 +60,7 @@ def check_entities(entities: Any) -> dict[str, str]:
     return {key: value.removeprefix(f"{key}-") for key, value in cleaned}
 
 
-def chosen(images: Sequence[str], entities: Mapping[str, str], problems: list[str]) -> list[str]:
+def choose_by_entities(images: Sequence[str], entities: Mapping[str, str], problems: list[str]) -> list[str]:
     """Return the files whose names have the chosen entities, and append to ``problems`` if none has.
 
     Args:
@@ -139,7 +139,7 @@ def _options(images: Sequence[str], keys: Sequence[str]) -> str:
     for key in keys:
         counts = Counter(entities_of(image).get(key, ABSENT) for image in images)
         lines += [f"--entities {key}={value} ({count})" for value, count in counts.most_common(4)]
-    return listed(lines, _MOST_OPTIONS)
+    return listed(lines, _MAX_OPTIONS)
 
 
 def _values(images: Sequence[str], key: str) -> str:

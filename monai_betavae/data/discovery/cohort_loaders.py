@@ -145,10 +145,10 @@ def decathlon(
         archive.parent.mkdir(parents=True, exist_ok=True)
         url, digest = DecathlonDataset.resource[task], DecathlonDataset.md5[task]
         download_and_extract(url, archive, root_dir, hash_val=digest, hash_type="md5")
-    return with_channel(discover(folder), channel)
+    return set_channel(discover(folder), channel)
 
 
-def with_channel(records: list[Record], channel: int | None) -> list[Record]:
+def set_channel(records: list[Record], channel: int | None) -> list[Record]:
     """Return records that name the volume to take of each file of several along a fourth axis; ``None`` names none."""
     if channel is None:
         return records

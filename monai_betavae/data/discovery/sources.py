@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 from ..identity.naming import ListedVolume, Record, in_natural_order, is_volume
 from ..identity.path_records import path_records
-from ..tables.table_files import read_table, typed_rows
+from ..tables.table_files import parse_rows, read_table
 from ..volumes.dicom import is_dicom_folder
 from ..volumes.openbhb import is_openbhb
 from ..volumes.volume_files import VOLUME_SUFFIXES
-from .bids import bids_volumes, is_bids, openbhb_volumes, with_tables
-from .bids_entities import check_entities, chosen, refuse_several
+from .bids import bids_volumes, is_bids, join_tables, openbhb_volumes
+from .bids_entities import check_entities, choose_by_entities, refuse_several
 from .listed_volumes import Entry, listed_volumes, subject_columns
 
 _ACCEPTED = (
@@ -33,7 +33,7 @@ _SECTIONS = {
     "test": "test",
     "testing": "test",
 }
-_MOST_PROBLEMS_SHOWN = 10
+_MAX_PROBLEMS_SHOWN = 10
 _FILES = (*VOLUME_SUFFIXES, ".npy")
 
 
@@ -246,7 +246,7 @@ def _from_table(path: Path, request: Request, problems: list[str]) -> list[Liste
     text_columns = [request.image_column, *subject_columns(columns)]
     if request.subject_from in columns:
         text_columns.append(request.subject_from)
-    typed = typed_rows(rows, columns, text_columns, missing_values=request.missing_values)
+    typed = parse_rows(rows, columns, text_columns, missing_values=request.missing_values)
     entries = [Entry(fields, row.place, {}) for row, fields in zip(rows, typed, strict=True)]
     return listed_volumes(entries, path, request.image_column, request.subject_from, problems)
 
@@ -276,7 +276,7 @@ def _from_pattern(pattern: str, request: Request, problems: list[str]) -> list[L
 
 def _plain(images: list[str], base: Path, request: Request, problems: list[str]) -> list[ListedVolume]:
     """Return the volumes of files that no list describes."""
-    images = chosen(images, request.entities, problems)
+    images = choose_by_entities(images, request.entities, problems)
     try:
         records = path_records(images, base, request.subject_from)
     except ValueError as error:
@@ -287,7 +287,7 @@ def _plain(images: list[str], base: Path, request: Request, problems: list[str])
         refuse_several(records, problems)
     root = _bids_root(records)
     if root is not None:
-        records = with_tables(records, root, problems, request.missing_values)
+        records = join_tables(records, root, problems, request.missing_values)
     return [ListedVolume(record) for record in records]
 
 
@@ -363,7 +363,7 @@ def _repeated(volumes: list[ListedVolume]) -> Iterator[str]:
 
 
 def _summary(source: str, problems: list[str]) -> str:
-    shown = ["  - " + problem.replace("\n", "\n    ") for problem in problems[:_MOST_PROBLEMS_SHOWN]]
+    shown = ["  - " + problem.replace("\n", "\n    ") for problem in problems[:_MAX_PROBLEMS_SHOWN]]
     if len(problems) > len(shown):
         shown.append(f"  - and {len(problems) - len(shown)} more")
     count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"

@@ -17,8 +17,8 @@ from .path_words import KINDS, MAPS, SESSION_WORDS, SESSIONS, TEMPLATE_SUBJECT, 
 from .subject_patterns import SubjectPattern, listed
 from .subject_rule import identities, refuse_kinds, refuse_twins
 
-_MOST_PATHS = 4
-_MOST_KINDS = 4
+_MAX_PATHS = 4
+_MAX_KINDS = 4
 
 TABLE_LINE = "or give a table (.csv, .tsv) with the columns image and subject as --dataset_dir."
 
@@ -173,9 +173,9 @@ def _refuse_suffixes(paths: Sequence[str], base: str | os.PathLike[str]) -> None
     kinds = Counter(word.casefold().removesuffix("w") for word in last if word.casefold() in KINDS | MAPS)
     if kinds and (len(kinds) > 1 or kinds.total() < len(paths)):
         counts = Counter(last)
-        shown = listed([f"{word} ({count})" for word, count in counts.most_common()], _MOST_KINDS + 2)
+        shown = listed([f"{word} ({count})" for word, count in counts.most_common()], _MAX_KINDS + 2)
         images = [word for word, _ in counts.most_common() if word.casefold() in KINDS]
-        options = [f'--dataset_dir "{os.path.join(base, "**", f"*{word}.nii*")}"' for word in images[:_MOST_KINDS]]
+        options = [f'--dataset_dir "{os.path.join(base, "**", f"*{word}.nii*")}"' for word in images[:_MAX_KINDS]]
         raise UnknownIdentityError(f"are of several kinds, of which one must be chosen: {shown}", options)
 
 
@@ -188,7 +188,7 @@ def _with_sessions(paths: Sequence[str], records: Sequence[Record]) -> list[Reco
 
 
 def _refusal(paths: Sequence[str], error: UnknownIdentityError) -> str:
-    few = paths if len(paths) <= _MOST_PATHS else [*paths[: _MOST_PATHS - 1], paths[-1]]
+    few = paths if len(paths) <= _MAX_PATHS else [*paths[: _MAX_PATHS - 1], paths[-1]]
     lines = [f"  {path}" for path in few]
     if len(paths) > len(few):
         lines.insert(-1, f"  ... {len(paths) - len(few)} more")

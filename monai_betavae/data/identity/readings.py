@@ -9,8 +9,8 @@ from .path_fields import Field, partition
 from .path_words import MAPS, SEGMENTATIONS, chunks_of
 from .subject_patterns import SubjectPattern, listed
 
-_MOST_READINGS = 5
-_LONGEST_LITERAL = 40
+_MAX_READINGS = 5
+_MAX_LITERAL_LENGTH = 40
 
 
 def subject_readings(paths: Sequence[str], levels: Sequence[Sequence[str]], fields: Sequence[Field]) -> list[str]:
@@ -50,7 +50,7 @@ def kind_readings(paths: Sequence[str], kinds: Iterable[str]) -> list[str]:
         word = kind.casefold()
         to = segmentations if word in SEGMENTATIONS else maps if word in MAPS else images
         to += _of_kind(paths, kind)
-    return (images or maps or segmentations)[:_MOST_READINGS]
+    return (images or maps or segmentations)[:_MAX_READINGS]
 
 
 def channel_readings(paths: Sequence[str], channels: Iterable[str]) -> list[str]:
@@ -58,7 +58,7 @@ def channel_readings(paths: Sequence[str], channels: Iterable[str]) -> list[str]
     lines: list[str] = []
     for channel in channels:
         lines += _tried_some(paths, ["**/{subject}_" + channel])[:1]
-    return lines[:_MOST_READINGS]
+    return lines[:_MAX_READINGS]
 
 
 def prefix_readings(paths: Sequence[str], level: int, prefixes: Iterable[str]) -> list[str]:
@@ -67,7 +67,7 @@ def prefix_readings(paths: Sequence[str], level: int, prefixes: Iterable[str]) -
     lines: list[str] = []
     for prefix in prefixes:
         lines += _tried_some(paths, [f"{before}{prefix}{{subject}}" + "/**" * (paths[0].count("/") > level)])
-    return lines[:_MOST_READINGS]
+    return lines[:_MAX_READINGS]
 
 
 def _of_kind(paths: Sequence[str], kind: str) -> list[str]:
@@ -164,7 +164,7 @@ def _separators(name: str) -> tuple[str, ...]:
 
 
 def _is_literal(text: str) -> bool:
-    return len(text) <= _LONGEST_LITERAL and not re.search(r"[{}*?\"$`\\!]", text)
+    return len(text) <= _MAX_LITERAL_LENGTH and not re.search(r"[{}*?\"$`\\!]", text)
 
 
 def _tried(paths: Sequence[str], patterns: Iterable[tuple[str, tuple[int, ...] | None]]) -> list[str]:
@@ -176,7 +176,7 @@ def _tried(paths: Sequence[str], patterns: Iterable[tuple[str, tuple[int, ...] |
         groups = partition(subjects)
         if len(subjects) == len(paths) and len(set(subjects)) > 1 and wanted in (None, groups):
             lines.setdefault(groups, _line(text, subjects))
-    return list(lines.values())[:_MOST_READINGS]
+    return list(lines.values())[:_MAX_READINGS]
 
 
 def _tried_some(paths: Sequence[str], patterns: Iterable[str]) -> list[str]:

@@ -36,9 +36,9 @@ from .readings import channel_readings, depth_readings, kind_readings, prefix_re
 from .subject_patterns import listed
 
 _T1_NAMES = frozenset(["t1", "t1w", "t1n", "mprage"])  # one kind of image by several names
-_MOST_KINDS = 8
-_SHORTEST_HEAD = 3  # letters that names which are made of two words begin with
-_LONGEST_COUNT = 3  # digits of numbers that may count the examinations of a day
+_MAX_KINDS = 8
+_MIN_HEAD_LENGTH = 3  # letters that names which are made of two words begin with
+_MAX_COUNT_LENGTH = 3  # digits of numbers that may count the examinations of a day
 
 
 def identities(paths: Sequence[str]) -> list[Identity]:
@@ -140,7 +140,7 @@ def _by_fields(paths: Sequence[str], levels: Sequence[Sequence[str]]) -> list[Id
     kinds = [field for field in fields if field.role == "kind"]
     if kinds:
         texts = list(dict.fromkeys(kinds[0].texts))
-        words = [*(texts if len(texts) <= _MOST_KINDS else []), *_spellings(paths, KINDS | MAPS)]
+        words = [*(texts if len(texts) <= _MAX_KINDS else []), *_spellings(paths, KINDS | MAPS)]
         readings = kind_readings(paths, words)
         if all(re.fullmatch(r"[Tt]\d", text) for text in texts):  # perhaps time points
             visits = [replace(field, role="session") if field is kinds[0] else field for field in fields]
@@ -320,7 +320,7 @@ def _made_of_two(words: Sequence[str]) -> tuple[str, ...]:
             return words[0], words[1]
     endings: dict[str, set[str]] = defaultdict(set)
     for word in words:
-        for cut in range(_SHORTEST_HEAD, len(word) + 1):
+        for cut in range(_MIN_HEAD_LENGTH, len(word) + 1):
             endings[word[:cut]].add(word[cut:])
     several: dict[str, list[str]] = defaultdict(list)
     for head, tails in endings.items():
@@ -328,14 +328,14 @@ def _made_of_two(words: Sequence[str]) -> tuple[str, ...]:
             for tail in tails:
                 several[tail].append(head)
     for word in words:
-        for cut in range(_SHORTEST_HEAD, len(word)):
+        for cut in range(_MIN_HEAD_LENGTH, len(word)):
             head, tail = word[:cut], word[cut:]
             for other in several.get(tail, []):
                 if other.startswith(head) or head.startswith(other):
                     continue
                 others = endings[other]
                 # two that both beginnings have, or one of some length
-                both = len(others & endings[head]) > 1 or min(map(len, {*others, tail})) >= _SHORTEST_HEAD
+                both = len(others & endings[head]) > 1 or min(map(len, {*others, tail})) >= _MIN_HEAD_LENGTH
                 # and not by chance: most words end so
                 if both and sum(each.endswith(tuple(others)) for each in words) * 2 >= len(words):
                     first, second = sorted(others, key=lambda each: (each != tail, each))[:2]
@@ -409,7 +409,7 @@ def _refuse_numbers_of_the_day(
     """Refuse short numbers after days that begin anew, as scanners count: ``2019-01-31/01``, ``2019-02-01/01``."""
     place = (subject.level, subject.chunk or 0)
     days = [f for f in fields if (f.level, f.chunk or 0) < place and f.role == "session" and all(map(is_date, f.texts))]
-    counted = all(text.isdigit() and len(text) <= _LONGEST_COUNT for text in subject.texts)
+    counted = all(text.isdigit() and len(text) <= _MAX_COUNT_LENGTH for text in subject.texts)
     if days and counted and len(set(zip(days[0].groups, subject.groups, strict=True))) > len(set(subject.groups)):
         raise _doubt(paths, levels, fields, "have the same numbers on several days: one subject, or several")
 
@@ -506,7 +506,7 @@ def _kinds_of(texts: Sequence[str]) -> Counter[str]:
     for text in texts:
         words = [chunk.casefold() for chunk in chunks_of(text) if chunk.casefold() in KINDS | MAPS]
         counts["_".join(words) or text.casefold()] += 1
-    if len(counts) <= _MOST_KINDS:
+    if len(counts) <= _MAX_KINDS:
         return counts
     known = Counter({text: n for text, n in counts.items() if set(text.split("_")) <= KINDS | MAPS})
     return known | Counter({"others": counts.total() - known.total()})

@@ -45,7 +45,7 @@ _CODES = {-7, -8, -9, -77, -88, -99, -777, -888, -999, -9999, -99999, 777, 888, 
 _SHORT_CODES = {77, 88, 99}
 # ADNI's codes, which a difference of two scores can be as well: never taken as missing without being told
 _SMALL_CODES = {-1, -4}
-_ENOUGH, _FEWEST = 10, 3  # others, to tell what is far from them; and to say anything at all
+_ENOUGH, _MIN_COUNT = 10, 3  # others, to tell what is far from them; and to say anything at all
 
 _YES_NO = ({"y": "yes", "yes": "yes", "n": "no", "no": "no"}, {"t": "t", "true": "t", "f": "f", "false": "f"})
 _SEXES = {**dict.fromkeys(("m", "male", "man"), "m"), **dict.fromkeys(("f", "female", "woman"), "f")}
@@ -105,7 +105,7 @@ class MissingValues:
         return number is not None and not number.unit and float(number.text) in self._numbers
 
 
-def typed_column(
+def parse_column(
     name: str, cells: Sequence[str], places: Sequence[str], missing_values: MissingValues | None = None
 ) -> tuple[list[Value], list[Note]]:
     """Return a column's cells as int if all are integers, as float if all are numbers, otherwise as str.
@@ -120,7 +120,7 @@ def typed_column(
         the values, ``None`` where they are missing, and the notes.
 
     Example:
-        >>> values, notes = typed_column("age", ["31", "?", "40"], ["line 2", "line 3", "line 4"])
+        >>> values, notes = parse_column("age", ["31", "?", "40"], ["line 2", "line 3", "line 4"])
         >>> values, notes[0].entry
         ([31, None, 40], "age: '?' (1)")
     """
@@ -283,7 +283,7 @@ def _without_codes(name: str, values: list[int | float | None]) -> tuple[list[in
     taken: list[int] = []
     doubtful: list[int] = []
     for code in sorted(_CODES | _SHORT_CODES | _SMALL_CODES):
-        if code not in counts or len(usual) < _FEWEST:
+        if code not in counts or len(usual) < _MIN_COUNT:
             continue
         if code in _SMALL_CODES:
             sure, unsure = False, len(set(usual)) >= _ENOUGH and min(usual) >= 0
@@ -314,7 +314,7 @@ def _without_text_codes(name: str, texts: list[str | None]) -> tuple[list[str | 
     numbers = {text: number for text in set(texts) if text is not None and (number := _parsed(text)) is not None}
     if not numbers or any(float(number.text) not in _CODES for number in numbers.values()):
         return texts, []
-    if sum(text is not None and text not in numbers for text in texts) < _FEWEST:
+    if sum(text is not None and text not in numbers for text in texts) < _MIN_COUNT:
         return texts, []
     taken = {text for text, number in numbers.items() if float(number.text) < 0}
     kept, found = _without(texts, {text.casefold() for text in taken})

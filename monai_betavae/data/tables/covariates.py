@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from monai_betavae._checks import is_missing
 
-MOST_CATEGORIES = 10
+MAX_CATEGORIES = 10
 """Whole numbers with more different values are a quantity, unless their name says that they are categories."""
 
 
@@ -70,7 +70,7 @@ def kind_of_covariate(name: str, values: Iterable[Any]) -> Literal["quantity", "
         return "quantity"
     if is_named_category(name):
         return "category"
-    few = len(set(present)) <= MOST_CATEGORIES
+    few = len(set(present)) <= MAX_CATEGORIES
     return "category" if few and head_of(name) != "age" else "quantity"
 
 

@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .columns import MissingValues, Note, NoteKind, typed_column
+from .columns import MissingValues, Note, NoteKind, parse_column
 
 # spreadsheets and web pages leave these at the ends of cells, where nobody sees them
 _INVISIBLE = "\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}\N{WORD JOINER}\N{LEFT-TO-RIGHT MARK}"
 _AT_THE_ENDS = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
 
-_MOST_COLUMNS_SHOWN = 6
+_MAX_COLUMNS_SHOWN = 6
 _HEADINGS: dict[NoteKind, str] = {
     "code": "taken as missing, as codes for it",
     "text": "left as text, although most cells are numbers; correct the others, or name them with --missing_values",
@@ -78,7 +78,7 @@ def _delimiter(path: Path, text: str) -> str:
     return "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
 
 
-def typed_rows(
+def parse_rows(
     rows: list[TableRow],
     columns: list[str],
     text_columns: Iterable[str],
@@ -117,7 +117,7 @@ def typed_rows(
     Example:
         >>> rows = [TableRow({"id": f"{i:03}", "age": str(20 + i)}, f"t.csv, line {i + 2}") for i in range(3)]
         >>> rows.append(TableRow({"id": "003", "age": "-9"}, "t.csv, line 5"))
-        >>> typed_rows(rows, ["id", "age"], [], missing_values=["-9"])[2:]
+        >>> parse_rows(rows, ["id", "age"], [], missing_values=["-9"])[2:]
         [{'id': '002', 'age': 22}, {'id': '003', 'age': None}]
     """
     texts = set(text_columns)
@@ -130,7 +130,7 @@ def typed_rows(
         if column in texts:
             typed[column] = [None if cell in ("", "n/a") else cell for cell in cells]
         else:
-            typed[column], found = typed_column(column, cells, places, given)
+            typed[column], found = parse_column(column, cells, places, given)
             notes += found
     if notes:
         warnings.warn(_summary(places, notes, [] if given is None else given.texts), stacklevel=2)
@@ -142,7 +142,7 @@ def _summary(places: list[str], notes: list[Note], given: list[str]) -> str:
     tables = list(dict.fromkeys(place.rpartition(", line ")[0] or place for place in places))
     others = f" and {len(tables) - 1} more tables" if len(tables) > 1 else ""
     lines = [f"{tables[0]}{others}: not everything is read as it stands."]
-    at_most = _MOST_COLUMNS_SHOWN if len(notes) <= 2 * _MOST_COLUMNS_SHOWN else _MOST_COLUMNS_SHOWN // 2
+    at_most = _MAX_COLUMNS_SHOWN if len(notes) <= 2 * _MAX_COLUMNS_SHOWN else _MAX_COLUMNS_SHOWN // 2
     for kind, heading in _HEADINGS.items():
         entries = [note.entry for note in notes if note.kind == kind]
         if len(entries) == 1:

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from monai.transforms import Compose, RandomizableTrait
 
-from ..._checks import MOST_VOXELS
+from ..._checks import MAX_VOXELS
 from .field_of_view import CropToGridd, PadToGridd
 from .preprocessing import ReadVolumed, ResampleAntiAliasedd, ScaleBrainIntensityd, ToPlainSampled
 
@@ -97,10 +97,10 @@ READERS = (None, "NibabelReader", "ITKReader")
 """What may read for ``LoadImaged``: MONAI imports whatever other name it is given."""
 
 SIZES = ("spatial_size", "spatial_border", "roi_size", "k", "k_divisible", "margin", "radius", "repeats", "times")
-MOST_SIDE = 4096
+MAX_SIDE = 4096
 """Largest entry of a parameter that is a size, ``spatial_size`` apart: that may have as many voxels as an image."""
 
-MOST_TRANSFORMS, MOST_LEVELS, MOST_ENTRIES, MOST_LETTERS, MOST_JSON = 100, 4, 10_000, 1000, 100_000
+MAX_TRANSFORMS, MAX_LEVELS, MAX_ENTRIES, MAX_LETTERS, MAX_JSON = 100, 4, 10_000, 1000, 100_000
 """Transforms, lists in lists, entries of a list, letters of a text, and of one argument as JSON; more is a mistake."""
 
 _MONAI: dict[str, type] = {
@@ -241,9 +241,9 @@ def transforms_config(description: Any) -> dict[str, Any]:
 def _checked_entries(description: Any, source: str) -> list[dict[str, Any]]:
     """Return a description's entries once all are found acceptable."""
     entries = description.get("transforms") if isinstance(description, dict) else None
-    if not isinstance(entries, list) or set(description) != {"transforms"} or len(entries) > MOST_TRANSFORMS:
+    if not isinstance(entries, list) or set(description) != {"transforms"} or len(entries) > MAX_TRANSFORMS:
         raise ValueError(
-            f"{source}: a description of transforms must be {{'transforms': [...]}}, of at most {MOST_TRANSFORMS}, "
+            f"{source}: a description of transforms must be {{'transforms': [...]}}, of at most {MAX_TRANSFORMS}, "
             f"got {_shown(description)}."
         )
     for index, entry in enumerate(entries):
@@ -265,7 +265,7 @@ def _problem(entry: Any) -> str | None:
         if parameter not in accepted:
             return f"{name} takes {', '.join(accepted)} in a description, got {_shown(parameter)}"
         what = f"{parameter!r} of {name}"
-        if not _is_plain(value, MOST_LEVELS) or len(json.dumps(value)) > MOST_JSON:
+        if not _is_plain(value, MAX_LEVELS) or len(json.dumps(value)) > MAX_JSON:
             return (
                 f"{what} must be a finite number, a text that is no expression of a config, true, false, null, a "
                 f"type, or a list of them, got {_shown(value)}"
@@ -295,11 +295,11 @@ def _is_plain(value: Any, levels: int) -> bool:
     if type(value) in (int, float):
         return bool(abs(value) <= 2**53) and math.isfinite(value)
     if type(value) is str:
-        return len(value) <= MOST_LETTERS and not value.lstrip().startswith(("$", "@", "%"))
+        return len(value) <= MAX_LETTERS and not value.lstrip().startswith(("$", "@", "%"))
     if type(value) is dict:
         return set(value) == {"dtype"} and type(value["dtype"]) is str and value["dtype"] in _DTYPES
     if type(value) is list:
-        return levels > 0 and len(value) <= MOST_ENTRIES and all(_is_plain(entry, levels - 1) for entry in value)
+        return levels > 0 and len(value) <= MAX_ENTRIES and all(_is_plain(entry, levels - 1) for entry in value)
     return False
 
 
@@ -307,10 +307,10 @@ def _too_large(value: Any, parameter: str) -> bool:
     entries = value if isinstance(value, list) else [value]
     sides = [abs(entry) for entry in entries if type(entry) in (int, float)]
     if parameter != "spatial_size":
-        return any(side > MOST_SIDE for side in sides)
+        return any(side > MAX_SIDE for side in sides)
     # one number stands for all three sides
     n_voxels: float = math.prod(sides if isinstance(value, list) else sides * 3)
-    return n_voxels > MOST_VOXELS
+    return n_voxels > MAX_VOXELS
 
 
 def _encoded(value: Any) -> Any:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from .lazy_voxels import LazyVoxels
 
-MOST_FILES_TRIED = 20
+MAX_FILES_TRIED = 20
 """Files of a folder that are opened to see whether it holds DICOM."""
 
 TOLERANCE = 0.05
@@ -36,7 +36,7 @@ def is_dicom_folder(path: str | os.PathLike[str]) -> bool:
             files = sorted(entry.path for entry in entries if entry.name[0] != "." and entry.is_file())
     except OSError:
         return False
-    return any(is_dicom(file) for file in files[:MOST_FILES_TRIED])
+    return any(is_dicom(file) for file in files[:MAX_FILES_TRIED])
 
 
 def open_series(folder: str | os.PathLike[str]) -> Any:

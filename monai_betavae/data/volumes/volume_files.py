@@ -23,10 +23,10 @@ VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
 PLAUSIBLE_SPACING = (0.05, 20.0)
 """Millimetres between which a brain volume's voxel sides lie; outside, the unit is another or the header is broken."""
 
-MOST_NON_FINITE = 0.01
+MAX_NON_FINITE = 0.01
 """Share of voxels up to which non-finite ones are repaired from their neighbours."""
 
-MOST_VOXELS = 2**31
+MAX_VOXELS = 2**31
 """A header that claims more is broken: 8 GiB in float32, a side of 1290."""
 
 
@@ -192,9 +192,9 @@ def voxel_problem(values: NDArray[Any]) -> str | None:
     n_bad = values.size - int(np.count_nonzero(finite))
     if n_bad == values.size:
         return "has no finite voxel"
-    if n_bad > MOST_NON_FINITE * values.size:
+    if n_bad > MAX_NON_FINITE * values.size:
         return (
-            f"must be finite, got {n_bad} non-finite voxels, {n_bad / values.size:.0%}; up to {MOST_NON_FINITE:.0%} "
+            f"must be finite, got {n_bad} non-finite voxels, {n_bad / values.size:.0%}; up to {MAX_NON_FINITE:.0%} "
             "are repaired. If they are the background, set them to 0 in the file"
         )
     known = values[finite] if n_bad else values
@@ -242,7 +242,7 @@ def shape_problem(shape: tuple[int, ...]) -> str | None:
         return f"must hold one three-dimensional volume, got {count} of them: shape {shape}; `channel` takes one"
     if len(spatial) < 3 or 1 in spatial:
         return f"must hold one three-dimensional volume, got one slice: shape {shape}"
-    if math.prod(spatial) > MOST_VOXELS:
+    if math.prod(spatial) > MAX_VOXELS:
         return f"claims {math.prod(spatial) / 2**30:.0f} * 2^30 voxels, shape {shape}: its header is broken"
     return None
 

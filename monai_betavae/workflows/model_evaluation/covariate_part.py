@@ -14,12 +14,12 @@ from ...evaluation.disentanglement import dci, factor_vae_score, mig, sap
 from ...evaluation.intervals import estimate
 from ...evaluation.probes import ProbeScore, balanced_accuracy, probe, probe_held_out, r_squared
 from ...plots import plot_predictions
-from .part import FEWEST_TO_FIT, PCA_NAME, VAE_NAME, Part, finite, method_key
+from .part import MIN_TO_FIT, PCA_NAME, VAE_NAME, Part, method_key, replace_non_finite
 from .subjects import Subjects, covariates_of, left_out_of
 
 Array = NDArray[Any]
 
-MOST_COVARIATES = 24
+MAX_COVARIATES = 24
 """More are probed only if they are asked for by name."""
 
 NOT_PROBED = "not_probed"
@@ -61,9 +61,9 @@ def probes_part(
     found, left_out = covariates_of(records), left_out_of(records)
     if covariates is None:
         names = ordered_covariates(found)
-        beyond = f"beyond the first {MOST_COVARIATES}: name it with --covariates"
-        left_out |= dict.fromkeys(names[MOST_COVARIATES:], beyond)
-        names = names[:MOST_COVARIATES]
+        beyond = f"beyond the first {MAX_COVARIATES}: name it with --covariates"
+        left_out |= dict.fromkeys(names[MAX_COVARIATES:], beyond)
+        names = names[:MAX_COVARIATES]
     else:
         asked = list(dict.fromkeys([covariates] if isinstance(covariates, str) else covariates))
         names = [name for name in asked if name in found]
@@ -96,7 +96,7 @@ def probes_part(
             row = row or [name, {"r2": "R²", "balanced_accuracy": "balanced accuracy"}[score.score], score.chance]
             row += [_with_interval(score), score.p_value]
             probed[method] = score
-            entry[method_key(method)] = finite(
+            entry[method_key(method)] = replace_non_finite(
                 {"value": score.value, "low": score.low, "high": score.high, "p_value": score.p_value}
             )
             entry.update(score=score.score, chance=score.chance, n=score.n_used)
@@ -159,7 +159,7 @@ def _lacking_classes(train_target: Sequence[Any], test_target: Sequence[Any]) ->
         {value if isinstance(value, str | int | float) else str(value) for value in target if not is_missing(value)}
         for target in (train_target, test_target)
     )
-    if sum(not is_missing(value) for value in train_target) < FEWEST_TO_FIT or ours == theirs:
+    if sum(not is_missing(value) for value in train_target) < MIN_TO_FIT or ours == theirs:
         return ""
     alone = sorted(map(str, ours ^ theirs))
     shown = ", ".join(alone[:3]) + (", ..." if len(alone) > 3 else "")
@@ -226,7 +226,7 @@ def _probed(
     """Return the probe of a covariate, and whether it had to be cross-validated."""
     train_target, test_target = training.column(name), held_out.column(name)
     groups = np.array([str(record.get("subject")) for record in held_out.records])
-    if sum(value is not None for value in train_target) >= FEWEST_TO_FIT:
+    if sum(value is not None for value in train_target) >= MIN_TO_FIT:
         train_groups = np.array([str(record.get("subject")) for record in training.records])
         score = probe_held_out(
             train_codes,
@@ -279,7 +279,7 @@ def disentanglement_part(subjects: Sequence[Subjects], codes: Mapping[str, Seque
     """Score disentanglement against the simulated cohort's factors; ``None`` where the records have none."""
     records = [record for group in subjects for record in group.records]
     names = [name for name in DISENTANGLED if all(record.get(name) is not None for record in records)]
-    if len(names) < 2 or len(records) < FEWEST_TO_FIT:
+    if len(names) < 2 or len(records) < MIN_TO_FIT:
         return None
     part = Part("disentanglement", "Disentanglement")
     factors = {name: np.array([float(record[name]) for record in records]) for name in names}
@@ -301,7 +301,7 @@ def disentanglement_part(subjects: Sequence[Subjects], codes: Mapping[str, Seque
         for name in ("disentanglement", "completeness", "informativeness"):
             column[f"DCI {name}"] = float(found[name])
         columns[method] = column
-        part.scores[method_key(method)] = finite(column)
+        part.scores[method_key(method)] = replace_non_finite(column)
     part.scores["factors"] = names
     part.text(
         f"Of {len(records)} simulated subjects, against the {len(names)} factors they were made from. 1 is ideal, 0 "

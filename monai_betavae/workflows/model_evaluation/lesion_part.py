@@ -19,9 +19,9 @@ from ...evaluation.anomaly import (
 )
 from ...evaluation.intervals import estimate
 from ...evaluation.reconstruction import brain_mask
-from ...evaluation.residuals import eroded_mask, healthy_threshold, intensity_scores, residual_map, segment
+from ...evaluation.residuals import erode_mask, healthy_threshold, intensity_scores, residual_map, segment
 from ...plots import plot_maps, plot_precision_recall
-from .part import INTENSITY_NAME, VAE_NAME, Part, as_dict, finite, method_key, spread
+from .part import INTENSITY_NAME, VAE_NAME, Part, as_dict, format_estimate, method_key, replace_non_finite
 from .subjects import HEALTHY_KEY, LESION_KEY, Subjects, on_grid
 
 Array = NDArray[Any]
@@ -64,7 +64,7 @@ def anomaly_part(
     shape = images.shape[1:]
     truth = np.stack([on_grid(records[row][LESION_KEY], held_out.affines[row], shape) for row in sick])
     mask, healthy_mask = brain_mask(images), brain_mask(validation.images[well, 0])
-    inside, healthy_inside = eroded_mask(mask, EROSION), eroded_mask(healthy_mask, EROSION)
+    inside, healthy_inside = erode_mask(mask, EROSION), erode_mask(healthy_mask, EROSION)
     options: dict[str, Any] = {"kind": kind, "erosion": EROSION, "median": MEDIAN}
     scores: dict[str, Array] = {}
     healthy_scores: dict[str, Array] = {}
@@ -84,7 +84,7 @@ def anomaly_part(
         overlap = dice(segmented, truth)
         prevalence = precision.prevalence
         area, mean_dice = estimate(precision.per_subject, seed=seed), estimate(overlap, seed=seed)
-        part.scores[method_key(method)] = finite(
+        part.scores[method_key(method)] = replace_non_finite(
             {
                 "auprc": precision.pooled,
                 "auprc_per_subject": as_dict(area),
@@ -92,7 +92,7 @@ def anomaly_part(
                 "threshold": threshold,
             }
         )
-        rows.append([method, precision.pooled, spread(area), spread(mean_dice), threshold])
+        rows.append([method, precision.pooled, format_estimate(area), format_estimate(mean_dice), threshold])
         curve = precision_recall(values, truth & inside, inside)
         curves[method], labels[method] = (curve["precision"], curve["recall"]), f"{method}: {precision.pooled:.3f}"
     part.scores.update(n_subjects=len(sick), n_healthy=len(well), prevalence=prevalence, lesions=lesions)
@@ -143,7 +143,7 @@ def _by_lesion(
     threshold = healthy_threshold(healthy_scores[VAE_NAME], healthy_inside, FALSE_POSITIVE_RATE)
     table = lesion_table(scores, truth, inside, threshold, sizes, intensities if known else sizes, 3, MIN_VOXELS)
     table = [row for row in table if known or row["by"] == "size"]
-    part.scores["by_lesion"] = finite(table)
+    part.scores["by_lesion"] = replace_non_finite(table)
     rows = [
         [row["by"], f"{row['low']:.3g} to {row['high']:.3g}", row["n"], row["prevalence"], row["auprc"], row["dice"]]
         for row in table
@@ -173,7 +173,7 @@ def _pairs(
         pseudo = volumes[[sick[i] for i in paired], 0]
         errors = healthy_pair_error(pseudo, healthy, images[paired], truth[paired], mask[paired])
         means = {name: float(np.nanmean(values)) for name, values in errors.items() if name != "lesion_ratio"}
-        part.scores[method_key(method)]["healthy_pair"] = finite(means)
+        part.scores[method_key(method)]["healthy_pair"] = replace_non_finite(means)
         rows.append([method, means["lesion"], means["outside"]])
     rows.append(["doing nothing", means["lesion_untouched"], means["outside_untouched"]])
     caption = (
@@ -198,6 +198,6 @@ def _detection(
         healthy = subject_scores(healthy_scores[method], healthy_inside)
         found = detection_auroc(np.concatenate([subject_scores(values, inside), healthy]), patient, seed=seed)
         part.scores[method_key(method)]["detection_auroc"] = as_dict(found)
-        rows.append([method, spread(found)])
+        rows.append([method, format_estimate(found)])
     caption = f"AUROC of the mean score in the brain: {n_sick} subjects with a lesion among {n_well} healthy ones"
     part.table(["method", "AUROC"], rows, caption)

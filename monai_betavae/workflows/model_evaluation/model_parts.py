@@ -17,7 +17,7 @@ from ...evaluation.latents import active_units, kl_per_dimension
 from ...evaluation.likelihood import elbo, log_likelihood
 from ...evaluation.reconstruction import squared_error
 from ...plots import plot_kl, plot_latents, plot_reconstructions, plot_traversals, plot_volumes, traversal_gif
-from .part import MEAN_NAME, PCA_NAME, VAE_NAME, Part, as_dict, finite, spread
+from .part import MEAN_NAME, PCA_NAME, VAE_NAME, Part, as_dict, format_estimate, replace_non_finite
 from .subjects import Subjects, covariates_of, spacing_of
 
 Array = NDArray[Any]
@@ -60,7 +60,7 @@ def reconstruction_part(
             known = table[column].to_numpy(dtype=float) if column in table else np.zeros(0)
             known = known[np.isfinite(known)]
             found = estimate(known, seed=seed) if len(known) else None
-            row.append(None if found is None else spread(found))
+            row.append(None if found is None else format_estimate(found))
             if found is not None:
                 part.scores[column] = as_dict(found)
         rows.append(row)
@@ -82,7 +82,9 @@ def reconstruction_part(
             )
             part.scores[key] = as_dict(ratio)
             part.text(
-                f"Summed squared error relative to the {method}'s: {spread(ratio)}.".replace("the PCA's", "PCA's")
+                f"Summed squared error relative to the {method}'s: {format_estimate(ratio)}.".replace(
+                    "the PCA's", "PCA's"
+                )
             )
             if method == PCA_NAME and ratio.value >= 1:
                 part.warn(
@@ -95,8 +97,8 @@ def reconstruction_part(
         gap = estimate(best, errors, statistic=lambda new, old: float(new.mean() / old.mean()), seed=seed)
         part.scores.update(sse_refined=as_dict(estimate(best, seed=seed)), sse_ratio_refined=as_dict(gap))
         part.text(
-            f"From codes refined by Gauss-Newton steps the error is {spread(gap)} of that from the encoder's: what is "
-            "missing to 1 is the encoder's share (the amortization gap), the rest is the decoder's."
+            f"From codes refined by Gauss-Newton steps the error is {format_estimate(gap)} of that from the encoder's: "
+            "what is missing to 1 is the encoder's share (the amortization gap), the rest is the decoder's."
         )
     shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(5, len(errors))).round().astype(int)]
     captions = [f"{held_out.records[held_out.shown[i]].get('subject')}\nSSE {errors[i]:.0f}" for i in shown]
@@ -128,7 +130,7 @@ def likelihood_part(estimator: VAE, held_out: Subjects, n_samples: int, seed: in
     ):
         found = estimate(values, seed=seed)
         part.scores[key] = as_dict(found)
-        rows.append([name, spread_long(found), found.value / n_voxels])
+        rows.append([name, format_nats(found), found.value / n_voxels])
     part.scores.update(n_samples=n_samples, n_voxels=n_voxels)
     part.text(
         "In nats per subject, under the decoder's exact distribution (unit scale unless the decoder gives one), all "
@@ -160,7 +162,7 @@ def latents_part(
     part.scores.update(
         latent_dim=len(kl),
         active_units=int(active.sum()),
-        kl_per_dimension=finite(kl),
+        kl_per_dimension=replace_non_finite(kl),
         kl=float(kl.sum()),
         of="training" if cohort is training else "evaluated",
         n_subjects=len(cohort),
@@ -177,7 +179,7 @@ def latents_part(
     part.picture("kl_per_dimension.png", plot_kl(kl, active, _label(simulated)), "KL divergence of each dimension.")
     if len(cohort) >= 2:
         found = aggregate_posterior(cohort.mu, cohort.logvar, seed=seed, progress=False)
-        part.scores["aggregate_posterior"] = finite(
+        part.scores["aggregate_posterior"] = replace_non_finite(
             {
                 "mutual_information": found["mutual_information"],
                 "total_correlation": found["total_correlation"],
@@ -251,7 +253,7 @@ def _compare_samples(part: Part, volumes: Mapping[str, Array], seed: int, n_pair
     real = _coarse(volumes["real"])
     for name, each in volumes.items():
         similarity = estimate(ms_ssim_pairs(each, n_pairs=n_pairs, seed=seed, progress=False), seed=seed)
-        row: list[Any] = [name, len(each), spread(similarity)]
+        row: list[Any] = [name, len(each), format_estimate(similarity)]
         entry: dict[str, Any] = {"ms_ssim": as_dict(similarity), "n": len(each)}
         if name == "real":
             row += [None, None]
@@ -260,7 +262,7 @@ def _compare_samples(part: Part, volumes: Mapping[str, Array], seed: int, n_pair
             row += [test.mmd, test.p_value]
             entry |= {"mmd": test.mmd, "mmd_p_value": test.p_value}
         rows.append(row)
-        part.scores[name.replace(" ", "_")] = finite(entry)
+        part.scores[name.replace(" ", "_")] = replace_non_finite(entry)
     part.text(
         "MS-SSIM between pairs: as diverse as the real volumes if it is as low, one brain for all if it is near 1. "
         "MMD: squared distance of the distributions (Gaussian kernel, median heuristic) of volumes averaged over "
@@ -270,7 +272,7 @@ def _compare_samples(part: Part, volumes: Mapping[str, Array], seed: int, n_pair
     part.table(["volumes", "n", "MS-SSIM between pairs", "MMD² to real", "p"], rows)
 
 
-def spread_long(values: Estimate) -> str:
+def format_nats(values: Estimate) -> str:
     """Return nats with their interval, to a tenth: the differences that matter are small beside the constant."""
     return (
         f"{values.value:.1f} [{values.low:.1f}, {values.high:.1f}]"

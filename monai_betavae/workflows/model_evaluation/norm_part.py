@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...evaluation.normative import corrected, latent_deviation, significant_count, voxel_deviation
+from ...evaluation.normative import correct_p_values, latent_deviation, significant_count, voxel_deviation
 from ...evaluation.reconstruction import brain_mask
-from .part import FEWEST_TO_FIT, Part
+from .part import MIN_TO_FIT, Part
 from .subjects import Subjects
 
 Array = NDArray[Any]
@@ -29,11 +29,11 @@ def normative_part(
     """
     import pandas as pd
 
-    if len(reference) < FEWEST_TO_FIT:
+    if len(reference) < MIN_TO_FIT:
         return None
     part = Part("normative", "Deviation from the norm")
     found = latent_deviation(held_out.mu, held_out.logvar, reference.mu, reference.logvar)
-    q = corrected(found["p_subject"][None])[0]
+    q = correct_p_values(found["p_subject"][None])[0]
     table = pd.DataFrame(
         {
             "subject": held_out.column("subject"),
@@ -41,7 +41,7 @@ def normative_part(
             "latent_deviation": found["score"],
             "p": found["p_subject"],
             "q": q,
-            "deviating_dimensions": significant_count(corrected(found["p_values"])),
+            "deviating_dimensions": significant_count(correct_p_values(found["p_values"])),
         }
     )
     part.text(
@@ -58,12 +58,12 @@ def normative_part(
     part.scores.update(
         n_reference=len(reference), deviating_subjects=int((q <= 0.05).sum()), n_subjects=len(held_out), of=whose
     )
-    if reference_residuals is not None and len(reference_residuals) >= FEWEST_TO_FIT:
+    if reference_residuals is not None and len(reference_residuals) >= MIN_TO_FIT:
         inside = brain_mask(held_out.images[:, 0])
         counts = []
         for residual, mask in zip(held_out_residuals, inside, strict=True):  # one subject at a time: memory
             tested = voxel_deviation(residual[None], reference_residuals, mask)
-            counts.append(int(significant_count(corrected(tested["p"]))[0]))
+            counts.append(int(significant_count(correct_p_values(tested["p"]))[0]))
         column = np.full(len(held_out), np.nan)
         column[held_out.shown] = counts
         table["deviating_voxels"] = column

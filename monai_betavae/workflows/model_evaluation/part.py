@@ -25,7 +25,7 @@ METHOD_KEYS = {
     INTENSITY_NAME: "intensity",
 }
 
-FEWEST_TO_FIT = 20
+MIN_TO_FIT = 20
 """Subjects from which something may be fitted: a probe, a norm."""
 
 
@@ -82,24 +82,28 @@ def method_key(method: str) -> str:
     return METHOD_KEYS.get(method, method)
 
 
-def spread(values: Estimate) -> str:
+def format_estimate(values: Estimate) -> str:
     """Return a score with its interval, for a table."""
     return interval_text(*values)
 
 
 def as_dict(values: Estimate) -> dict[str, float | None]:
     """Return a score with its interval, for JSON."""
-    return {"value": finite(values.value), "low": finite(values.low), "high": finite(values.high)}
+    return {
+        "value": replace_non_finite(values.value),
+        "low": replace_non_finite(values.low),
+        "high": replace_non_finite(values.high),
+    }
 
 
-def finite(value: Any) -> Any:
+def replace_non_finite(value: Any) -> Any:
     """Return plain numbers for JSON, nested too; ``None`` for what isn't finite: JSON has no infinity."""
     if isinstance(value, Mapping):
-        return {str(key): finite(entry) for key, entry in value.items()}
+        return {str(key): replace_non_finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
-        return [finite(entry) for entry in value]
+        return [replace_non_finite(entry) for entry in value]
     if hasattr(value, "tolist"):
-        return finite(value.tolist())
+        return replace_non_finite(value.tolist())
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -13,7 +13,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from ..._checks import check_choice
-from ..._texts import visible
+from ..._texts import make_visible
 from ...saving.atomic_files import atomic_path
 
 _STYLE = """
@@ -173,7 +173,7 @@ def interval_text(value: float, low: float, high: float, digits: int = 3) -> str
 
 def _escaped(text: Any) -> str:
     """Return a text that adds no tag, ends none, and doesn't turn the text around it."""
-    return html.escape(visible(text))
+    return html.escape(make_visible(text))
 
 
 def _cell(value: Any) -> str:

@@ -20,8 +20,8 @@ from ...evaluation.reconstruction import (
     PrincipalComponentModel,
     brain_mask,
     fit_pca,
+    reconstruct_by_pca,
     reconstruction_scores,
-    restored_by,
     squared_error,
 )
 from ...evaluation.refinement import refined_codes
@@ -30,17 +30,18 @@ from ...networks.warm_start import variance_of
 from ...plots import plot_losses, save_figure
 from ...saving.atomic_files import atomic_path, write_table
 from ..data_checks import check_held_out
-from ..records import Record, does_it_all, is_simulated
+from ..records import Record, is_simulated, is_working_process
 from ..trained_model import check_likelihood, check_outputs
 from .covariate_part import disentanglement_part, probes_part
 from .lesion_part import LESION_KINDS, anomaly_part
 from .model_parts import generation_part, latents_part, likelihood_part, reconstruction_part
 from .norm_part import normative_part
-from .part import FEWEST_TO_FIT, MEAN_RESIDUAL_NAME, PCA_NAME, REFINED_NAME, VAE_NAME, Part, finite
+from .part import MEAN_RESIDUAL_NAME, MIN_TO_FIT, PCA_NAME, REFINED_NAME, VAE_NAME, Part, replace_non_finite
 from .report import Report
 from .subjects import (
     LESION_KEY,
     Subjects,
+    add_truth,
     decoded,
     embed,
     output_mean,
@@ -48,7 +49,6 @@ from .subjects import (
     run_records,
     spacing_of,
     training_summary,
-    with_truth,
 )
 
 Array = NDArray[Any]
@@ -61,7 +61,7 @@ EVALUATION_FOLDER, SUBJECTS_FILE, SUMMARY_FILE, REPORT_FILE = (
 )
 PARTS = ("reconstruction", "likelihood", "latents", "probes", "disentanglement", "anomaly", "normative", "generation")
 
-FEWEST_EVALUATED = 20
+MIN_EVALUATED = 20
 """Subjects below which an evaluation says so."""
 
 SIMULATED = (
@@ -164,9 +164,9 @@ class ModelEvaluation:
         Raises:
             ValueError: if the loader gives no volume, others than the records say, or one that can't be used.
         """
-        if not does_it_all("Evaluation"):
+        if not is_working_process("Evaluation"):
             return
-        records = [with_truth(record) for record in self.records]
+        records = [add_truth(record) for record in self.records]
         simulated = is_simulated(records)
         groups = {
             part: self._embedded(members, f"{part} subjects")
@@ -210,7 +210,7 @@ class ModelEvaluation:
         restored = self.inferer(images.to(self.device), self.network).float().cpu().numpy()
         scores = reconstruction_scores(volumes, restored, mask=mask)
         if self._pca is not None:
-            pca = reconstruction_scores(volumes, restored_by(self._pca, volumes), mask=mask)
+            pca = reconstruction_scores(volumes, reconstruct_by_pca(self._pca, volumes), mask=mask)
             scores |= {f"{name}_pca": values for name, values in pca.items()}
         if mean_image is not None:
             scores["sse_mean_image"] = squared_error(volumes, np.broadcast_to(mean_image, volumes.shape))
@@ -268,7 +268,10 @@ class ModelEvaluation:
         def anomaly() -> Part | None:
             of = {VAE_NAME: (restored, reconstruct(self.network, validation.images, self.device, self.batch_size))}
             if self._pca is not None and len(validation.images):
-                of[PCA_NAME] = restored_by(self._pca, held_out.images), restored_by(self._pca, validation.images)
+                of[PCA_NAME] = (
+                    reconstruct_by_pca(self._pca, held_out.images),
+                    reconstruct_by_pca(self._pca, validation.images),
+                )
             if mean_image is not None:
                 of[MEAN_RESIDUAL_NAME] = (
                     np.broadcast_to(mean_image, held_out.images.shape),
@@ -279,7 +282,7 @@ class ModelEvaluation:
 
         def normative() -> Part | None:
             # codes of training subjects spread wider than new ones' where the encoder knows them by heart
-            enough = len(healthy) >= FEWEST_TO_FIT
+            enough = len(healthy) >= MIN_TO_FIT
             reference, whose = (validation, "validation") if enough else (training, "training")
             kept = [row for row, index in enumerate(validation.shown) if index in healthy]
             residuals = None
@@ -324,7 +327,7 @@ class ModelEvaluation:
             **{part.name: part.scores for part in found},
         }
         warnings = [f"{part.title}: {message}" for part in found for message in part.warnings]
-        if n_subjects < FEWEST_EVALUATED:
+        if n_subjects < MIN_EVALUATED:
             warnings.insert(0, few_subjects(n_subjects))
         try:
             check_held_out(self.records, self.training_output_dir)
@@ -343,8 +346,10 @@ class ModelEvaluation:
         self._report(found, warnings, about, held_out, training, simulated).write(self.output_dir / REPORT_FILE)
         # the last: with it the evaluation counts as done
         with atomic_path(self.output_dir / SUMMARY_FILE) as temporary:
-            temporary.write_text(json.dumps(finite(summary), indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        self._say(summary)
+            temporary.write_text(
+                json.dumps(replace_non_finite(summary), indent=1, allow_nan=False) + "\n", encoding="utf-8"
+            )
+        self._print_summary(summary)
 
     def _report(
         self,
@@ -412,7 +417,7 @@ class ModelEvaluation:
         )
         return facts
 
-    def _say(self, summary: Mapping[str, Any]) -> None:
+    def _print_summary(self, summary: Mapping[str, Any]) -> None:
         label = ", simulated" if summary["simulated"] else ""
         lines = [f"Evaluated: {summary['n_volumes']} volumes{label}"]
         scores = summary.get("reconstruction", {})
@@ -438,7 +443,7 @@ class ModelEvaluation:
 
 
 def few_subjects(n_subjects: int) -> str:
-    """Return the warning about an evaluation of fewer than :data:`FEWEST_EVALUATED` subjects.
+    """Return the warning about an evaluation of fewer than :data:`MIN_EVALUATED` subjects.
 
     Example:
         >>> few_subjects(5).split(":")[0]
@@ -446,7 +451,7 @@ def few_subjects(n_subjects: int) -> str:
     """
     subjects = "1 subject was" if n_subjects == 1 else f"{n_subjects} subjects were"
     return (
-        f"Only {subjects} evaluated: with fewer than {FEWEST_EVALUATED} the intervals are wide, and even so too "
+        f"Only {subjects} evaluated: with fewer than {MIN_EVALUATED} the intervals are wide, and even so too "
         "narrow, and neither probes nor comparisons between models can be trusted."
     )
 

@@ -22,7 +22,7 @@ from ..._checks import is_missing
 from ...batches.images import check_images, image_tensor, item_names
 from ...batches.ordering import OrderedRows
 from ...data.tables.columns import MOSTLY, number_share, percent
-from ...data.tables.covariates import MOST_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
+from ...data.tables.covariates import MAX_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
 from ...data.volumes.volume_files import VOLUME_SUFFIXES, read_header, read_voxels
 from ..records import SPLIT_FILE, Record, read_split
 
@@ -168,11 +168,11 @@ def run_records(training_output_dir: str | os.PathLike[str], at_most: int) -> di
     for part in ("training", "validation"):
         there = [record for record in read_split(path)[part] if os.path.exists(record["image"])]
         rows = np.linspace(0, max(len(there) - 1, 0), min(at_most, len(there))).round().astype(int)
-        found[part] = [with_truth(there[row]) for row in rows]
+        found[part] = [add_truth(there[row]) for row in rows]
     return found
 
 
-def with_truth(record: Record) -> Record:
+def add_truth(record: Record) -> Record:
     """Return a record with the lesion's mask and the healthy image that the simulated cohort has of it, if any."""
     image = Path(record["image"])
     root, subject = image.parents[min(2, len(image.parents) - 1)], str(record.get("subject"))
@@ -273,10 +273,10 @@ def _why_left_out(name: str, values: Sequence[Any]) -> str | None:
         if is_identifier(name) and nearly_all and all(value % 1 == 0 for value in present):
             return "an identifier, by its name"
         # site numbers; a quantity has as many values as it likes
-        few = kind_of_covariate(name, present) == "category" and distinct > max(MOST_CATEGORIES, n // 5)
+        few = kind_of_covariate(name, present) == "category" and distinct > max(MAX_CATEGORIES, n // 5)
         return f"too few volumes of a class: {distinct} classes in {n} volumes" if few else None
     share = number_share(present)
-    if share >= MOSTLY and (share < 1 or distinct > MOST_CATEGORIES) and not is_named_category(name):
+    if share >= MOSTLY and (share < 1 or distinct > MAX_CATEGORIES) and not is_named_category(name):
         if share == 1:
             return f"text, although all {n} cells are numbers: write them as such"
         return (

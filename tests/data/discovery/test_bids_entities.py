@@ -1,6 +1,6 @@
 import pytest
 
-from monai_betavae.data.discovery.bids_entities import check_entities, chosen, entities_of, refuse_several
+from monai_betavae.data.discovery.bids_entities import check_entities, choose_by_entities, entities_of, refuse_several
 
 
 @pytest.mark.parametrize(
@@ -43,16 +43,16 @@ def test_what_are_no_entities(given):
 
 def test_the_files_that_have_them():
     images = ["sub-1_T1w.nii", "sub-1_space-A_T1w.nii", "sub-1_space-A_desc-x_T1w.nii"]
-    assert chosen(images, {}, []) == images
-    assert chosen(images, {"space": "A"}, []) == images[1:]
-    assert chosen(images, {"space": "none"}, []) == images[:1]
-    assert chosen(images, {"space": "A", "desc": "none"}, []) == images[1:2]
+    assert choose_by_entities(images, {}, []) == images
+    assert choose_by_entities(images, {"space": "A"}, []) == images[1:]
+    assert choose_by_entities(images, {"space": "none"}, []) == images[:1]
+    assert choose_by_entities(images, {"space": "A", "desc": "none"}, []) == images[1:2]
     problems = []
-    assert chosen(images, {"space": "B", "desc": "x"}, problems) == []
+    assert choose_by_entities(images, {"space": "B", "desc": "x"}, problems) == []
     assert problems == [
         "no volume has the entities space=B,desc=x; there is space: A (2), none (1); desc: none (2), x (1)"
     ]
-    assert chosen([], {"space": "B"}, problems) == []
+    assert choose_by_entities([], {"space": "B"}, problems) == []
     assert len(problems) == 1, "that there is no file is said elsewhere"
 
 

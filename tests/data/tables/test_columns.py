@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from monai_betavae.data.tables.columns import MissingValues, number_share, typed_column
+from monai_betavae.data.tables.columns import MissingValues, number_share, parse_column
 
 NBSP, MINUS, COMBINING = "\N{NO-BREAK SPACE}", "\N{MINUS SIGN}", "\N{COMBINING DIAERESIS}"
 WORDS = "- -- \N{EN DASH} \N{EM DASH} . ? unknown UNK Null none Nil MISSING n.a. <NA> #VALUE! #DIV/0! #REF! NaT nat"
@@ -15,7 +15,7 @@ def read(cells, name="x", missing_values=None):
     """Return values, and the notes as "kind: entry"."""
     places = [f"t.tsv, line {i + 2}" for i in range(len(cells))]
     given = None if missing_values is None else MissingValues(missing_values)
-    values, notes = typed_column(name, cells, places, given)
+    values, notes = parse_column(name, cells, places, given)
     return values, [f"{note.kind}: {note.entry}" for note in notes]
 
 

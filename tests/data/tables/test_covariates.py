@@ -7,14 +7,14 @@ import pandas as pd
 import pytest
 
 from monai_betavae.data.tables.covariates import (
-    MOST_CATEGORIES,
+    MAX_CATEGORIES,
     head_of,
     is_genotype,
     kind_of_covariate,
     ordered_covariates,
 )
 from monai_betavae.data.tables.covariates import is_identifier as names_subjects
-from monai_betavae.evaluation.targets import MOST_CLASSES, kind_of
+from monai_betavae.evaluation.targets import MAX_CLASSES, kind_of
 
 MANY = list(range(1, 31))  # thirty whole numbers: ages, or sites
 
@@ -59,8 +59,8 @@ def test_the_bracket_of_a_name_explains_it():
         ([0, 1, 1, 2, math.nan, None, pd.NA], "category"),
         ([1.0, 2.0, 10.0], "category"),
         ([0.5, 1], "quantity"),
-        (range(MOST_CATEGORIES), "category"),
-        (range(MOST_CATEGORIES + 1), "quantity"),
+        (range(MAX_CATEGORIES), "category"),
+        (range(MAX_CATEGORIES + 1), "quantity"),
         ([1, "x"], "category"),
         ([0.5, math.inf], "quantity"),
     ],
@@ -80,7 +80,7 @@ def test_where_names_say_nothing_probes_and_tables_agree(n):
     for values in (np.arange(40) % n, (np.arange(40) % n).astype(float), np.arange(40) % n + 0.5):
         kinds = {"quantity": "regression", "category": "classification"}
         assert kinds[kind_of_covariate("x", values.tolist())] == kind_of(values)
-    assert MOST_CATEGORIES == MOST_CLASSES
+    assert MAX_CATEGORIES == MAX_CLASSES
 
 
 def test_order_of_interest():

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_betavae.data.tables.table_files import TableRow, read_table, typed_rows
+from monai_betavae.data.tables.table_files import TableRow, parse_rows, read_table
 
 NBSP = "\N{NO-BREAK SPACE}"
 
@@ -35,7 +35,7 @@ def read(path, text_columns=(), missing_values=None):
     assert problems == []
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        records = typed_rows(rows, columns, text_columns, missing_values)
+        records = parse_rows(rows, columns, text_columns, missing_values)
     return {column: [record[column] for record in records] for column in columns}, [str(w.message) for w in caught]
 
 
@@ -130,7 +130,7 @@ def test_text_columns_stay_as_they_are(tmp_path):
 def test_several_tables_typed_together_are_all_named():
     rows = [TableRow({"age": cell}, f"sub-{i}_sessions.tsv, line 2") for i, cell in enumerate(["31", "?", "40"])]
     with pytest.warns(UserWarning, match=r"sub-0_sessions\.tsv and 2 more tables: not everything is read"):
-        assert typed_rows(rows, ["age"], ()) == [{"age": 31}, {"age": None}, {"age": 40}]
+        assert parse_rows(rows, ["age"], ()) == [{"age": 31}, {"age": None}, {"age": 40}]
 
 
 def test_a_column_of_a_comma_file_has_decimal_commas_if_it_is_quoted(tmp_path):
@@ -149,7 +149,7 @@ def test_what_nobody_sees_at_the_ends_of_cells_is_dropped(tmp_path):
 def test_missing_values_of_another_type_are_refused():
     rows = [TableRow({"age": "31"}, "t.tsv, line 2")]
     with pytest.raises(ValueError, match="`missing_values` must be a list of the texts that mean missing"):
-        typed_rows(rows, ["age"], (), missing_values=[None])
+        parse_rows(rows, ["age"], (), missing_values=[None])
 
 
 # ---- random tables with dirty cells ----

@@ -9,7 +9,7 @@ from subjects_of_numbers import subjects
 from monai_betavae.evaluation.probes import probe_held_out
 from monai_betavae.workflows.model_evaluation.covariate_part import (
     DISENTANGLED,
-    MOST_COVARIATES,
+    MAX_COVARIATES,
     disentanglement_part,
     is_surpassed,
     probes_part,
@@ -146,13 +146,13 @@ def test_every_column_that_is_not_probed_is_listed_with_the_reason():
 
 
 def test_age_and_sex_come_first_however_late_their_columns():
-    measures = {f"measure_{i}": (lambda z, _e: float(z[0])) for i in range(MOST_COVARIATES + 20)}
+    measures = {f"measure_{i}": (lambda z, _e: float(z[0])) for i in range(MAX_COVARIATES + 20)}
     late = {"Sex": COLUMNS["sex"], "age": COLUMNS["age"]}
     training, held_out = two_groups(measures | late)
     part = probes_part(held_out, training, {VAE_NAME: (training.mu, held_out.mu)}, None, None, 0, n_permutations=9)
-    kept = [f"measure_{i}" for i in range(MOST_COVARIATES - 2)]
+    kept = [f"measure_{i}" for i in range(MAX_COVARIATES - 2)]
     assert [name for name in part.scores if name != "not_probed"] == ["age", "Sex", *kept]
-    reason = f"beyond the first {MOST_COVARIATES}: name it with --covariates"
+    reason = f"beyond the first {MAX_COVARIATES}: name it with --covariates"
     rest = list(measures)[len(kept) :]
     assert part.scores["not_probed"] == dict.fromkeys(rest, reason)
     assert left_out(part) == [(f"{', '.join(rest[:12])} and {len(rest) - 12} more, in scores.json", reason)]

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from monai_betavae.evaluation.intervals import Estimate
-from monai_betavae.workflows.model_evaluation.part import Part, as_dict, finite, spread
+from monai_betavae.workflows.model_evaluation.part import Part, as_dict, format_estimate, replace_non_finite
 from monai_betavae.workflows.model_evaluation.report import Report
 
 
@@ -29,7 +29,7 @@ def test_a_part_fills_its_section_in_order():
 
 def test_json_has_no_infinity():
     values = {"a": np.float64(np.inf), "b": [np.nan, 1.0], "c": np.array([1, 2]), "d": {"e": (True, None, "x")}}
-    text = json.dumps(finite(values), allow_nan=False)
+    text = json.dumps(replace_non_finite(values), allow_nan=False)
     assert json.loads(text) == {"a": None, "b": [None, 1.0], "c": [1, 2], "d": {"e": [True, None, "x"]}}
     assert as_dict(Estimate(1.0, np.nan, 2.0)) == {"value": 1.0, "low": None, "high": 2.0}
-    assert spread(Estimate(0.5, 0.4, 0.6)) == "0.500 [0.400, 0.600]"
+    assert format_estimate(Estimate(0.5, 0.4, 0.6)) == "0.500 [0.400, 0.600]"

@@ -14,7 +14,7 @@ from monai_betavae.networks.builders import build_network
 from monai_betavae.networks.warm_start import warm_start
 from monai_betavae.workflows import ModelEvaluation, check_evaluation, split_records
 from monai_betavae.workflows.model_evaluation.run import PARTS
-from monai_betavae.workflows.model_evaluation.subjects import covariates_of, on_grid, with_truth
+from monai_betavae.workflows.model_evaluation.subjects import add_truth, covariates_of, on_grid
 from monai_betavae.workflows.records import write_split
 
 SHAPE, SPACING = (20, 24, 20), 9.0
@@ -249,8 +249,8 @@ def test_truth_of_the_simulated_cohort_is_found_and_brought_to_the_grid(run):
     _, split, _, _ = run
     sick = next(record for record in split["training"] if record["group"] == "lesion")
     well = next(record for record in split["training"] if record["group"] == "control")
-    assert with_truth(well) == well
-    found = with_truth(sick)
+    assert add_truth(well) == well
+    found = add_truth(sick)
     sample = brain_transforms(SHAPE, SPACING)(sick)
     mask = on_grid(found["lesion_mask"], sample["image_affine"].numpy(), SHAPE)
     healthy = brain_transforms(SHAPE, SPACING)({"image": found["healthy_image"]})["image"]

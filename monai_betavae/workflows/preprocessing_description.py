@@ -17,7 +17,7 @@ COMPOSE = ("Compose", "monai.transforms.Compose", "monai.transforms.compose.Comp
 NOT_ARGUMENTS = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_")
 
 
-def described_preprocessing(preprocessing: Any, parser: Any = None, where: str = PREPROCESSING) -> dict[str, Any]:
+def describe_preprocessing(preprocessing: Any, parser: Any = None, where: str = PREPROCESSING) -> dict[str, Any]:
     """Return what a model's description says of its transforms.
 
     MONAI's transforms don't tell the arguments they were made with, but a config does: the values of its entries are

@@ -12,7 +12,7 @@ from monai.transforms import Compose, Flipd, Lambdad
 from monai_betavae import bundle_root
 from monai_betavae.data import brain_transforms
 from monai_betavae.data.transforms.transform_description import rebuild_transforms
-from monai_betavae.workflows.described_preprocessing import check_preprocessing, described_preprocessing
+from monai_betavae.workflows.preprocessing_description import check_preprocessing, describe_preprocessing
 
 READ = {"_target_": "monai_betavae.data.ReadVolumed", "keys": "image"}
 SCALE = {"_target_": "monai_betavae.data.ScaleBrainIntensityd", "keys": "image"}
@@ -36,7 +36,7 @@ def described(config, **overrides):
     """Return the description of what a config's transforms are made to."""
     parser = ConfigParser(json.loads(json.dumps(config)))
     parser.update({name.replace("__", "#"): value for name, value in overrides.items()})
-    return described_preprocessing(parser.get_parsed_content("train#preprocessing"), parser)
+    return describe_preprocessing(parser.get_parsed_content("train#preprocessing"), parser)
 
 
 def bundle_parser(**overrides):
@@ -54,14 +54,14 @@ def calls(description):
 
 def test_brain_transforms_describe_themselves():
     transforms = brain_transforms((8, 9, 10), 2.0, percentiles=(1, 99))
-    assert described_preprocessing(transforms) == transforms.description
-    assert described_preprocessing(transforms, bundle_parser()) == transforms.description
+    assert describe_preprocessing(transforms) == transforms.description
+    assert describe_preprocessing(transforms, bundle_parser()) == transforms.description
     assert rebuild_transforms(transforms.description, "here").description == transforms.description
 
 
 def test_the_bundles_transforms_are_the_brain_transforms():
     parser = bundle_parser(spatial_shape=[8, 9, 10], spacing=2.0)
-    found = described_preprocessing(parser.get_parsed_content("train#preprocessing"), parser)
+    found = describe_preprocessing(parser.get_parsed_content("train#preprocessing"), parser)
     volume = MetaTensor(
         torch.rand(9, 11, 12, generator=torch.Generator().manual_seed(0)) * 900,
         affine=torch.diag(torch.tensor([-2.0, 2.0, 2.5, 1.0])),
@@ -74,7 +74,7 @@ def test_the_bundles_transforms_are_the_brain_transforms():
 def test_where_the_grid_lies_and_what_fills_it_up_are_ids_of_their_own():
     given = {"center": [1.0, 2, -3.5], "padding": "edge"}
     parser = bundle_parser(spatial_shape=[8, 9, 10], spacing=2.0, **given)
-    found = dict(calls(described_preprocessing(parser.get_parsed_content("train#preprocessing"), parser)))
+    found = dict(calls(describe_preprocessing(parser.get_parsed_content("train#preprocessing"), parser)))
     expected = dict(calls(brain_transforms((8, 9, 10), 2.0, **given).description))
     for name, argument in (("ResampleAntiAliasedd", "center"), ("CropToGridd", "center"), ("PadToGridd", "padding")):
         assert found[name][argument] == expected[name][argument] == given[argument]
@@ -198,9 +198,9 @@ def test_the_place_counts_disabled_steps_too():
 @pytest.mark.parametrize("config", [None, {}, {"train": {"preprocessing": Own()}}], ids=["none", "empty", "set"])
 def test_transforms_that_no_config_made_are_ones_own(config):
     parser = None if config is None else ConfigParser(config)
-    found = described_preprocessing(Own(), parser)
+    found = describe_preprocessing(Own(), parser)
     assert found == {"own": f"{Own.__module__}.Own".replace("/", "_"), "where": "train#preprocessing"}
-    made = described_preprocessing(Compose([Flipd("image")]), parser)
+    made = describe_preprocessing(Compose([Flipd("image")]), parser)
     assert made == {"own": "monai.transforms.compose.Compose", "where": "train#preprocessing"}
 
 
