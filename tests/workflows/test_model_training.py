@@ -13,7 +13,7 @@ from monai_betavae.networks.builders import build_network
 from monai_betavae.training.callbacks import BestWeights, MetricsTable
 from monai_betavae.training.checkpoints import LastCheckpoint, Position
 from monai_betavae.workflows import ModelTraining, load_weights, trained_network, trained_preprocessing
-from monai_betavae.workflows.model_training import _grid, _print_scores, _say_resumed, held_out_scores
+from monai_betavae.workflows.model_training import _grid, _print_scores, _print_resumed, held_out_scores
 from monai_betavae.workflows.provenance import data_fingerprint
 from monai_betavae.workflows.trained_model import of_another_run, read_description
 
@@ -42,7 +42,7 @@ def test_held_out_scores_on_ideal_and_useless_reconstructions():
 )
 def test_what_resuming_does(tmp_path, capsys, max_epochs, said):
     for batches, told in ((0, "has 2 epochs; "), (3, "has 2 epochs and 3 batches of the next; ")):
-        _say_resumed(tmp_path / "last.ckpt", Position(2, batches, 4), max_epochs)
+        _print_resumed(tmp_path / "last.ckpt", Position(2, batches, 4), max_epochs)
         printed = capsys.readouterr().out
         assert told in printed
         assert said in printed
