@@ -15,18 +15,6 @@ from monai_betavae import VAE, build_vae
 from monai_betavae.losses import LIKELIHOODS
 from monai_betavae.networks.builders import ENCODERS
 
-pytestmark = [
-    # Lightning 2.6 calls what torch 2.13 deprecates
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    # Lightning's advice on speed, of no use for seven tiny images
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:.*number of training batches .* is smaller than the logging interval:UserWarning"
-    ),
-    # training without a validation loader is part of the contract
-    pytest.mark.filterwarnings("ignore:.*but have no `val_dataloader`:UserWarning"),
-]
-
 # not 7 first: for a kernel of 7 ("densenet") on 7 slices oneDNN (torch 2.13, AVX-512) gives the weights a gradient that
 # is whatever was in memory
 SHAPES = ((9, 8), (8, 9, 7))
@@ -223,9 +211,9 @@ def test_samples_are_reproducible_and_need_no_gradient(trained):
 
 def test_a_trainer_of_ones_own_gives_what_fit_gives(trained):
     """The other way to train: the same seeds, the same warm start, a Trainer that is built outside."""
-    from monai_betavae._randomness import order_by_epoch, seeded
+    from monai_betavae._randomness import seeded
     from monai_betavae.networks.warm_start import warm_start
-    from monai_betavae.training.callbacks import StepSeeds
+    from monai_betavae.training.step_seeds import StepSeeds, order_by_epoch
 
     vae = trained.another()
     loader = trained.loader(shuffle=True)

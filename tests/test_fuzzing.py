@@ -45,13 +45,6 @@ from monai_betavae.workflows.trained_model import (
 
 pytestmark = [
     pytest.mark.slow,
-    # Lightning 2.6 calls what torch 2.13 deprecates
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\).*"),
-    # Lightning's advice on speed, of no use for one tiny batch
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*smaller than the logging interval:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*but have no `val_dataloader`:UserWarning"),
     # what the package says of columns that records have already
     pytest.mark.filterwarnings("ignore:.* left out. records have something else by that name:UserWarning"),
 ]

@@ -41,9 +41,6 @@ pytestmark = [
     # what torch says before it refuses
     pytest.mark.filterwarnings("ignore:Detected pickle protocol:UserWarning"),
     pytest.mark.filterwarnings("ignore:'torch.load' received a zip file:UserWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`.*"),
-    pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*"),
 ]
 
 QUIET = {**quiet_trainer.QUIET, "num_nodes": 1}
@@ -200,7 +197,6 @@ def test_an_error_of_the_training_itself_is_not_the_checkpoints(true):
         vae.fit(loader, ckpt_path=folder / "last.ckpt")
 
 
-@pytest.mark.filterwarnings("ignore:Checkpoint directory .* exists and is not empty.*")
 def test_a_checkpoint_removes_no_file_of_others(tmp_path, monkeypatch):
     """Lightning's ModelCheckpoint removes the best checkpoint so far, wherever the file says that it lies."""
     monkeypatch.chdir(tmp_path)

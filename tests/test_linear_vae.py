@@ -49,7 +49,6 @@ def trained():
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*(does not have many workers|logging interval|LeafSpec|val_dataloader).*")
 @pytest.mark.filterwarnings("ignore:.*goes on from its weights.*")
 def test_a_linear_vae_finds_the_subspace_and_the_likelihood_of_pca(trained):
     vae, images = trained
@@ -75,7 +74,6 @@ def test_a_linear_vae_finds_the_subspace_and_the_likelihood_of_pca(trained):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore:.*(does not have many workers|logging interval|LeafSpec|val_dataloader).*")
 @pytest.mark.filterwarnings("ignore:.*goes on from its weights.*")
 def test_another_weight_of_the_kl_is_another_model(trained):
     # beta = 1 is noise of variance 1/2 in this convention: columns of another length

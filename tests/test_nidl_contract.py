@@ -19,15 +19,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from monai_betavae import VAE, BetaVAELoss
 from monai_betavae._checks import ArgumentTypeError
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:.*number of training batches .* is smaller than the logging interval:UserWarning"
-    ),
-    pytest.mark.filterwarnings("ignore:.*but have no `val_dataloader`:UserWarning"),
-]
-
 QUIET = {**quiet_trainer.QUIET, "max_epochs": 1}
 N_ITEMS, SHAPE, FEATURES, LATENTS = 6, (1, 4, 4), 5, 3
 X = torch.rand(N_ITEMS, *SHAPE, generator=torch.Generator().manual_seed(0))

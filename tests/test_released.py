@@ -89,11 +89,7 @@ def test_a_checkpoint_is_read(folder, expected):
 
 
 # Lightning 2.6 calls what torch 2.13 deprecates
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
 # Lightning's advice on speed, of no use for three tiny images
-@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*number of training batches .* is smaller than the logging interval:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*but have no `val_dataloader`:UserWarning")
 # the callbacks of the bundle aren't there; the weights and the optimizer are what is asked for here
 @pytest.mark.filterwarnings("ignore:.*callbacks used to create the checkpoint need to be provided:UserWarning")
 def test_a_run_is_resumed(folder, expected):

@@ -101,9 +101,6 @@ def test_training_and_beta_count():
 
 
 # what the transformer keeps to itself
-@pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning")
-@pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning")
-@pytest.mark.filterwarnings("ignore:.*but have no `val_dataloader`:UserWarning")
 def test_volumes_are_embedded_as_build_vae_does_it():
     data = volumes()
     fitted = volume_transformer().fit(data)

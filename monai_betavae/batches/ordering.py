@@ -1,17 +1,19 @@
-"""Which rows are whose: a dataset in its own order, and a global batch, on one process or many."""
+"""The order of rows on one process or many: a dataset in its own order, and the shares of a global batch."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributions import Normal
 from torch.utils.data import DataLoader, DistributedSampler, IterableDataset, Subset
 
 from .._randomness import generator
+from .images import check_images, image_tensor, item_names
 
 
 def check_not_empty(name: str, loader: Any) -> None:
@@ -32,6 +34,27 @@ def _known_length(loader: Any) -> int | None:
         return len(loader)
     except TypeError:
         return None
+
+
+class ImageBatch(NamedTuple):
+    """One batch of a loader: what the loader gave, its images, and which rows of the dataset they are.
+
+    Attributes:
+        content: the batch as the loader gave it.
+        images: its images, a plain tensor of shape (batch, channel, ...).
+        rows: the numbers of their rows.
+        number: the number of the batch.
+    """
+
+    content: Any
+    images: Tensor
+    rows: range
+    number: int
+
+
+def check_batch(batch: Any, images: Tensor, where: str) -> None:
+    """Raise ``ValueError`` naming the items of a batch whose images can't be used."""
+    check_images(images, where, item_names(batch))
 
 
 class OrderedRows:
@@ -98,6 +121,31 @@ class OrderedRows:
     def batches(self) -> Iterator[Any]:
         """Yield this process's batches, in order."""
         yield from self._loader
+
+    def image_batches(
+        self, image_key: str = "image", check: Callable[[Any, Tensor, str], None] | None = check_batch
+    ) -> Iterator[ImageBatch]:
+        """Yield this process's batches in order, with their images and the rows that these are.
+
+        Args:
+            image_key: key of the images in dictionary batches.
+            check: called with the batch, its images and its name, before it is given; ``None`` for no check.
+
+        Raises:
+            ValueError: for a batch without images, or one that the check refuses.
+
+        Example:
+            >>> loader = DataLoader([{"image": torch.full((1, 2), float(i))} for i in range(3)], 2, shuffle=True)
+            >>> [(batch.rows, batch.images[:, 0, 0].tolist()) for batch in OrderedRows(loader).image_batches()]
+            [(range(0, 2), [0.0, 1.0]), (range(2, 3), [2.0])]
+        """
+        row = self.start
+        for number, content in enumerate(self.batches(), self.first_batch):
+            images = image_tensor(content, image_key)
+            if check is not None:
+                check(content, images, f"batch {number}")
+            yield ImageBatch(content, images, range(row, row + len(images)), number)
+            row += len(images)
 
     def gather(self, parts: list[Tensor]) -> Tensor:
         """Concatenate this process's rows, and those of all processes in order if they share the work."""
@@ -187,3 +235,11 @@ def shared_noise(like: Tensor, share: BatchShare) -> Tensor:
     noise = torch.normal(zeros, torch.ones_like(zeros))
     rows = torch.arange(share.rank, share.rank + share.n_processes * len(like), share.n_processes, device=like.device)
     return noise[rows % len(noise)]
+
+
+def draw_codes(q: Normal, share: BatchShare | None) -> Tensor:
+    """Draw a code per image from the posterior; on several processes, with the noise that a single one would draw."""
+    if share is None or share.n_processes == 1:
+        return q.rsample()
+    z: Tensor = q.mean + q.scale * shared_noise(q.mean, share)
+    return z

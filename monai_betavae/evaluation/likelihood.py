@@ -2,16 +2,9 @@
 
 What a model must have
 ----------------------
-The functions here take the estimator :class:`~monai_betavae.VAE`, or any object with
-
-- ``encode(x)``: from images, a plain tensor (batch, channel, ...) on the model's device, to q(z|x), a
-  ``torch.distributions.Normal`` with parameters of shape (batch, latent_dim);
-- ``decoder(z)``: from codes (batch, latent_dim) to a tensor of the images' shape, or to a ``torch.distributions``
-  Normal, Laplace or Bernoulli of that shape;
-- ``default_dist`` (or ``criterion.default_dist``, where the estimator has it): what a tensor from the decoder stands
-  for, the mean of a unit-scale "normal" or "laplace", or the probability of a "bernoulli".
-
-Its modules are put in eval mode and get their own modes back; nothing has a gradient; autocast is off.
+The functions here take the estimator :class:`~monai_betavae.VAE`, or another
+:class:`~monai_betavae.networks.latent_model.DensityModel`. Its modules are put in eval mode and get their own modes
+back. Nothing has a gradient, and autocast is off.
 
 What the numbers are
 --------------------
@@ -29,22 +22,22 @@ differences of such sums.
 
 from __future__ import annotations
 
-import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence, Sized
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Sequence, Sized
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
 from .._checks import check_choice, check_integer, check_real, check_seed
-from ..batches.images import check_images, image_tensor, item_names
+from ..batches.images import check_images, image_tensor
 from ..batches.ordering import OrderedRows, check_not_empty
 from ..losses import LIKELIHOODS, likelihood
+from ..networks.latent_model import DensityModel, device_of, encode_images, evaluating
 
 Array = NDArray[Any]
 
@@ -52,17 +45,6 @@ CHUNK_SIZE = 16
 """Codes decoded at once, unless said otherwise: at 10^6 voxels about 0.5 GiB beside what the decoder itself takes."""
 
 LOG_2PI = math.log(2 * math.pi)
-
-
-class Model(Protocol):
-    """What the module's docstring asks of a model; its ``default_dist`` may be an attribute of ``criterion``."""
-
-    @property
-    def decoder(self) -> Any:
-        """Map from codes to a tensor or a distribution."""
-
-    def encode(self, x: Any) -> Normal:
-        """Return q(z|x)."""
 
 
 class Elbo(NamedTuple):
@@ -80,7 +62,7 @@ class Elbo(NamedTuple):
 
 
 def elbo(
-    model: Model,
+    model: DensityModel,
     dataloader: Iterable[Any],
     *,
     n_samples: int = 1,
@@ -138,7 +120,7 @@ def elbo(
 
 
 def log_likelihood(
-    model: Model,
+    model: DensityModel,
     dataloader: Iterable[Any],
     n_samples: int = 100,
     *,
@@ -265,7 +247,7 @@ class _Draws:
 
     def __init__(
         self,
-        model: Model,
+        model: DensityModel,
         dataloader: Iterable[Any],
         n_samples: int,
         image_key: str,
@@ -282,7 +264,12 @@ class _Draws:
             if not callable(getattr(model, name, None)):
                 raise ValueError(f"`model` must have a callable `{name}`, got a {type(model).__name__} without.")
         self.model = model
-        self.default_dist = _default_dist(model)
+        if not hasattr(model, "default_dist"):
+            raise ValueError(
+                f"`model` must have `default_dist`, one of {', '.join(map(repr, LIKELIHOODS))}, got a "
+                f"{type(model).__name__} without."
+            )
+        self.default_dist = check_choice("model.default_dist", model.default_dist, LIKELIHOODS)
         check_not_empty("dataloader", dataloader)
         self.rows = OrderedRows(dataloader)
         n_volumes = None if self.rows.shared else _n_volumes(dataloader, image_key)
@@ -296,25 +283,21 @@ class _Draws:
         from tqdm.auto import tqdm
 
         drawn: list[_Drawn] = []
-        device = _device_of(self.model)
-        row = self.rows.start
+        device = device_of(self.model)
         bar = tqdm(desc=doing, total=self.n_codes, unit="code", delay=2, disable=not self.progress)
-        with bar, _evaluating(self.model), torch.no_grad(), torch.autocast(device.type, enabled=False):
-            for number, batch in enumerate(self.rows.batches(), self.rows.first_batch):
-                images, where = image_tensor(batch, self.image_key), f"batch {number}"
-                check_images(images, where, item_names(batch))
-                images = images.to(device)
-                q = self._posterior(images)
+        with bar, evaluating(self.model), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for batch in self.rows.image_batches(self.image_key):
+                images = batch.images.to(device)
+                q = encode_images(self.model, images, "model")
                 loc, scale = _float64(q.loc), _float64(q.scale)
-                noise = self._noise(row, loc)
+                noise = self._noise(batch.rows, loc)
                 z = loc[:, None] + scale[:, None] * noise
                 # with the noise, not (z - loc) / scale: the same number, but for its digits where scale is tiny
                 log_q = -0.5 * (noise.square() + LOG_2PI).sum(dim=2) - scale.log().sum(dim=1, keepdim=True)
                 log_prior = -0.5 * (z.square() + LOG_2PI).sum(dim=2)
                 kl = (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum(dim=1)
-                log_density = self._log_density(images, z.to(q.loc.dtype), where, bar)
+                log_density = self._log_density(images, z.to(q.loc.dtype), f"batch {batch.number}", bar)
                 drawn.append(_Drawn(log_density.cpu(), (log_prior - log_q).cpu(), kl.cpu()))
-                row += len(images)
         return drawn
 
     def gather(self, parts: list[Tensor]) -> NDArray[np.float64]:
@@ -324,16 +307,7 @@ class _Draws:
         gathered: NDArray[np.float64] = self.rows.gather(parts).numpy()
         return gathered
 
-    def _posterior(self, images: Tensor) -> Normal:
-        q = self.model.encode(images)
-        if not isinstance(q, Normal) or q.loc.ndim != 2 or len(q.loc) != len(images):
-            came = f"one of shape {tuple(q.batch_shape)}" if isinstance(q, Normal) else type(q).__name__
-            raise ValueError(
-                f"`model.encode` must give a Normal of shape (batch={len(images)}, latent_dim), got {came}."
-            )
-        return q
-
-    def _noise(self, row: int, loc: Tensor) -> Tensor:
+    def _noise(self, rows: range, loc: Tensor) -> Tensor:
         """Return standard normal noise of shape (batch, K, latent_dim), each row from a generator of its own.
 
         From numpy, whose generator fills an array in order; the first rows of a larger ``torch.randn`` differ from a
@@ -341,8 +315,8 @@ class _Draws:
         """
         shape = (self.n_samples, loc.shape[1])
         noise = np.empty((len(loc), *shape))
-        for index in range(len(loc)):
-            source = np.random.SeedSequence(self.entropy, spawn_key=(row + index,))
+        for index, row in enumerate(rows):
+            source = np.random.SeedSequence(self.entropy, spawn_key=(row,))
             noise[index] = np.random.default_rng(source).standard_normal(shape)
         return torch.from_numpy(noise).to(loc.device)
 
@@ -403,39 +377,3 @@ def _log_density(p: Distribution, x: Tensor) -> Tensor:
 def _float64(value: Tensor) -> Tensor:
     # Apple's GPUs have no float64
     return (value.cpu() if value.device.type == "mps" else value).double()
-
-
-def _default_dist(model: Any) -> str:
-    holder: Any = model if hasattr(model, "default_dist") else getattr(model, "criterion", None)
-    if not hasattr(holder, "default_dist"):
-        raise ValueError(
-            "`model` must have `default_dist` or `criterion.default_dist`, one of "
-            f"{', '.join(map(repr, LIKELIHOODS))}, got a {type(model).__name__} without."
-        )
-    return check_choice("model.default_dist", holder.default_dist, LIKELIHOODS)
-
-
-def _modules(model: Any) -> list[nn.Module]:
-    """Return the model, or what of its parts is a module."""
-    parts = [model] if isinstance(model, nn.Module) else list(getattr(model, "__dict__", {}).values())
-    return [part for part in parts if isinstance(part, nn.Module)]
-
-
-def _device_of(model: Any) -> torch.device:
-    for module in _modules(model):
-        for tensor in (*module.parameters(), *module.buffers()):
-            return tensor.device
-    return torch.device("cpu")
-
-
-@contextlib.contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    """Run in eval mode and give every module its own mode back: a frozen part may have been in eval mode before."""
-    modes = {module: module.training for part in _modules(model) for module in part.modules()}
-    for part in _modules(model):
-        part.eval()
-    try:
-        yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode

@@ -1,4 +1,4 @@
-"""What the networks are made of: encoder, decoder, blocks of voxels as channels, and the three as one plain module."""
+"""The modules of the networks: encoder, decoder, blocks of voxels as channels, and one plain module of all parts."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Normal
 
-from .posterior import bounded, posterior_parameters
+from .latent_model import LatentModel
+from .posterior import bounded, posterior_distribution, posterior_parameters
 from .template import DeformableTemplate, PrincipalProjection
 
 
@@ -188,8 +190,12 @@ class ReconstructionNetwork(nn.Module):
         network.fc_mu, network.fc_logvar = fc_mu, fc_logvar
         return network
 
-    def encode(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and log-variance of the posterior, each of shape (batch, latent_dim)."""
+    def encode(self, image: Tensor) -> Normal:
+        """Return the posterior q(z|x), a ``Normal`` with parameters of shape (batch, latent_dim)."""
+        return posterior_distribution(*self.posterior_parameters(image))
+
+    def posterior_parameters(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        """Return mean and log-variance of the posterior, each of shape (batch, latent_dim): what TorchScript takes."""
         features: Tensor = self.encoder(image)
         # modules as arguments and autocast by device are beyond TorchScript; torch.jit's names aren't exported to mypy
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
@@ -203,7 +209,7 @@ class ReconstructionNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Return the reconstruction from the posterior mean, of the image's shape."""
-        return self.decode(self.encode(image)[0])
+        return self.decode(self.posterior_parameters(image)[0])
 
 
 PARTS = ("encoder", "decoder", "fc_mu", "fc_logvar")
@@ -233,8 +239,8 @@ def reconstruction_network(network: nn.Module) -> nn.Module:
     """Return a network from images to reconstructions: this one, or one made of its parts.
 
     Args:
-        network: module with methods ``encode``, ``decode`` and ``forward``, returned as it is; or with ``encoder``,
-            ``decoder``, ``fc_mu`` and ``fc_logvar``, which are shared, not copied.
+        network: :class:`~monai_betavae.networks.latent_model.LatentModel` with ``forward``, returned as it is; or a
+            module with ``encoder``, ``decoder``, ``fc_mu`` and ``fc_logvar``, which are shared, not copied.
 
     Returns:
         module with ``encode`` and ``decode`` whose ``forward`` maps images to reconstructions.
@@ -249,8 +255,8 @@ def reconstruction_network(network: nn.Module) -> nn.Module:
         >>> reconstruction_network(parts)(torch.zeros(3, 1, 4)).shape
         torch.Size([3, 1, 2])
     """
-    methods = all(callable(getattr(network, name, None)) for name in ("encode", "decode"))
-    if methods and isinstance(network, nn.Module) and type(network).forward is not nn.Module.forward:
+    runs = isinstance(network, nn.Module) and type(network).forward is not nn.Module.forward
+    if runs and isinstance(network, LatentModel):
         return network
     check_network_parts("network_def", network)
     parts: Any = network

@@ -1,6 +1,8 @@
-"""The approximate posterior q(z|x) = N(mu, exp(logvar)), in float32 whatever precision the encoder ran in."""
+"""The approximate posterior q(z|x) = N(mu, exp(logvar)), in float32 at any precision of the encoder."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,3 +49,42 @@ def posterior_distribution(mu: Tensor, logvar: Tensor) -> Normal:
     Arguments aren't validated: that would make the GPU wait for the CPU at every step.
     """
     return Normal(mu, torch.exp(0.5 * logvar), validate_args=False)
+
+
+def call_network(name: str, network: nn.Module, what: str, given: Tensor) -> Any:
+    """Run a network; where it stops at a shape or a type, name the network beside torch's message.
+
+    Args:
+        name: the argument's name, "encoder" or "decoder".
+        network: the network.
+        what: what it is given, "images" or "codes".
+        given: the tensor.
+
+    Raises:
+        ValueError: naming the network and the shape that it was given.
+    """
+    try:
+        return network(given)
+    except (RuntimeError, IndexError) as error:
+        # what isn't about shapes and types, such as a GPU's full memory, has classes of its own below RuntimeError
+        if type(error) not in (RuntimeError, IndexError):
+            raise
+        raise ValueError(f"`{name}` must take {what} of shape {tuple(given.shape)}, but stops: {error}") from error
+
+
+def check_features(features: Any, encoder_out_dim: int, images: Tensor) -> None:
+    """Raise ``ValueError`` if an encoder's output isn't a tensor of ``encoder_out_dim`` features."""
+    if not isinstance(features, Tensor) or features.ndim < 2 or features.shape[-1] != encoder_out_dim:
+        gave = f"shape {tuple(features.shape)}" if isinstance(features, Tensor) else f"a {type(features).__name__}"
+        raise ValueError(
+            f"`encoder_out_dim` must be the number of features the encoder gives, got {encoder_out_dim}; "
+            f"the encoder gave {gave} for images of shape {tuple(images.shape)}."
+        )
+
+
+def check_codes(z: Any, latent_dim: int) -> None:
+    """Raise ``ValueError`` if codes aren't rows of ``latent_dim`` real numbers."""
+    rows = isinstance(z, Tensor) and z.ndim >= 2 and z.numel() > 0 and not z.is_complex()
+    if not rows or z.shape[-1] != latent_dim:
+        came = f"shape {tuple(z.shape)}, {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
+        raise ValueError(f"`z` must be a tensor of shape (batch, latent_dim={latent_dim}), got {came}.")

@@ -128,7 +128,7 @@ def name_file_in_errors(source: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def resuming(trainer: Any) -> Iterator[None]:
+def name_resumed_checkpoint(trainer: Any) -> Iterator[None]:
     """Name the checkpoint that a Lightning trainer stumbles over when it restores a run from it.
 
     Under SLURM Lightning also restores, by itself, from the newest ``hpc_ckpt_*.ckpt`` in its ``default_root_dir``.

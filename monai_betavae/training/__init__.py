@@ -1,25 +1,31 @@
 """What surrounds the steps of a training run.
 
-================  ==============================================================================================
-``optimization``  optimizers, and how the learning rate changes
-``callbacks``     the table of losses, the best weights, the seed of each step
-``checkpoints``   the checkpoint after every epoch, and its position in the training
-``divergence``    stop where numbers are not finite, warn where latents collapse or explode
-``preemption``    signals that ask a run to end
-``loggers``       TensorBoard, MLflow
-================  ==============================================================================================
+===================  ===========================================================================================
+``optimizers``       the default AdamW, or one that the user's factory makes
+``learning_rate``    how the learning rate changes, and how its schedule resumes
+``callbacks``        the table of losses, the best weights
+``step_seeds``       seeds that follow from the numbers of epoch and step
+``checkpoints``      the checkpoint after every epoch, and its position in the training
+``divergence``       stop where numbers are not finite, warn where latents collapse or explode
+``preemption``       signals that ask a run to end
+``loggers``          TensorBoard, MLflow
+``device``           the device and the precision that ``fit`` would use
+``running_trainer``  what a Lightning Trainer knows and doesn't say
+===================  ===========================================================================================
 """
 
 from .callbacks import BestWeights, MetricsTable, WarmupAndDecay
 from .checkpoints import LastCheckpoint
 from .divergence import StopOnDivergence
+from .learning_rate import warmup_and_decay
 from .loggers import build_logger
-from .optimization import warmup_and_decay
+from .step_seeds import StepSeeds
 
 __all__ = [
     "BestWeights",
     "LastCheckpoint",
     "MetricsTable",
+    "StepSeeds",
     "StopOnDivergence",
     "WarmupAndDecay",
     "build_logger",

@@ -1,4 +1,4 @@
-"""The checkpoint that a run is resumed from: written after every epoch, and where the run is asked to end."""
+"""The checkpoint for resuming a run, written after every epoch and when a signal stops the run."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from .preemption import EndingSignals, Preempted
 
 
 class Position(NamedTuple):
-    """Where in a training run a checkpoint was written.
+    """Position in a training run at which a checkpoint was written.
 
     Attributes:
-        epochs: that are finished.
-        batches: of the next epoch that are finished.
-        global_batch: items of a batch, of all processes together; ``None`` if the checkpoint doesn't say.
+        epochs: number of finished epochs.
+        batches: number of finished batches of the next epoch.
+        global_batch: number of items of a batch over all processes; ``None`` if the checkpoint doesn't contain it.
     """
 
     epochs: int
@@ -31,30 +31,30 @@ class Position(NamedTuple):
 
 
 class LastCheckpoint(Checkpoint):
-    """Write the state of a run after every epoch: weights, optimizer, loops, callbacks.
+    """Write the state of a run after every epoch: weights, optimizer, loops and callbacks.
 
-    It is written under a temporary name in the same folder, flushed, and renamed: a run that is killed at any moment
-    leaves the checkpoint of the epoch before or the new one, never half of one. Lightning puts checkpoint callbacks
-    last, so that the state of the others is that after the epoch.
+    The file is written under a temporary name in the same folder, flushed and renamed. A run that is killed at any
+    moment leaves the checkpoint of the previous epoch or the new one, never a partial file. Lightning runs checkpoint
+    callbacks last, so the other callbacks are stored in their state after the epoch.
 
-    A run that is asked to end (SIGTERM, SIGUSR1) ends after the step it is at, or, in the last step of an epoch or in
-    its validation, at the end of the epoch. The state is written there if the loader's sampler can begin in the middle
-    of an epoch (:class:`~monai_betavae.data.GlobalOrder`); otherwise the last epoch's stays. All processes of a run end
-    at the same step, whichever of them was asked.
+    After SIGTERM or SIGUSR1 the run stops after the current step; in the last step of an epoch or during validation it
+    stops at the end of the epoch. The state at that step is written if the loader's sampler can start in the middle of
+    an epoch (:class:`~monai_betavae.data.GlobalOrder`); otherwise the checkpoint of the last epoch stays. All processes
+    of a run stop at the same step, whichever of them received the signal.
 
-    Not Lightning's ``ModelCheckpoint``: with ``save_top_k=0`` it writes ``last.ckpt`` at the end of the whole training
-    only (2.6), and it doesn't flush to the disk before it renames.
+    Lightning's ``ModelCheckpoint`` is no replacement: with ``save_top_k=0`` it writes ``last.ckpt`` only at the end of
+    the whole training (2.6), and it doesn't flush to the disk before it renames.
 
     Attributes:
-        settings: JSON text with the settings of the run, for whoever resumes it; set by whoever runs it, and read back
-            by :func:`settings_of`. ``None`` for none.
+        settings: JSON text with the settings of the run, for resuming it, or ``None``. The caller that runs the
+            training sets it; :func:`settings_of` reads it back.
 
     Args:
         path: the file.
 
     Raises:
         UnwritableFileError: naming the file, if it can't be written.
-        Preempted: (a ``SystemExit``) where the run was asked to end, after the state was written.
+        Preempted: (a ``SystemExit``) after a signal, once the state is written.
 
     Example:
         >>> LastCheckpoint("models/last.ckpt").path.name
@@ -69,22 +69,22 @@ class LastCheckpoint(Checkpoint):
         self._global_batch: int | None = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Return how many batches of an unfinished epoch were trained on, how large they were, and the settings."""
+        """Return the number and size of the finished batches of an unfinished epoch, and the settings."""
         return {"batches": self._batches, "global_batch": self._global_batch, "settings": self.settings}
 
     def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Make the folder: if it is gone later, that is an error."""
+        """Create the folder now; if it disappears later, writing fails instead of creating it again."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen to signals from now on; Lightning puts back the former handlers when the run is over."""
+        """Listen to signals from now on; Lightning restores the previous handlers after the run."""
         self._ending = EndingSignals()
         self._ending.listen()
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """End here if the run was asked to, unless the epoch ends here anyway or gradients are being summed up."""
+        """Stop here after a signal, unless the epoch ends here anyway or gradients are being accumulated."""
         number = self._asked(trainer)
         done = batch_idx + 1
         if number is None or trainer.is_last_batch or done % trainer.accumulate_grad_batches != 0:
@@ -98,7 +98,7 @@ class LastCheckpoint(Checkpoint):
         self._end(trainer, number, where)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the checkpoint, and end here if the run was asked to."""
+        """Write the checkpoint, and stop here after a signal."""
         self._batches = 0
         self._write(trainer)
         number = self._asked(trainer)
@@ -106,7 +106,7 @@ class LastCheckpoint(Checkpoint):
             self._end(trainer, number, f"after epoch {trainer.current_epoch}")
 
     def _asked(self, trainer: pl.Trainer) -> int | None:
-        """Return the signal that came, on any process."""
+        """Return the signal that any of the processes received."""
         received = self._ending.received
         if trainer.world_size > 1 and trainer.strategy.reduce_boolean_decision(received is not None, all=False):
             return received or int(signal.SIGTERM)
@@ -120,13 +120,13 @@ class LastCheckpoint(Checkpoint):
         raise ended
 
     def _write(self, trainer: pl.Trainer) -> None:
-        """Write the checkpoint; every process takes part, the first one writes."""
+        """Write the checkpoint; every process takes part, and the first one writes."""
         temporary = self.path.with_name(UNFINISHED + self.path.name)
         with name_unwritable_file(self.path):
-            if not self.path.parent.is_dir():  # Lightning would make it again, without the run's other files
+            if not self.path.parent.is_dir():  # Lightning would create it again, without the run's other files
                 raise FileNotFoundError(2, "its folder is gone", str(self.path.parent))
             try:
-                # the default, but Lightning logs a line at every checkpoint if it isn't said
+                # this is the default, but Lightning logs a line at every checkpoint if it isn't passed
                 trainer.save_checkpoint(temporary, weights_only=False)
                 if trainer.is_global_zero:
                     with open(temporary, "rb") as written:
@@ -139,7 +139,7 @@ class LastCheckpoint(Checkpoint):
 
 
 def position_of(checkpoint: str | os.PathLike[str]) -> Position:
-    """Return where in a run a checkpoint was written; nothing in the file is executed.
+    """Return the position in the run at which a checkpoint was written, without executing anything in the file.
 
     Raises:
         ValueError: naming the file, if it isn't the checkpoint of a training run.
@@ -158,7 +158,7 @@ def position_of(checkpoint: str | os.PathLike[str]) -> Position:
 
 
 def settings_of(checkpoint: str | os.PathLike[str]) -> str | None:
-    """Return the settings that a :class:`LastCheckpoint` stored; nothing in the file is executed.
+    """Return the settings that a :class:`LastCheckpoint` stored, without executing anything in the file.
 
     Args:
         checkpoint: the file.
@@ -183,15 +183,15 @@ def settings_of(checkpoint: str | os.PathLike[str]) -> str | None:
 
 
 def begin_at(loader: Any, position: Position, world_size: int = 1) -> None:
-    """Let a loader begin where a checkpoint was written: in that epoch, after the batches that were trained on.
+    """Make a loader start at the position of a checkpoint: in its epoch, after the finished batches.
 
     Args:
-        loader: of the training volumes.
-        position: see :func:`position_of`.
+        loader: loader of the training volumes.
+        position: position of the checkpoint, from :func:`position_of`.
         world_size: number of processes.
 
     Raises:
-        ValueError: if the checkpoint was written in the middle of an epoch, and the loader can't begin there.
+        ValueError: if the checkpoint was written in the middle of an epoch, and the loader can't start there.
     """
     sampler = getattr(loader, "sampler", None)
     if hasattr(sampler, "start_at"):

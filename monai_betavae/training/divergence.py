@@ -1,4 +1,4 @@
-"""Training that goes wrong: stopped where numbers are not finite, warned of where latents collapse or explode."""
+"""Detection of failing training: stop if values aren't finite, warn if the latents collapse or explode."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from torch import nn
 from ..batches.images import item_names
 
 COLLAPSED_KL = 0.01
-"""Nats per subject under which the posterior is the prior: no latent unit says anything."""
+"""KL divergence in nats per subject below which the posterior equals the prior and no latent unit is active."""
 
 EXPLODING_KL, EXPLODING_TIMES = 100.0, 10.0
-"""A KL divergence above this, and this many times that of the first epoch, explodes."""
+"""The KL divergence explodes if it exceeds this value and this multiple of the first epoch's value."""
 
 MAX_NAMED = 8
 
 
 class StopOnDivergence(pl.Callback):
-    """Stop with one clear line where the loss or the weights aren't finite any more, and warn of what leads there.
+    """Stop training with a one-line error if the loss or the weights aren't finite, and warn of early signs.
 
-    The loss is looked at after every step, the weights at the end of every epoch, before anything is written: place
-    it before the callbacks that write weights. A warning comes once for a posterior that has collapsed (a KL divergence
-    below 0.01 nats per subject) and once for one that explodes (above 100 nats and 10 times the first epoch's).
+    The loss is checked after every step and the weights at the end of every epoch. Place this callback before those
+    that write weights, so that it stops before they write. It warns once if the posterior collapses (a KL divergence
+    below 0.01 nats per subject) and once if it explodes (above 100 nats and 10 times the first epoch's value).
 
     Args:
         checkpoint: the last good checkpoint, for the message; it needn't exist.
 
     Raises:
-        ValueError: naming step, epoch, the batch's subjects and the last good checkpoint.
+        ValueError: naming step, epoch, the subjects of the batch and the last good checkpoint.
 
     Example:
         >>> StopOnDivergence("models/last.ckpt").checkpoint.name
@@ -48,21 +48,21 @@ class StopOnDivergence(pl.Callback):
         self._warned: set[str] = set()
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the first epoch's KL divergence."""
+        """Return the KL divergence of the first epoch."""
         return {"first_kl": self._first_kl}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Take the first epoch's KL divergence of the run that is resumed."""
+        """Restore the first epoch's KL divergence of the resumed run."""
         self._first_kl = state_dict["first_kl"]
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Look at the loss of a step."""
+        """Check the loss of a step."""
         loss = outputs.get("loss") if isinstance(outputs, Mapping) else outputs
         names = item_names(batch)
         if isinstance(loss, torch.Tensor) and not bool(torch.isfinite(loss.detach()).all()):
-            # the weights have had their step since; if this loss spoilt them, they were good before
+            # the optimizer has already stepped, so the weights may be spoilt; the batch before may be the cause
             what = f"the loss is {float(loss.detach().float().mean()):g}, of {_listed(names)}"
             if self._before:
                 what += f"; the step before was of {_listed(self._before)}"
@@ -70,7 +70,7 @@ class StopOnDivergence(pl.Callback):
         self._before = names
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Look at the weights, and at the KL divergence."""
+        """Check the weights and the KL divergence."""
         bad = non_finite(pl_module)
         if bad:
             what = f"{len(bad)} weights or buffers aren't finite, the first {bad[0]}; the last step was of "
@@ -112,7 +112,7 @@ class StopOnDivergence(pl.Callback):
 
 
 def non_finite(module: nn.Module) -> list[str]:
-    """Return the names of a module's weights and buffers that hold a value that isn't finite.
+    """Return the names of the weights and buffers of a module that contain values that aren't finite.
 
     Example:
         >>> layer = nn.Linear(2, 2)

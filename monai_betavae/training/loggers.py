@@ -1,4 +1,4 @@
-"""Experiment tracking: which Lightning logger a run writes to."""
+"""Experiment tracking: the Lightning logger of a run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger
 
 LOGGERS = ("auto", "tensorboard", "mlflow", "none")
-"""Names that :func:`build_logger` takes."""
+"""Names that :func:`build_logger` accepts."""
 
 
 def build_logger(
@@ -23,16 +23,17 @@ def build_logger(
     """Return the logger of a run, for ``lightning.pytorch.Trainer(logger=...)``.
 
     Args:
-        name: "auto": TensorBoard if it is installed, else none; "tensorboard": event files in
-            ``<output_dir>/tensorboard``; "mlflow"; "none"; or a Lightning logger, which is returned as it is.
+        name: "auto" (TensorBoard if it is installed, else none), "tensorboard" (event files in
+            ``<output_dir>/tensorboard``), "mlflow", "none", or a Lightning logger, which is returned unchanged.
         output_dir: folder of the run.
-        tracking_uri: of MLflow. Default: ``$MLFLOW_TRACKING_URI``; else ``<output_dir>/mlruns.db``, a SQLite database;
-            with ``mlflow-skinny``, which has no database, files in ``<output_dir>/mlruns``.
-        experiment_name: of MLflow.
-        run_name: of MLflow.
+        tracking_uri: tracking URI of MLflow. Default: ``$MLFLOW_TRACKING_URI``, else the SQLite database
+            ``<output_dir>/mlruns.db``, or with ``mlflow-skinny``, which has no database, files in
+            ``<output_dir>/mlruns``.
+        experiment_name: name of the MLflow experiment.
+        run_name: name of the MLflow run.
 
     Returns:
-        the logger, or ``False`` for none.
+        the logger, or ``False`` for no logger.
 
     Raises:
         ValueError: for another name, or if the logger's package isn't installed.
@@ -65,9 +66,9 @@ def _tensorboard(output_dir: str | os.PathLike[str]) -> TensorBoardLogger:
 def _local_store(output_dir: Path) -> str:
     output_dir = output_dir.resolve()
     if find_spec("sqlalchemy") and find_spec("alembic"):
-        output_dir.mkdir(parents=True, exist_ok=True)  # SQLite doesn't make folders
+        output_dir.mkdir(parents=True, exist_ok=True)  # SQLite doesn't create folders
         return f"sqlite:///{output_dir / 'mlruns.db'}"
-    # MLflow wants to be asked for its files since 3.13, and without a database there is nothing else
+    # since 3.13 MLflow uses its file store on request only, and without a database there is no other store
     os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
     return (output_dir / "mlruns").as_uri()
 

@@ -1,4 +1,4 @@
-"""A process that is asked to end: by a scheduler that preempts it, or whose time limit is near."""
+"""Signals that ask a process to stop: from a scheduler that preempts it, or before a time limit."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 from types import FrameType
 
 ENDING = ("SIGTERM", "SIGUSR1")
-"""Signals that ask a run to end: what schedulers send before they kill, and SLURM's ``--signal=USR1@120``."""
+"""Signals that ask a run to stop: SIGTERM, sent by schedulers before they kill, and SLURM's ``--signal=USR1@120``."""
 
 
 class EndingSignals:
-    """Note a signal that asks this process to end, in place of ending at once.
+    """Record a signal that asks this process to stop, instead of stopping at once.
 
     Attributes:
-        received: the number of the signal that came, ``None`` so far.
+        received: number of the signal received, or ``None``.
 
     Example:
         >>> ending = EndingSignals()
@@ -26,10 +26,10 @@ class EndingSignals:
         self.received: int | None = None
 
     def listen(self) -> None:
-        """Take the signals from now on; outside the main thread, where Python can't, nothing changes.
+        """Install the signal handlers; outside the main thread, where Python can't, do nothing.
 
-        Who listened before isn't called any more: Lightning's handlers write a checkpoint of their own in the middle of
-        an epoch, and end the run at the end of it.
+        Earlier handlers are replaced, since Lightning's write a checkpoint of their own in the middle of an epoch and
+        stop the run at its end.
         """
         if threading.current_thread() is not threading.main_thread():
             return
@@ -42,10 +42,10 @@ class EndingSignals:
 
 
 class Preempted(SystemExit):
-    """The end of a process that was asked to, with the status that shells give: 128 and the signal's number.
+    """Exit of a process after a signal, with the status that shells use: 128 plus the signal number.
 
     Attributes:
-        name: of the signal.
+        name: name of the signal.
 
     Example:
         >>> ended = Preempted(15)

@@ -1,9 +1,9 @@
-"""What a user types as a text stays that text, though MONAI's runner reads it as Python.
+"""Recovery of the texts that a user typed, which MONAI's runner reads as Python.
 
-``python -m monai.bundle`` hands its options to fire, which evaluates what looks like Python: ``20240501`` is a number,
-``1,2`` a tuple, ``{subject}`` a set, and of ``study#2`` only ``study`` is left, since # begins a comment. ``None``
-doesn't arrive at all. MONAI then writes "::" for every "#" that is left, in config files too. So the first step of
-every run looks at what was typed, or stands in the files, and puts it in its place before anything is made of it.
+``python -m monai.bundle`` passes its options to fire, which evaluates what looks like Python: ``20240501`` becomes a
+number, ``1,2`` a tuple, ``{subject}`` a set, and ``study#2`` is cut to ``study``, since # starts a comment. ``None``
+is dropped. MONAI then replaces every remaining "#" by "::", in config files too. The first step of every run therefore
+reads the original texts from the command line or the files and restores them before the config is resolved.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from monai.bundle import ConfigItem, ConfigParser
 from monai.bundle.config_item import ConfigExpression
 
 MARKS = ("$", "@", "%")
-"""What begins with one of these is MONAI's own syntax: an expression, a reference, a macro."""
+"""First characters of MONAI's own syntax: an expression, a reference, a macro."""
 
 SEPARATOR = "-"
-"""What ends fire's options where it stands on its own."""
+"""Argument that, on its own, ends fire's options."""
 
 REFERENCE = r"@\w+(?:(?:#|::)\w+)*"
 
 
 @dataclass(frozen=True)
 class Text:
-    """What a setting that takes text accepts.
+    """Values that a text setting accepts.
 
     Attributes:
         null: whether it may be null.
         several: whether it may be a list of texts.
-        numbers: whether a number in a config file is as good as its text.
-        instead: what to do in place of typing ``None``, where that is refused.
-        checked: whether the package reads the value itself; else a part of somebody's own may take something else.
-        url: whether "::" may be meant.
+        numbers: whether a config file may give a number for its text.
+        instead: advice for users who type ``None``, if ``None`` is refused.
+        checked: whether the package itself reads the value; otherwise a user's own part may accept other values.
+        url: whether the value may contain "::".
     """
 
     null: bool = True
@@ -73,16 +73,16 @@ TEXTS: dict[str, Text] = {
     "tracking_uri": Text(url=True),
     "run_name": Text(),
 }
-"""Settings that take text though the bundle's own value doesn't say so."""
+"""Text settings that the bundle's own value doesn't reveal as such."""
 
 NOT_ONLY_TEXT = ("norm", "act", "center", "precision")
-"""Settings whose own value is a text, and that take something else as well."""
+"""Settings whose own value is a text but that accept other types too."""
 
 
 def texts_of(own: Mapping[str, Any]) -> dict[str, Text]:
-    """Return the settings of a config that take text, by id.
+    """Return the text settings of a config, by id.
 
-    Those of :data:`TEXTS` that it has, those whose own value is a text, and those that refer to one of them.
+    They are those of :data:`TEXTS` that it has, those whose own value is a text, and those that refer to one of them.
 
     Args:
         own: the bundle's own config.
@@ -125,13 +125,14 @@ def _leaves(name: str, config: Any) -> list[tuple[str, Any]]:
 
 
 def typed_options(arguments: Sequence[str]) -> dict[str, str | None]:
-    """Return the options of a command, each as it was typed, by fire's rules for where one begins and ends.
+    """Return the options of a command exactly as typed, split by fire's rules.
 
     Args:
-        arguments: of the command, ``sys.argv[1:]``.
+        arguments: arguments of the command, ``sys.argv[1:]``.
 
     Returns:
-        by name, with underscores for hyphens, the text of the option typed last; ``None`` where it has no value.
+        the text of each option by name, with underscores for hyphens; ``None`` for an option without a value. The last
+        one counts if an option is repeated.
 
     Raises:
         ValueError: if a hyphen on its own ends the options before the last one.
@@ -144,7 +145,7 @@ def typed_options(arguments: Sequence[str]) -> dict[str, str | None]:
         {'dataset_dir': 'study#2', 'beta': '4', 'resume': None}
     """
     given = list(arguments)
-    if "--" in given:  # fire's own flags come after the last one
+    if "--" in given:  # fire's own flags follow the last one
         given = given[: len(given) - 1 - given[::-1].index("--")]
     lost: list[str] = []
     if SEPARATOR in given:
@@ -179,7 +180,7 @@ def _is_flag(argument: str) -> bool:
 
 
 def typed_text(typed: str) -> str:
-    """Return the text that was meant: what was typed, or what stands between the quotation marks that fire wants.
+    """Return the intended text: the typed text without the quotation marks that fire requires.
 
     Example:
         >>> typed_text("study#2"), typed_text("'study#2'"), typed_text("it's")
@@ -190,7 +191,7 @@ def typed_text(typed: str) -> str:
 
 
 def typed_texts(typed: str) -> str | list[str]:
-    """Return the texts that were meant: one, or a list of those between commas, with or without brackets.
+    """Return the intended text, or the list of intended texts between commas, with or without brackets.
 
     Example:
         >>> typed_texts("age"), typed_texts("age,1"), typed_texts("['a, b', -9, #N/A]"), typed_texts("[]")
@@ -199,21 +200,21 @@ def typed_texts(typed: str) -> str | list[str]:
     inner = re.fullmatch(r"\s*(?:\[(.*)\]|\((.*)\))\s*", typed, re.DOTALL)
     listed = typed if inner is None else inner[1] if inner[1] is not None else inner[2]
     entries = re.findall(r"""\s*("[^"]*"|'[^']*'|[^,]*?)\s*(?:,|$)""", listed)
-    # the pattern also finds nothing at the end
+    # the pattern also matches the empty text at the end
     entries = [typed_text(entry) for entry in entries[:-1]] if listed.strip() else []
     return typed_text(typed) if inner is None and len(entries) < 2 else entries
 
 
 def meant(name: str, text: Text, typed: str | None) -> str | list[str] | None:
-    """Return the value that a setting was given on the command line.
+    """Return the intended value of a setting on the command line.
 
     Args:
         name: id of the setting.
-        text: what it accepts.
-        typed: the option's text, ``None`` where it has no value.
+        text: values that it accepts.
+        typed: typed text of the option, or ``None`` if it has no value.
 
     Raises:
-        ValueError: naming the option, what came and what to type.
+        ValueError: naming the option, the value received and what to type.
 
     Example:
         >>> meant("output_dir", Text(), "20240501"), meant("run_name", Text(), "None")
@@ -237,21 +238,21 @@ def meant(name: str, text: Text, typed: str | None) -> str | list[str] | None:
 
 
 def restore_texts(parser: Any, own: Mapping[str, Any], arguments: Sequence[str] | None = None) -> dict[str, str]:
-    """Put every text that was typed, or stands in a config file, in place of what fire and MONAI made of it.
+    """Restore every text of the command line and the config files that fire or MONAI changed.
 
-    To be called before anything of the config is resolved. Outside ``python -m monai.bundle`` nothing was typed, and
-    only texts that can't be known any more are refused.
+    Call it before the config is resolved. Outside ``python -m monai.bundle`` there is no command line, and only texts
+    that can't be recovered are refused.
 
     Args:
         parser: MONAI's ``ConfigParser`` of the running config.
         own: the bundle's own config.
-        arguments: of the command; default: ``sys.argv[1:]``.
+        arguments: arguments of the command; default: ``sys.argv[1:]``.
 
     Returns:
-        the options as they were typed, by id.
+        the options as typed, by id.
 
     Raises:
-        ValueError: naming the option or id, what came, and what to type.
+        ValueError: naming the option or id, the value received, and what to type.
     """
     texts = texts_of(own)
     call = _runner_call(parser)
@@ -273,7 +274,7 @@ def restore_texts(parser: Any, own: Mapping[str, Any], arguments: Sequence[str] 
         elif option == "None" and name in own and parser.get(name) is not None:
             if isinstance(own[name], Mapping) or (isinstance(own[name], str) and own[name].startswith(MARKS)):
                 raise ValueError(f"--{name} None has no effect: leave it out, or type --{name} '$None'")
-            known[name] = None  # MONAI passes over options that are None
+            known[name] = None  # MONAI ignores options that are None
     for name, value in known.items():
         if name in parser and (parser.get(name) != value or "#" in repr(value)):
             place(parser, name, value)
@@ -289,9 +290,9 @@ def restore_texts(parser: Any, own: Mapping[str, Any], arguments: Sequence[str] 
 
 
 def _runner_call(parser: Any) -> tuple[Mapping[str, Any], Any, Any] | None:
-    """Return the options that arrived in MONAI's runner, its config file and its file of options.
+    """Return the options that MONAI's runner received, its config file and its file of options.
 
-    ``None`` where the config of ``parser`` isn't run by ``python -m monai.bundle``.
+    Return ``None`` if ``python -m monai.bundle`` doesn't run the config of ``parser``.
     """
     if not is_runner():
         return None
@@ -310,13 +311,13 @@ def _runner_call(parser: Any) -> tuple[Mapping[str, Any], Any, Any] | None:
 
 
 def is_runner() -> bool:
-    """Whether this process is ``python -m monai.bundle``."""
+    """Return whether this process is ``python -m monai.bundle``."""
     main = getattr(sys.modules.get("__main__"), "__spec__", None)
     return main is not None and main.name.startswith("monai.bundle")
 
 
 def _written(config_file: Any, args_file: Any) -> ConfigParser:
-    """Return the config as the files have it, with "#" where it stands there."""
+    """Return the config as written in the files, with every "#"."""
     pairs = ConfigParser.load_config_file(args_file) if isinstance(args_file, str) else {}
     files = pairs.get("config_file") if config_file is None else config_file
     written = ConfigParser(config={})
@@ -328,13 +329,14 @@ def _written(config_file: Any, args_file: Any) -> ConfigParser:
 
 
 def place(parser: Any, name: str, value: Any) -> None:
-    """Give an id of a parsed config another value, before anything that depends on it is resolved.
+    """Replace the value of an id of a parsed config, before anything that depends on it is resolved.
 
-    The config has the value itself; what is resolved is an expression of it where MONAI would write "::" for "#".
+    The config stores the value itself. If it contains "#", which MONAI would replace by "::", the resolver gets an
+    equivalent expression.
 
     Args:
         parser: MONAI's ``ConfigParser``.
-        name: the id; a nested one's group must be there.
+        name: the id; the group of a nested one must exist.
         value: a text, a list of texts, or ``None``.
 
     Example:
@@ -355,9 +357,9 @@ def place(parser: Any, name: str, value: Any) -> None:
         resolver.items[resolver_id] = ConfigItem(config=value, id=resolver_id)
     else:
         resolver.items[resolver_id] = ConfigExpression(config=stored, id=resolver_id, globals=parser.globals)
-    # also because a parser that has resolved nothing yet would parse the config anew
+    # set also because a parser that hasn't resolved anything yet would parse the config again
     resolver.resolved_content[resolver_id] = value
-    # a group is resolved from a config of its own, in which the text is the expression
+    # a group is resolved from its own copy of the config, which therefore needs the expression
     shadow = stored
     for depth in range(len(above), 0, -1):
         outer = "#".join(above[:depth])
@@ -376,12 +378,12 @@ def _key(holder: Any, key: str) -> Any:
 
 
 def _expression(value: Any) -> str:
-    """Return an expression of MONAI's for a text or texts, without the signs that it would take for references."""
+    """Return a MONAI expression for a text or a list of texts, with # and @ escaped."""
     return "$" + repr(value).replace("#", "\\x23").replace("@", "\\x40")
 
 
 def json_expression(text: str) -> str:
-    r"""Return how to write a text with "#" in a config file.
+    r"""Return the notation of a text with "#" for a config file.
 
     Example:
         >>> print(json_expression("study#2"))
@@ -402,15 +404,15 @@ def _plain_id(name: str) -> str:
 
 
 def check_text(name: str, value: Any, text: Text) -> None:
-    """Refuse the value of a setting that takes text, if it isn't one.
+    """Refuse a value that a text setting doesn't accept.
 
     Args:
         name: id of the setting.
         value: its value in the config.
-        text: what it accepts.
+        text: values that it accepts.
 
     Raises:
-        ValueError: naming the id, what came and what is accepted.
+        ValueError: naming the id, the value received and the values accepted.
 
     Example:
         >>> check_text("output_dir", 20240501, TEXTS["output_dir"])
@@ -425,7 +427,7 @@ def check_text(name: str, value: Any, text: Text) -> None:
 
 
 def text_problem(value: Any, text: Text) -> str | None:
-    """Return what a value must be that isn't accepted, as the end of a sentence; ``None`` if it is.
+    """Return the requirement that a value violates, as the end of a sentence, or ``None`` if it is accepted.
 
     Example:
         >>> text_problem(3, Text(several=True)), text_problem("a", Text()), text_problem(["a"], Text(several=True))
@@ -448,15 +450,15 @@ def _is_number(value: Any) -> bool:
 
 
 def check_expressions(parser: Any, own: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Refuse options in MONAI's own syntax that can't be evaluated, or give something else than the text wanted.
+    """Refuse options in MONAI's syntax that can't be evaluated or don't evaluate to an accepted text.
 
     Args:
         parser: MONAI's ``ConfigParser`` of the running config.
         own: the bundle's own config.
-        typed: the options as they were typed, by id.
+        typed: the options as typed, by id.
 
     Raises:
-        ValueError: naming the option, and why.
+        ValueError: naming the option and the reason.
     """
     texts = texts_of(own)
     for name, option in typed.items():
@@ -480,11 +482,11 @@ def check_expressions(parser: Any, own: Mapping[str, Any], typed: Mapping[str, s
 
 
 def expression_problem(expression: str, known: Mapping[str, Any]) -> str | None:
-    """Return why an expression can't be evaluated, as far as that is seen without evaluating it; ``None`` if it may.
+    """Return why an expression can't be evaluated, as far as is known without evaluating it, or ``None``.
 
     Args:
-        expression: Python, with references of MONAI's.
-        known: the names that it may use beside Python's own.
+        expression: Python, with MONAI references.
+        known: the names that it may use in addition to Python's built-ins.
 
     Example:
         >>> expression_problem("a + @beta", {"torch": None})

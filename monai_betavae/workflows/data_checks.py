@@ -1,4 +1,4 @@
-"""What a run asks of its data before it begins: volumes that can be used, and subjects that it hasn't trained on."""
+"""Checks of the data of a run before it starts: usable volumes, a suitable grid, and held-out subjects."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ON_BAD_VOLUME = ("stop", "skip")
 VOLUMES_FILE, LEFT_OUT_FILE, PAGES = "volumes.tsv", "left_out.tsv", "volumes_{}.png"
 
 VOLUMES_PER_PAGE = 60
-"""Volumes on a page of the picture."""
+"""Number of volumes on a page of the picture."""
 
 GO_ON = (
     "Go on without such volumes with --on_bad_volume skip; `python -m monai.bundle run check` with the same options "
@@ -43,7 +43,7 @@ GO_ON = (
 )
 
 MANY = 500
-"""Volumes from which reading headers shows a progress bar."""
+"""Number of volumes above which reading headers shows a progress bar."""
 
 _MAX_SHOWN = 10
 
@@ -51,12 +51,13 @@ _MAX_SHOWN = 10
 def checked_records(
     records: Sequence[Record], on_bad_volume: str = "stop", output_dir: str | os.PathLike[str] = "."
 ) -> list[Record]:
-    """Refuse volumes that can't be used, or leave them out, before anything is read that takes long.
+    """Refuse or leave out unusable volumes before any slow step.
 
-    With "stop" the headers are read, some milliseconds per volume; what only voxels tell is found when the volumes are
-    cached, before training. With "skip" all voxels are read once, and what is left out stands in
-    ``<output_dir>/left_out.tsv``. Volumes that can't be used are one reason; others are one scan as two subjects, and
-    headers that leave left and right open (:mod:`~monai_betavae.data.checks.findings`).
+    With "stop" only the headers are read, which takes some milliseconds per volume; problems that only voxels reveal
+    are found when the volumes are cached, before training. With "skip" all voxels are read once, and
+    ``<output_dir>/left_out.tsv`` lists the volumes that are left out. Besides unreadable volumes, the same scan under
+    two subjects and headers that leave left and right undefined are problems
+    (:mod:`~monai_betavae.data.checks.findings`).
 
     Args:
         records: the records of all volumes.
@@ -64,10 +65,24 @@ def checked_records(
         output_dir: folder of the run's tables.
 
     Returns:
-        the records that can be used.
+        the usable records.
 
     Raises:
-        ValueError: naming every volume that can't be used; with "skip", if none is left.
+        ValueError: naming every unusable volume; with "skip", if none is left.
+
+    Example:
+        >>> import tempfile
+        >>> import nibabel
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     paths = {name: Path(folder) / f"{name}.nii.gz" for name in ("good", "damaged")}
+        ...     volume = np.random.default_rng(0).random((8, 8, 8), dtype=np.float32)
+        ...     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), paths["good"])
+        ...     _ = paths["damaged"].write_bytes(b"not an image")
+        ...     records = [{"image": str(path), "subject": name} for name, path in paths.items()]
+        ...     usable = checked_records(records, "skip", folder)
+        Left out: 1 of 2 volumes that can't be used, see ...left_out.tsv
+        >>> [record["subject"] for record in usable]
+        ['good']
     """
     first = process_rank() == 0
     if check_choice("on_bad_volume", on_bad_volume, ON_BAD_VOLUME) == "stop":
@@ -95,9 +110,9 @@ def checked_records(
 
 
 def _file_findings(records: Sequence[Record], table: pd.DataFrame) -> list[Finding]:
-    """Return what files and headers alone tell of a cohort."""
+    """Return the findings about a cohort from its files and headers alone."""
     images = [str(record["image"]) for record in records]
-    # volumes of one file that has several are told apart by their channel
+    # several volumes of one file differ by their channel and are no duplicates
     groups = same_content(images) if all(record.get("channel") is None for record in records) else []
     duplicates = duplicate_findings(groups, [record.get("subject") for record in records], images)
     return [*duplicates, *orientation_findings(table)]
@@ -121,16 +136,16 @@ def check_grid(
     min_filled: float = MIN_FILLED,
     at_most: int = 500,
 ) -> None:
-    """Stop or warn where the grid cuts heads, or is nearly empty, from what the samples note of it.
+    """Stop or warn if the grid cuts off heads or is nearly empty, according to measures stored in the samples.
 
     Args:
         datasets: the preprocessed volumes of each part.
-        max_cut_away: share of a volume's foreground outside the grid above which training stops.
-        min_filled: share of the grid that is foreground below which training stops.
-        at_most: number of volumes of a part that are looked at, evenly taken.
+        max_cut_away: largest accepted share of a volume's foreground outside the grid.
+        min_filled: smallest accepted share of the grid that is foreground.
+        at_most: maximum number of volumes of a part to check, evenly spread.
 
     Raises:
-        ValueError: with counts, the first files, and the options that change it.
+        ValueError: with counts, the first files, and the options that change the limits.
     """
     import pandas as pd
 
@@ -154,17 +169,17 @@ def check_grid(
 
 
 def refuse_bad_headers(records: Sequence[Record], advice: str = "") -> pd.DataFrame:
-    """Read all headers, some milliseconds per volume.
+    """Read all headers, some milliseconds per volume, and refuse unusable ones.
 
     Args:
         records: the records.
-        advice: the end of the message.
+        advice: end of the error message.
 
     Returns:
-        the table of :func:`~monai_betavae.data.check_volumes`, without what voxels tell.
+        the table of :func:`~monai_betavae.data.check_volumes`, without its checks of voxels.
 
     Raises:
-        ValueError: naming every volume whose header says that it can't be used.
+        ValueError: naming every volume with an unusable header.
     """
     table = check_volumes(records, voxels=False, progress=process_rank() == 0 and len(records) > MANY)
     bad = table[table["problem"] != ""]
@@ -181,10 +196,11 @@ def check_data(
     max_cut_away: float = MAX_CUT_AWAY,
     min_filled: float = MIN_FILLED,
 ) -> None:
-    """Check every volume, voxels too; print what to change, write a table and a picture of the volumes.
+    """Check every volume with its voxels, print what to change, and write a table and pictures of the volumes.
 
-    Writes ``<output_dir>/volumes.tsv``, a row per volume, and, given a transform, ``<output_dir>/volumes_01.png`` and
-    so on: the three middle planes of every volume as a model sees it, 60 on a page, red titles for a look.
+    The table is ``<output_dir>/volumes.tsv``, with a row per volume. With a transform, the pictures
+    ``<output_dir>/volumes_01.png`` and so on show the three middle planes of every preprocessed volume, 60 volumes per
+    page, with red titles where a closer look is advised.
 
     Args:
         records: the records of all volumes.
@@ -192,10 +208,24 @@ def check_data(
         overwrite: whether an existing table may be replaced.
         transform: the preprocessing of a training run.
         max_cut_away: as in :func:`check_grid`.
-        min_filled: likewise.
+        min_filled: as in :func:`check_grid`.
 
     Raises:
         ValueError: if there is a table and it may not be replaced.
+
+    Example:
+        >>> import contextlib
+        >>> import tempfile
+        >>> import nibabel
+        >>> import pandas
+        >>> volume = np.random.default_rng(0).random((8, 8, 8), dtype=np.float32)
+        >>> volume[0] = np.nan
+        >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
+        ...     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), f"{folder}/scan.nii.gz")
+        ...     check_data([{"image": f"{folder}/scan.nii.gz", "subject": "sub-1"}], folder)
+        ...     table = pandas.read_csv(f"{folder}/{VOLUMES_FILE}", sep="\t")
+        >>> table["problem"].tolist()
+        ['?']
     """
     if not is_working_process("The check"):
         return
@@ -239,7 +269,7 @@ def _draw_pages(
     table: pd.DataFrame, planes: Mapping[int, PlanesOfVolume], findings: Sequence[Finding], output_dir: Path
 ) -> list[Path]:
     shown = sorted(planes)
-    # a page of a run before, of a larger cohort, would be taken for one of this
+    # remaining pages of an earlier check of a larger cohort would be mistaken for pages of this one
     for old in output_dir.glob(PAGES.format("*")):
         old.unlink()
     stopped = {row for finding in findings if finding.stops for row in finding.rows}
@@ -270,10 +300,23 @@ def volume_dataset(
     storage: str = "float32",
     num_workers: int = 2,
 ) -> Dataset:
-    """Make the dataset of a part of the cohort, every volume read now; see :func:`~monai_betavae.data.cached_dataset`.
+    """Make the cached dataset of a part of the cohort, reading every volume now.
+
+    Args:
+        data: the records of the part.
+        transform: the preprocessing.
+        cache: as in :func:`~monai_betavae.data.cached_dataset`.
+        cache_dir: as in :func:`~monai_betavae.data.cached_dataset`.
+        storage: as in :func:`~monai_betavae.data.cached_dataset`.
+        num_workers: as in :func:`~monai_betavae.data.cached_dataset`.
 
     Raises:
-        ValueError: naming the file of a volume that can't be used, and how to go on.
+        ValueError: naming the file of an unusable volume, and how to continue.
+
+    Example:
+        >>> dataset = volume_dataset([{"image": 1.0}, {"image": 2.0}], lambda record: record["image"] * 10, "memory")
+        >>> len(dataset), dataset[1]
+        (2, 20.0)
     """
     try:
         return cached_dataset(
@@ -299,15 +342,28 @@ def check_held_out(
     training_output_dir: str | os.PathLike[str],
     allow_training_subjects: bool = False,
 ) -> None:
-    """Refuse to score subjects that the model was trained or validated on, by its run's ``split.json``.
+    """Refuse to score subjects that the model was trained or validated on, according to its run's ``split.json``.
 
     Args:
         records: the volumes to score.
         training_output_dir: folder of the training run.
-        allow_training_subjects: whether to score them all the same.
+        allow_training_subjects: whether to allow such subjects.
 
     Raises:
-        ValueError: with their number and the first of them.
+        ValueError: with the number of such volumes and the first of them.
+
+    Example:
+        >>> import tempfile
+        >>> from monai_betavae.workflows.records import write_split
+        >>> trained, new = ({"image": f"/data/sub-{n}.nii.gz", "subject": f"sub-{n}"} for n in (1, 2))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_split({"training": [trained], "validation": [], "test": [new]}, f"{folder}/{SPLIT_FILE}")
+        ...     check_held_out([new], folder)
+        ...     try:
+        ...         check_held_out([new, trained], folder)
+        ...     except ValueError as error:
+        ...         print(str(error).split(",")[0])
+        1 of the volumes are of subjects that the model was trained or validated on
     """
     path = Path(training_output_dir) / SPLIT_FILE
     if allow_training_subjects or not path.is_file():

@@ -1,4 +1,4 @@
-"""A trained network as a ``torch.export`` program, which runs without this package."""
+"""Export of a trained network as a ``torch.export`` program, which runs without this package."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from .trained_model import MODEL_FILE, SETTINGS_FILE, load_weights, read_descrip
 
 
 def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str]) -> tuple[Path, float]:
-    """Write the trained network as a ``torch.export`` program (``.pt2``) for any batch size, and try it.
+    """Write the trained network as a ``torch.export`` program (``.pt2``) for any batch size, and test it.
 
-    ``torch.export.load(filepath).module()`` takes images of shape (batch, 1, *spatial_shape) and gives reconstructions.
+    ``torch.export.load(filepath).module()`` maps images of shape (batch, 1, *spatial_shape) to reconstructions.
 
     Args:
-        filepath: the file, with the suffix ``.pt2``.
+        filepath: new file with the suffix ``.pt2``.
         ckpt_dir: folder of the trained model.
 
     Returns:
@@ -40,7 +40,7 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
         )
     network = load_weights(trained_network(models), models / MODEL_FILE)
     shape = (stored["network"]["arguments"].get("in_channels", 1), *stored["grid"]["spatial_shape"])
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # a batch of 1 would count as constant
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # torch.export would take a batch of 1 as constant
     with torch.no_grad():
         program = torch.export.export(network, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}})
         with atomic_path(path) as temporary:

@@ -26,10 +26,11 @@ from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
 from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
 from ..networks.acceleration import accelerate
+from ..networks.latent_model import decode_array, encode_array
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
 from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
 from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
-from ..saving.safe_loading import load_weights_only, resuming
+from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint
 from ..training.callbacks import TIMING_FILE
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
 from .data_checks import check_grid
@@ -198,7 +199,7 @@ class ModelTraining:
                 for message in KNOWN_NOISE:
                     warnings.filterwarnings("ignore", message=message)
                 checkpoint = self.ckpt_dir / RESUME_FILE if resume else None
-                with resuming(self.trainer):
+                with name_resumed_checkpoint(self.trainer):
                     self.trainer.fit(
                         self.estimator, train_dataloader, val_dataloader, ckpt_path=checkpoint, weights_only=True
                     )
@@ -259,7 +260,8 @@ class ModelTraining:
         label = "simulated" if simulated else ""
         estimator = self.estimator
         images = _images(test_dataset)
-        mu, logvar, reconstructions = _reconstruct(estimator, images)
+        mu, logvar = encode_array(estimator, images, estimator.device)
+        reconstructions = decode_array(estimator, mu, estimator.device)
         scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0)
         active = active_units(mu)
         scores.update(
@@ -355,20 +357,6 @@ def _print_resumed(checkpoint: Path, position: Position, max_epochs: int | None)
     what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
     inside = f" and {position.batches} batches of the next" if position.batches else ""
     print_once(f"Resuming: {checkpoint} has {position.epochs} epochs{inside}; {what}")
-
-
-def _reconstruct(
-    estimator: VAE, images: np.ndarray[Any, Any], batch_size: int = 8
-) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """Return posterior means, log-variances and reconstructions of images."""
-    mus, logvars, reconstructions = [], [], []
-    with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            posterior = estimator.encode(torch.from_numpy(images[start : start + batch_size]))
-            mus.append(posterior.mean.cpu().numpy())
-            logvars.append(2 * posterior.scale.log().cpu().numpy())
-            reconstructions.append(estimator.decode(posterior.mean).float().cpu().numpy())
-    return np.concatenate(mus), np.concatenate(logvars), np.concatenate(reconstructions)
 
 
 def held_out_scores(

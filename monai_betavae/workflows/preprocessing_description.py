@@ -1,4 +1,4 @@
-"""What the transforms of a training run are: described from their config, which says more than the objects do."""
+"""Descriptions of the transforms of a training run, from their config, which has the arguments that objects lack."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..data.transforms.transform_description import describe_call, is_random
 from .trained_model import own
 
 PREPROCESSING = "train#preprocessing"
-"""Id of a training config's transforms."""
+"""Id of the transforms in a training config."""
 
 COMPOSE = ("Compose", "monai.transforms.Compose", "monai.transforms.compose.Compose")
 
@@ -18,15 +18,15 @@ NOT_ARGUMENTS = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_d
 
 
 def describe_preprocessing(preprocessing: Any, parser: Any = None, where: str = PREPROCESSING) -> dict[str, Any]:
-    """Return what a model's description says of its transforms.
+    """Return the description of transforms for a model's file.
 
-    MONAI's transforms don't tell the arguments they were made with, but a config does: the values of its entries are
-    taken as they are resolved. What :func:`~monai_betavae.data.brain_transforms` made describes itself.
+    MONAI's transforms don't store the arguments with which they were made, but a config contains them; its resolved
+    values are used. Transforms of :func:`~monai_betavae.data.brain_transforms` have a description of their own.
 
     Args:
         preprocessing: the transforms.
-        parser: MONAI's ``ConfigParser`` of the config that they stand in, if they do.
-        where: their id.
+        parser: MONAI's ``ConfigParser`` of the config that contains them, if there is one.
+        where: id of the transforms.
 
     Returns:
         ``{"transforms": [...]}``, or ``{"own": class, "where": id}`` for the first one that can't be described.
@@ -58,10 +58,10 @@ def describe_preprocessing(preprocessing: Any, parser: Any = None, where: str = 
 
 
 def check_preprocessing(parser: Any = None) -> None:
-    """Refuse transforms that are random, or others for validation and test than for training.
+    """Refuse random transforms, and transforms for validation or test that differ from those for training.
 
     Args:
-        parser: MONAI's ``ConfigParser`` of the running config; without one nothing is known.
+        parser: MONAI's ``ConfigParser`` of the running config; without one nothing is checked.
 
     Raises:
         ValueError: naming the id.
@@ -79,7 +79,7 @@ def check_preprocessing(parser: Any = None) -> None:
                 f"'{PREPROCESSING}#transforms#{index}' must be deterministic, since every later run preprocesses as "
                 f"training does, got {target}: give random transforms as --train#augmentation, with --augment True."
             )
-    # a macro is there as long as the config isn't parsed
+    # before parsing, the entry may still be a macro
     same = [_text(entry), *(_text(f"{sign}{PREPROCESSING}") for sign in "@%")]
     for part in ("validate", "test"):
         other = parser.get(f"{part}#preprocessing")
@@ -91,7 +91,7 @@ def check_preprocessing(parser: Any = None) -> None:
 
 
 def _followed(parser: Any, place: str) -> tuple[Any, str]:
-    """Return the raw entry of an id, and its id, after references that are nothing but that."""
+    """Return the raw entry of an id and the id itself, after following plain references."""
     entry = None if parser is None else parser.get(place)
     for _ in range(10):
         if not (isinstance(entry, str) and entry.startswith("@")):

@@ -14,6 +14,7 @@ from torch import nn
 
 from .._checks import check_integer, check_seed
 from .._randomness import generator
+from ..networks.latent_model import decode_array, latent_dim_of
 from ..networks.modules import reconstruction_network
 from ..plots import plot_volumes, save_figure
 from ..saving.atomic_files import atomic_path, write_table
@@ -77,12 +78,12 @@ class PriorSampling:
         if not is_working_process("Generation"):
             return
         network: Any = reconstruction_network(self.network.to(self.device).eval())
-        codes = torch.randn(self.n_samples, network.fc_mu.out_features, generator=generator(self.seed, "sample"))
+        codes = torch.randn(self.n_samples, latent_dim_of(network), generator=generator(self.seed, "sample"))
         names = [f"sample_{index:0{max(3, len(str(self.n_samples - 1)))}d}" for index in range(self.n_samples)]
         shown: list[NDArray[np.float32]] = []
         with torch.inference_mode():
             for start in tqdm(range(0, self.n_samples, self.batch_size), desc="generating", unit="batch"):
-                volumes = network.decode(codes[start : start + self.batch_size].to(self.device)).float().cpu().numpy()
+                volumes = decode_array(network, codes[start : start + self.batch_size].numpy(), self.device)
                 for offset, volume in enumerate(volumes[:, 0]):
                     with atomic_path(self.output_dir / f"{names[start + offset]}.nii.gz") as temporary:
                         nib.save(self._image(volume), temporary)

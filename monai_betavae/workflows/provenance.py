@@ -1,8 +1,8 @@
-"""Where a run's numbers come from: its config, seed, versions, git state, data and split, in one file that runs again.
+"""Provenance of a run: config, seed, versions, git state, data and split, in one file that can be run again.
 
-``run.json`` is a config of MONAI's runner: the one that ran, overrides included, with relative paths made absolute, and
-an entry "provenance" beside it. ``python -m monai.bundle run training --config_file run.json --output_dir again
---ckpt_dir again`` runs it again, and says what differs from then.
+``run.json`` is a config of MONAI's runner: the one that ran, with its overrides, absolute paths in place of relative
+ones, and the additional entry "provenance". ``python -m monai.bundle run training --config_file run.json --output_dir
+again --ckpt_dir again`` repeats the run and prints what has changed since.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ RUN_FILE = "run.json"
 PROVENANCE = "provenance"
 
 PACKAGES = ("monai-betavae", "torch", "monai", "lightning", "numpy", "scipy", "nibabel", "scikit-learn", "nilearn")
-"""Whose versions can change the numbers."""
+"""Packages whose versions can change the results."""
 
 PATHS = (
     "dataset_dir",
@@ -42,10 +42,10 @@ PATHS = (
     "split_file",
     "simulated_cohort",
 )
-"""Ids of a config that hold paths, or a dictionary with one."""
+"""Ids of a config that hold a path or a dictionary with a path."""
 
 SAMPLE_BYTES = 2**16
-"""How much of both ends of a file a fingerprint is of: a gzip file ends with the checksum of all it holds."""
+"""Bytes of each end of a file that enter its fingerprint; a gzip file ends with a checksum of its whole content."""
 
 
 def write_run(
@@ -57,15 +57,25 @@ def write_run(
     resumed: bool = False,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write what is running now, so that it can be run again, and say what differs from what it goes on from.
+    """Write the running config and its provenance, and print what has changed since the run that it repeats or resumes.
 
     Args:
-        path: of the file.
+        path: path of the file.
         parts: the records of each part of the data, such as training, validation and test.
-        seed: of the run.
-        weights: the model file that is used, if one is.
-        resumed: whether the run goes on from one whose file is there.
-        data: what :func:`data_fingerprint` gives for ``parts``, if it is known already.
+        seed: seed of the run.
+        weights: the model file that the run uses, if any.
+        resumed: whether the run resumes the one that wrote the existing file.
+        data: output of :func:`data_fingerprint` for ``parts``, if it is known already.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scan = Path(folder) / "sub-1_T1w.nii.gz"
+        ...     _ = scan.write_bytes(b"voxels")
+        ...     write_run(Path(folder) / RUN_FILE, {"training": [{"image": str(scan), "subject": "sub-1"}]}, seed=3)
+        ...     found = read_provenance(Path(folder) / RUN_FILE)
+        >>> found["seed"], found["data"]["training"]["volumes"], found["versions"]["torch"] == torch.__version__
+        (3, 1, True)
     """
     if process_rank() != 0:
         return
@@ -87,11 +97,11 @@ def write_run(
 
 
 def environment() -> dict[str, Any]:
-    """Return when and with what this process runs.
+    """Return the time, command and software environment of this process.
 
     Returns:
-        "started" (UTC), "command", "python", "platform", "versions" of packages, "git" (commit, and whether files were
-        changed since, of the checkout that this package is in; ``None`` for an installed one), "device", "threads".
+        "started" (UTC), "command", "python", "platform", "versions" of packages, "git" (commit of this package's
+        checkout, and whether files have changed since; ``None`` for an installed package), "device", "threads".
 
     Example:
         >>> environment()["versions"]["torch"] == importlib.metadata.version("torch")
@@ -119,9 +129,9 @@ def _version(name: str) -> str | None:
 
 
 def git_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the commit of the checkout that a folder is in, and whether files differ from it; ``None`` if none.
+    """Return the commit of the checkout that contains a folder and whether files differ from it, or ``None``.
 
-    A package in an environment inside somebody's checkout isn't part of it: git must know the folder's files.
+    git must track the folder's files: a package in an environment inside a checkout isn't part of the checkout.
     """
 
     def git(*words: str) -> str | None:
@@ -137,16 +147,17 @@ def git_state(folder: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def data_fingerprint(parts: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
-    """Return how many volumes each part has, and a digest of whose they are, in which order, and of their files.
+    """Return the number of volumes of each part, and a digest of their subjects, their order and their files.
 
-    Of a file the size and both ends count, 64 KiB each: enough for any ``.nii.gz``, which ends with the checksum of all
-    it holds; a change in the middle of an uncompressed file isn't seen. Where the files lie doesn't count.
+    The size and both ends of a file, 64 KiB each, enter the digest. That covers any ``.nii.gz``, which ends with a
+    checksum of its content, but misses a change in the middle of an uncompressed file. The location of the files
+    doesn't matter.
 
     Args:
         parts: the records of each part.
 
     Returns:
-        for each part "volumes" and "digest".
+        "volumes" and "digest" for each part.
     """
     with ThreadPoolExecutor(8) as pool:
         return {
@@ -156,7 +167,7 @@ def data_fingerprint(parts: Mapping[str, Sequence[Record]]) -> dict[str, Any]:
 
 
 def _described(record: Record) -> list[Any]:
-    # a path's folder may be another one on another machine
+    # the folder of a path may differ between machines
     facts = {
         name: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else str(value)
         for name, value in sorted(record.items())
@@ -175,7 +186,7 @@ def _file_digest(path: Path) -> Any:
             if size > SAMPLE_BYTES:
                 file.seek(max(SAMPLE_BYTES, size - SAMPLE_BYTES))
                 ends += file.read()
-    except OSError:  # a path with a volume's number behind it, say
+    except OSError:  # for example a path followed by the number of a volume
         return None
     return [size, _digest(ends)]
 
@@ -185,7 +196,7 @@ def _digest(content: bytes) -> str:
 
 
 def runnable(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config that runs from anywhere as it does here: relative paths absolute, and started anew.
+    """Return a config that runs from any working directory: with absolute paths, and without resuming or overwriting.
 
     Args:
         config: raw config of MONAI's runner.
@@ -210,10 +221,10 @@ def runnable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Return the provenance in a run's file; ``None`` if there is no such file.
+    """Return the provenance in the file of a run, or ``None`` if there is no such file.
 
     Raises:
-        ValueError: naming the file, if it isn't one that :func:`write_run` wrote.
+        ValueError: naming the file, if :func:`write_run` didn't write it.
     """
     if not Path(path).is_file():
         return None
@@ -227,7 +238,7 @@ def read_provenance(path: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Return what differs between two provenances that can change numbers, each as "what was this, now that".
+    """Return the differences between two provenances that can change results, each as "name was this, now that".
 
     Example:
         >>> differences({"versions": {"torch": "2.12"}, "threads": 2}, {"versions": {"torch": "2.13"}, "threads": 2})

@@ -1,4 +1,4 @@
-"""Which volumes a run works on, and which of them it trains on, validates on and holds out."""
+"""Records of the volumes of a run, and their split into training, validation and test."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ PARTS = ("training", "validation", "test")
 SPLIT_FILE = "split.json"
 
 COHORT_WAIT_S = 3600
-"""Seconds that other processes wait for the first one to simulate the cohort."""
+"""Seconds for which other processes wait for the first one to simulate the cohort."""
 
 print_once = rank_zero_only(print)
-"""Print on the first of several processes."""
+"""Print on the first of several processes only."""
 
 
 def process_rank() -> int:
-    """Return the number of this process, before a process group says it: from what the launcher set."""
+    """Return the number of this process from the launcher's settings, before a process group exists."""
     return int(getattr(rank_zero_only, "rank", 0))
 
 
 def process_of_launch() -> tuple[int, int]:
-    """Return the number of this process among those that torchrun or the like started alike, and how many they are.
+    """Return the number of this process and the number of processes of a launch by torchrun or a similar tool.
 
-    Tasks that SLURM starts beside one another aren't such processes: each may have been given volumes of its own.
+    Parallel SLURM tasks aren't such processes, since each of them may have its own volumes.
     """
     if dist.is_available() and dist.is_initialized():
         return dist.get_rank(), dist.get_world_size()
@@ -52,10 +52,10 @@ def process_of_launch() -> tuple[int, int]:
 
 
 def is_working_process(what: str) -> bool:
-    """Return whether this process does work that isn't shared out: the first of a launch does, and says so.
+    """Return whether this process does work that isn't distributed; the first one of a launch does, with a message.
 
     Args:
-        what: the work, for the message.
+        what: name of the work, for the message.
     """
     number, n_processes = process_of_launch()
     if number == 0 and n_processes > 1:
@@ -72,16 +72,16 @@ def given_records(
     entities: str | Mapping[str, str | None] | None = None,
     missing_values: str | Sequence[str] | None = None,
 ) -> list[Record]:
-    """Return the records of a cohort that a user names, and say whose they are.
+    """Return the records of a user's cohort, and print a summary of its subjects.
 
     Args:
-        dataset_dir: anything :func:`~monai_betavae.data.discover` takes.
-        suffix: of the volumes to take from a BIDS folder.
-        image_column: the column of a table, or key of a datalist's entries, that holds the path.
-        channel: which volume of each file of several along a fourth axis.
-        subject_from: pattern or column that says the subjects, as in ``discover``.
-        entities: BIDS entities that names must have, likewise.
-        missing_values: texts of tables that mean missing, likewise.
+        dataset_dir: any source that :func:`~monai_betavae.data.discover` accepts.
+        suffix: suffix of the volumes in a BIDS folder.
+        image_column: the column of a table, or the key of a datalist's entries, with the path.
+        channel: index of the volume in files with several volumes along a fourth axis.
+        subject_from: pattern or column from which the subjects are read, as in ``discover``.
+        entities: BIDS entities that file names must have, as in ``discover``.
+        missing_values: texts in tables that mean missing, as in ``discover``.
 
     Raises:
         ValueError: as in ``discover``, naming ``dataset_dir``.
@@ -96,11 +96,11 @@ def given_records(
 
 
 def cohort_summary(records: Sequence[Record], n_shown: int = 3) -> str:
-    """Return how many volumes, subjects and sessions there are, and the first few subjects with their files.
+    """Return a summary: the numbers of volumes, subjects and sessions, and the first few subjects with their files.
 
     Args:
-        records: what :func:`~monai_betavae.data.discover` returns.
-        n_shown: number of subjects that are shown.
+        records: output of :func:`~monai_betavae.data.discover`.
+        n_shown: number of subjects to show.
 
     Example:
         >>> cohort_summary([{"image": "/data/sub-1_T1w.nii.gz", "subject": "sub-1"}])
@@ -132,22 +132,33 @@ def training_records(
     entities: str | Mapping[str, str | None] | None = None,
     missing_values: str | Sequence[str] | None = None,
 ) -> list[Record]:
-    """Return the records of ``dataset_dir``, or of the simulated cohort if none is given.
+    """Return the records of ``dataset_dir``, or of a simulated cohort if it is ``None``.
 
-    The cohort is made once and used again; a ``dataset_dir`` that is given and doesn't exist is an error.
+    The cohort is simulated once and reused. A ``dataset_dir`` that doesn't exist is an error.
 
     Args:
-        dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
+        dataset_dir: any source that :func:`~monai_betavae.data.discover` accepts, or ``None``.
         simulated: arguments of :func:`~monai_betavae.data.simulate_cohort`.
-        suffix: as in :func:`given_records`, as are the next ones.
-        image_column: see there.
-        channel: see there.
-        subject_from: see there.
-        entities: see there.
-        missing_values: see there.
+        suffix: as in :func:`given_records`.
+        image_column: as in :func:`given_records`.
+        channel: as in :func:`given_records`.
+        subject_from: as in :func:`given_records`.
+        entities: as in :func:`given_records`.
+        missing_values: as in :func:`given_records`.
 
     Raises:
-        ValueError: as in ``discover``; or if the cohort's folder holds a cohort made with other arguments.
+        ValueError: as in ``discover``, or if the folder of the cohort holds one that was made with other arguments.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     cohort = {"output_dir": f"{folder}/cohort", "n_subjects": 4, "spatial_shape": (16, 16, 16)}
+        ...     records = training_records(None, cohort)
+        ...     again = training_records(None, cohort)  # reads the cohort that exists now
+        Data: no dataset_dir given, simulating a cohort of 4 brains in ...
+        Data: no dataset_dir given, using the simulated cohort in ...
+        >>> len(records), records == again
+        (4, True)
     """
     if dataset_dir is not None:
         return given_records(dataset_dir, suffix, image_column, channel, subject_from, entities, missing_values)
@@ -191,7 +202,7 @@ def _check_same_cohort(folder: Path, arguments: Mapping[str, Any]) -> None:
 
 
 def is_simulated(records: Sequence[Record]) -> bool:
-    """Whether the volumes come from the simulated cohort, so that scores on them must say so."""
+    """Return whether the volumes come from the simulated cohort, which reports must mention."""
     for parent in Path(records[0]["image"]).parents if records else []:
         description = parent / "dataset_description.json"
         if description.is_file():
@@ -215,23 +226,31 @@ def split_records(
 ) -> Split:
     """Split records into training, validation and test by subject.
 
-    With ``split_file`` the parts are those of another run. Otherwise, if every record says its part under "split" (a
-    MONAI datalist with sections, the simulated cohort), that is taken; a subject must not be in two of them.
+    With ``split_file`` the parts are those of another run. Otherwise, if every record has its part under "split" (as in
+    a MONAI datalist with sections, or the simulated cohort), these parts are used; a subject must not be in two of
+    them.
 
     Args:
-        records: what :func:`training_records` gives.
-        fractions: of subjects in training, validation and test; used if the records don't say.
-        seed: of the split.
-        resumed_dir: folder of the run that is resumed; its split.json must be the same split.
-        stratify: covariates by which the parts are to be alike.
-        n_folds: number of folds of a cross-validation, at least 2: subjects of fold ``fold`` are the test part, the
-            others are divided as the first two ``fractions`` say. What the records say isn't taken then.
-        fold: which of them, from 0.
-        split_file: ``split.json`` of another run, whose parts are taken again.
+        records: output of :func:`training_records`.
+        fractions: fractions of the subjects in training, validation and test, if the records have no parts.
+        seed: seed of the split.
+        resumed_dir: folder of the run to resume; its split.json must hold the same split.
+        stratify: covariates whose distributions should be similar in all parts.
+        n_folds: number of folds of a cross-validation, at least 2. The subjects of fold ``fold`` are the test part, and
+            the first two ``fractions`` divide the others. The parts in the records are then ignored.
+        fold: number of the fold, from 0.
+        split_file: ``split.json`` of another run, whose parts are used again.
 
     Raises:
-        ValueError: if there are too few subjects, a subject is in two parts, a resumed run was split otherwise, or
-            ``split_file`` names volumes that aren't there.
+        ValueError: if there are too few subjects, a subject is in two parts, a resumed run had another split, or
+            ``split_file`` names missing volumes.
+
+    Example:
+        >>> visits = [{"image": f"sub-{n}_ses-{s}.nii.gz", "subject": f"sub-{n}"} for n in range(5) for s in (1, 2)]
+        >>> split = split_records(visits, [0.6, 0.2, 0.2], seed=0)
+        Split by subject: 6 training, 2 validation, 2 test
+        >>> {part: len({record["subject"] for record in members}) for part, members in split.items()}
+        {'training': 3, 'validation': 1, 'test': 1}
     """
     if len(fractions) != len(PARTS):
         raise ValueError(f"`fractions` must be three numbers, of {', '.join(PARTS)}, got {list(fractions)}.")
@@ -240,7 +259,7 @@ def split_records(
     if split_file is not None:
         split = _taken_again(records, Path(split_file))
     elif given:
-        records_by_subject(records)  # refuses a missing subject
+        records_by_subject(records)  # refuses records without a subject
         split = {part: [record for record in records if record["split"] == part] for part in PARTS}
         seen: dict[str, str] = {}
         for part, members in split.items():
@@ -260,7 +279,7 @@ def split_records(
 
 
 def _taken_again(records: Sequence[Record], path: Path) -> Split:
-    """Return the split of another run, with the records that there are now."""
+    """Return the split of another run with the current records."""
     now = {record["image"]: record for record in records}
     before = read_split(path)
     images = [record["image"] for members in before.values() for record in members]
@@ -283,7 +302,7 @@ def _fold(
     n_folds: int,
     fold: int,
 ) -> Split:
-    """Return the split of one fold; the folds' test parts share no subject and are all subjects together."""
+    """Return the split of one fold; the test parts of all folds are disjoint and together contain all subjects."""
     if check_integer("fold", fold, minimum=0) >= n_folds:
         raise ValueError(f"`fold` must be an integer from 0 to {n_folds - 1} for {n_folds} folds, got {fold}.")
     folds = split_subjects(records, [1 / n_folds] * n_folds, seed, stratify)
@@ -297,7 +316,7 @@ def _fold(
 
 
 def _check_same_split(split: Split, path: Path) -> None:
-    """Refuse to go on training on other volumes: one that was trained on could be held out now."""
+    """Refuse to resume with another split, since a volume of the old training part could be held out now."""
     if not path.is_file():
         return
     before = {record["image"]: part for part, members in read_split(path).items() for record in members}
@@ -312,7 +331,7 @@ def _check_same_split(split: Split, path: Path) -> None:
 
 
 def write_split(split: Split, path: str | os.PathLike[str]) -> None:
-    """Write a split as JSON: a list of records for each part."""
+    """Write a split as JSON, with a list of records for each part."""
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(split, indent=1, default=str) + "\n", encoding="utf-8")
 
@@ -321,7 +340,7 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     """Read a split that :func:`write_split` wrote.
 
     Raises:
-        ValueError: naming the file, if it isn't one.
+        ValueError: naming the file, if it doesn't contain a split.
     """
     try:
         split = json.loads(Path(path).read_text(encoding="utf-8"))

@@ -1,7 +1,7 @@
-"""Resuming a run with what it was told: settings of then and now, id by id.
+"""Comparison of the settings of a resumed run with those of the original run, id by id.
 
-What a run was told is where its config differs from the bundle's own. It is stored in ``last.ckpt``, which it belongs
-to, and compared when the run is resumed, so that no setting is lost because a command wasn't repeated.
+The settings of a run are the values in which its config differs from the bundle's own config. They are stored in its
+``last.ckpt`` and compared when the run is resumed, so that no setting is lost if a command isn't repeated in full.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from ..saving.descriptions import name_of
 
 FREE = (
     "imports|bundle_root|run_root|output_dir|ckpt_dir|device|resume|overwrite|resume_changes|max_epochs|initialize|finalize",
-    # whose volumes these are, and who is in which part, is compared by itself
+    # the volumes and their split are compared separately
     "dataset_dir|suffix|image_column|channel|subject_from|entities|missing_values|max_cut_away|min_filled",
     "simulated_cohort(#.*)?|records|usable_records|split|split_file|fractions|stratify|n_folds|fold|on_bad_volume",
-    # where and how it is computed, not what
+    # where and how the computation runs, not its result
     "cache|cache_dir|num_workers|compile|recompute_activations",
     "(train|validate|test)#(dataset|dataloader)#(cache|cache_dir|num_workers|pin_memory|prefetch_factor|persistent_workers)",
     "train#trainer#(devices|num_nodes|strategy|accelerator|logger|default_root_dir|max_epochs|enable_\\w+|log_every.*)",
     "logger|tracking_uri|experiment_name|run_name|train#logger(#.*)?|provenance(#.*)?|_meta_(#.*)?",
     "model_training(#.*)?|training(#.*)?|check(#.*)?|run(#.*)?|train#inferer(#.*)?",
 )
-"""Ids, as regular expressions, that may differ when a run is resumed: nothing a model learns follows from them."""
+"""Ids, as regular expressions, that may differ when a run is resumed, since they don't affect what a model learns."""
 
 ABSENT = "absent"
 
@@ -33,7 +33,7 @@ MAX_SHOWN = 4
 
 
 def collect_settings(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a config says beyond or against the bundle's own, by id.
+    """Return the settings of a config that differ from the bundle's own config, by id.
 
     Args:
         config: raw config, overrides included.
@@ -44,7 +44,7 @@ def collect_settings(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[
         >>> collect_settings({"beta": 4.0, "loss": {"default_dist": "laplace"}}, shipped)
         {'beta': 4.0, 'loss#default_dist': 'laplace'}
     """
-    # MONAI writes the separator of ids as "::" in what it has parsed
+    # a parsed config has "::" in place of "#" as the separator of ids
     plain, bundle = (json.loads(json.dumps(dict(each), default=name_of).replace("#", "::")) for each in (config, own))
     found: dict[str, Any] = {}
     _compare("", plain, bundle, plain, found)
@@ -52,27 +52,27 @@ def collect_settings(config: Mapping[str, Any], own: Mapping[str, Any]) -> dict[
 
 
 def is_free(name: str) -> bool:
-    """Whether a setting may differ when a run is resumed."""
+    """Return whether a setting may differ when a run is resumed."""
     return any(re.fullmatch(pattern, name) for pattern in FREE)
 
 
 def check_told(
     then: Mapping[str, Any], now: Mapping[str, Any], own: Mapping[str, Any], may_change: Sequence[str], source: str
 ) -> list[str]:
-    """Refuse to resume with other settings than the run was told.
+    """Refuse to resume a run with other settings than its original ones.
 
     Args:
-        then: what it was told, as :func:`told` gives it.
-        now: what is told now.
-        own: the bundle's own config, whose values hold where nothing was told.
+        then: original settings, from :func:`collect_settings`.
+        now: current settings.
+        own: the bundle's own config, with the values of all other settings.
         may_change: ids that may differ.
-        source: where ``then`` is from, for messages.
+        source: origin of ``then``, for error messages.
 
     Returns:
-        what differs and may, each as "id was this, now that".
+        the permitted differences, each as "id was this, now that".
 
     Raises:
-        ValueError: naming each id that differs, with its value then and now.
+        ValueError: naming each id that differs, with its old and its new value.
     """
     found: dict[bool, list[str]] = {True: [], False: []}
     for name in dict.fromkeys([*then, *now]):
@@ -91,9 +91,9 @@ def check_told(
 
 
 def _compare(name: str, value: Any, own: Any, config: Mapping[str, Any], found: dict[str, Any]) -> None:
-    """Add what differs between a value and the bundle's own."""
+    """Add the differences between a value and the bundle's own value to ``found``."""
     if isinstance(own, str) and own.startswith("%") and value != own:
-        own = _looked_up(config, own[1:])  # MONAI has replaced the macro by what it names
+        own = _looked_up(config, own[1:])  # MONAI has replaced the macro by the value it names
     if isinstance(value, dict) and isinstance(own, dict):
         if value.get("_target_") == own.get("_target_") and not own.keys() - value.keys():
             for key in value:

@@ -1,4 +1,4 @@
-"""Checks that run before a training starts: existing results, unfit parts, another model or other settings."""
+"""Checks that run before training starts: existing results, unsuitable parts, changed model or settings."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .trained_model import MODEL_FILE, SETTINGS_FILE, read_description
 RESUME_FILE, METRICS_FILE = "last.ckpt", "metrics.csv"
 
 SLURM_CHECKPOINTS = "hpc_ckpt_*.ckpt"
-"""What Lightning itself writes under SLURM, and begins from by itself if it lies in the output folder."""
+"""Checkpoints that Lightning itself writes under SLURM, and resumes from if they are in the output folder."""
 
 
 def check_run(
@@ -33,27 +33,27 @@ def check_run(
 ) -> None:
     """Refuse to train over an existing result, before any data is loaded.
 
-    Nothing is deleted here: with ``overwrite`` each file is replaced when its successor is complete, so that a run that
-    fails on its data costs nothing.
+    Nothing is deleted here. With ``overwrite`` each file is replaced once its successor is complete, so a run that
+    fails on its data loses nothing.
 
     Args:
-        output_dir: folder of tables and pictures.
+        output_dir: folder of tables and figures.
         ckpt_dir: folder of weights.
-        resume: whether to continue from ``<ckpt_dir>/last.ckpt``, or to start where no epoch was finished: what a job
-            that is preempted and queued again says from its first time on.
+        resume: whether to continue from ``<ckpt_dir>/last.ckpt``, or to start from the beginning if no epoch was
+            finished. A job that may be preempted and requeued can set it from the start.
         overwrite: whether an existing result may be replaced.
 
     Raises:
-        ValueError: if there is a result and neither is set, a run's checkpoint is gone, another run holds a folder, or
-            one can't be written.
+        ValueError: if there is a result and neither ``resume`` nor ``overwrite`` is set, both are set, the checkpoint
+            of a run is missing, another run has locked a folder, or a folder can't be written.
     """
     if resume and overwrite:
         raise ValueError("Only one of `resume` and `overwrite` can be True, got both.")
     last, metrics = Path(ckpt_dir) / RESUME_FILE, Path(output_dir) / METRICS_FILE
     if process_rank() != 0:
-        return  # the first process has asked already, and may have begun to write
+        return  # the first process has checked already, and may have begun to write
     if resume and not last.is_file():
-        # killed before its first checkpoint was whole, a run leaves the first row at most
+        # a run that was killed before its first checkpoint was complete leaves at most the first row
         if metrics.is_file() and len(metrics.read_text(encoding="utf-8").splitlines()) > 2:
             raise ValueError(f"`resume` needs {last}, which is gone; {metrics} tells of a run of several epochs.")
         print_once(f"Nothing to resume: there is no {last} yet, so the run starts from the beginning.")
@@ -73,17 +73,17 @@ def check_run(
 
 
 FREE_ARGUMENTS = ("random_state", "n_voxels")
-"""Arguments of a network that may differ when a run is resumed: the weights are in the checkpoint, with their sizes."""
+"""Network arguments that may differ when a run is resumed, since the checkpoint holds the weights and their sizes."""
 
 
 def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) -> None:
-    """Refuse parts that can't make a run; since they are the arguments, they are built before any volume is read.
+    """Refuse unsuitable parts of a run; as arguments, they are built before any volume is read.
 
     Args:
-        trainer: the Lightning trainer; its callbacks must keep those that write weights and table.
+        trainer: the Lightning trainer; its callbacks must include those that write the weights and the table.
         estimator: a :class:`~monai_betavae.VAE`.
-        network: the network it trains.
-        preprocessing: transforms.
+        network: the network that it trains.
+        preprocessing: the transforms.
 
     Raises:
         ValueError: naming the part.
@@ -109,7 +109,7 @@ def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) 
 
 
 def _check_fused(trainer: pl.Trainer, estimator: VAE) -> None:
-    """Refuse what Lightning stumbles over in the first step: clipped gradients at 16-mixed, with a fused optimizer."""
+    """Refuse gradient clipping at 16-mixed with a fused optimizer, on which Lightning fails in the first step."""
     fused = getattr(estimator.optimizer, "keywords", {}).get("fused")
     if fused and trainer.gradient_clip_val and trainer.precision == "16-mixed":
         raise ValueError(
@@ -119,7 +119,7 @@ def _check_fused(trainer: pl.Trainer, estimator: VAE) -> None:
 
 
 def check_validated(trainer: Any, val_dataloader: Any) -> None:
-    """Refuse early stopping without validation, which Lightning would only find after an epoch.
+    """Refuse early stopping without validation, which Lightning would detect only after an epoch.
 
     Raises:
         ValueError: naming the setting.
@@ -132,14 +132,14 @@ def check_validated(trainer: Any, val_dataloader: Any) -> None:
 
 
 def check_resumed(now: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> None:
-    """Refuse to resume a model that is described otherwise.
+    """Refuse to resume a model with another description.
 
     Args:
-        now: "network", "preprocessing" and "likelihood", as they are described now.
+        now: current descriptions of "network", "preprocessing" and "likelihood".
         ckpt_dir: folder of the weights, with the ``model.json`` of the run.
 
     Raises:
-        ValueError: naming each setting that differs, with its value then and now.
+        ValueError: naming each setting that differs, with its old and its new value.
     """
     stored = read_description(ckpt_dir)
     if stored is None:
@@ -160,7 +160,7 @@ LIKELIHOOD = ("distribution", "beta", "loss")
 
 
 def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a description by the names that a user knows."""
+    """Return the settings of a description by the names that users know."""
     network, preprocessing = description["network"], description["preprocessing"]
     likelihood = description["likelihood"] or {}
     found: dict[str, Any] = {**network.get("arguments", {}), "network_def": network.get("own", network.get("builder"))}
@@ -169,7 +169,7 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
     for index, step in enumerate(preprocessing.get("transforms", [])):
         place = f"{PREPROCESSING}#transforms#{index}"
         found[place] = step["name"]
-        # a setting that isn't given is the transform's own default; null ones are none
+        # null counts as not given, that is, as the transform's default
         arguments = {name: value for name, value in step["arguments"].items() if value is not None}
         if isinstance(arguments.get("spacing"), int | float):
             arguments["spacing"] = [float(arguments["spacing"])] * 3
@@ -180,23 +180,23 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def running_settings() -> dict[str, Any] | None:
-    """Return what the running config says against the bundle's own; ``None`` where no config runs."""
+    """Return the settings of the running config that differ from the bundle's, or ``None`` if no config runs."""
     config = running_config()
     return None if config is None else collect_settings(config, _bundle_config())
 
 
 def check_resumed_settings(checkpoint: str | os.PathLike[str], may_change: str | Sequence[str] = ()) -> list[str]:
-    """Refuse to resume a run that was told other settings.
+    """Refuse to resume a run with other settings.
 
     Args:
         checkpoint: the ``last.ckpt`` of the run.
-        may_change: ids that may differ, or one.
+        may_change: one or several ids that may differ.
 
     Returns:
-        what differs and may.
+        the permitted differences.
 
     Raises:
-        ValueError: naming each setting that differs; or the checkpoint, if it isn't one.
+        ValueError: naming each setting that differs, or the checkpoint, if it isn't one.
     """
     now, stored = running_settings(), settings_of(checkpoint)
     if now is None or stored is None:  # called from Python, or a run of release 0.1.0

@@ -1,4 +1,4 @@
-"""The settings of a run: what is wrong with them is said before any volume is read, and in one line."""
+"""Checks of the settings of a run before any volume is read, with one-line errors."""
 
 from __future__ import annotations
 
@@ -16,45 +16,57 @@ from types import TracebackType
 from typing import Any
 
 from ..bundle import config_file, running_bundle_root, running_parser
-from ..estimator import check_precision
 from ..saving.atomic_files import UnwritableFileError
+from ..training.device import check_precision
 from .command_line import MARKS, REFERENCE, Text, check_expressions, check_text, is_runner, restore_texts, texts_of
 from .provenance import PROVENANCE
 from .records import print_once
 
 TRACEBACK_VARIABLE = "MONAI_BETAVAE_TRACEBACK"
-"""Environment variable that brings back the traceback of errors that are told in one line."""
+"""Environment variable that restores the traceback of errors printed in one line."""
 
 MIN_VALUES = {"max_epochs": 1, "batch_size": 1, "num_workers": 0, "n_samples": 1, "seed": 0, "patience": 1}
-"""Least values of settings that nothing checks before the data are read."""
+"""Smallest values of settings that nothing else checks before the data are read."""
 
 OURS = {"_meta_", "initialize", "finalize", PROVENANCE}
-"""Ids that MONAI's runner itself looks for, and what :mod:`~.provenance` adds to the config of a run."""
+"""Ids that MONAI's runner itself reads, and the one that :mod:`~.provenance` adds to the config of a run."""
 
 OF_THE_MODEL = ("network_def", "preprocessing", "likelihood")
-"""Ids of the configs after training that come from the model's description unless they are given."""
+"""Ids that configs after training take from the model's description unless they are given."""
 
 PLAIN_ENTRIES = ("likelihood",)
-"""Ids of components that may be given as the values that the component would give."""
+"""Ids of components for which the resulting values may be given instead."""
 
 ABSENT = object()
-"""In place of a value that isn't there."""
+"""Marker of a missing value."""
 
 RESERVED = ("_target_", "_requires_", "_disabled_", "_desc_", "_mode_", "_debug_")
 """Keys of a component that aren't arguments of its target."""
 
 
 def check_settings(name: str) -> None:
-    """Check the overrides of the config that is running, and let its errors end in one line.
+    """Check the overrides of the running config, and shorten its errors to one line.
 
-    The first step of every run id of the bundle. Texts that the command line read as Python are put right first; see
-    :mod:`~.command_line`.
+    This is the first step of every run id of the bundle. Texts that the command line read as Python are restored
+    first; see :mod:`~.command_line`.
 
     Args:
-        name: the bundle's file whose ids and types are accepted, such as "train.json".
+        name: the bundle's config whose ids and types are accepted, such as "train.json".
 
     Raises:
-        ValueError: naming the id, what came and what is accepted.
+        ValueError: naming the id, the value received and the values accepted.
+
+    Example:
+        >>> from monai.bundle import ConfigWorkflow
+        >>> from ..bundle import bundle_root
+        >>> config = str(config_file(bundle_root(), "train.json"))
+        >>> step = {"initialize": "$monai_betavae.workflows.check_settings('train.json')", "run_id": "initialize"}
+        >>> workflow = ConfigWorkflow(config, logging_file=False, workflow_type="train", **step, latent_dims=8)
+        >>> try:
+        ...     workflow.initialize()
+        ... except RuntimeError as error:
+        ...     print(unwrap_error(error))
+        'latent_dims' isn't an id of this config; did you mean 'latent_dim'?
     """
     shorten_errors()
     parser = running_parser()
@@ -78,8 +90,8 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
         own: the bundle's own config.
 
     Raises:
-        ValueError: for an id that nothing refers to; a value of another type; an argument that a component doesn't
-            have; MONAI's ``--tracking``, which has no effect on a Lightning trainer.
+        ValueError: for an id that nothing refers to, a value of another type, an argument that a component doesn't
+            have, or MONAI's ``--tracking``, which has no effect on a Lightning trainer.
 
     Example:
         >>> check_config({"beta": 4.0, "latent_dims": 8}, {"beta": 1.0, "latent_dim": 32})
@@ -107,12 +119,12 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
 
 
 def shorten_errors() -> None:
-    """Let an uncaught error of ``python -m monai.bundle`` end in one line that says what is wrong.
+    """Shorten the report of an uncaught error of ``python -m monai.bundle`` to one line.
 
-    MONAI wraps whatever a config raises in errors that show the expression. For a ``ValueError`` of this package, or a
-    file that it can't write, the line (or list of files and options) is all that is printed
-    (``MONAI_BETAVAE_TRACEBACK=1`` brings the rest back); for others it comes last. Nothing changes where the config is
-    run from Python.
+    MONAI wraps every error of a config in errors that show the expression. For a ``ValueError`` of this package, or a
+    file that it can't write, only its message is printed, one line or a list of files and options
+    (``MONAI_BETAVAE_TRACEBACK=1`` restores the rest). For other errors that line follows the traceback. Configs that
+    are run from Python aren't affected.
     """
     if is_runner() and sys.excepthook is sys.__excepthook__:
         sys.excepthook = _print_error
@@ -134,7 +146,7 @@ def _print_error(kind: type[BaseException], error: BaseException, trace: Traceba
 
 
 def unwrap_error(error: BaseException) -> BaseException:
-    """Return the error that MONAI's "Failed to evaluate", "Failed to instantiate" and "applying" stand around."""
+    """Return the original error inside MONAI's "Failed to evaluate", "Failed to instantiate" and "applying" errors."""
     wrapping = ("Failed to ", "applying transform ")
     while isinstance(error, RuntimeError) and str(error).startswith(wrapping) and error.__cause__ is not None:
         error = error.__cause__
@@ -142,7 +154,7 @@ def unwrap_error(error: BaseException) -> BaseException:
 
 
 def listed_lines(error: BaseException, at_most: int = 40) -> str:
-    r"""Return an error of this package: one line, or, where it lists files and options, its lines.
+    r"""Return the message of an error of this package: one line, or several if it lists files and options.
 
     Example:
         >>> print(listed_lines(ValueError("2 problems:\n  - one\n  - another")))
@@ -158,7 +170,7 @@ def listed_lines(error: BaseException, at_most: int = 40) -> str:
 
 
 def one_line(error: BaseException, at_most: int = 400) -> str:
-    """Return an error as one line.
+    """Return the message of an error as one line.
 
     Example:
         >>> one_line(KeyError("train#trainr"))
@@ -171,7 +183,7 @@ def one_line(error: BaseException, at_most: int = 400) -> str:
 
 
 def _accepted(name: str, own: Mapping[str, Any]) -> str:
-    """Return the end of a message about an unknown name: the one that is meant, or those there are."""
+    """Return the end of a message about an unknown name: the closest name, or all accepted names."""
     close = difflib.get_close_matches(name, own, n=1, cutoff=0.6)
     if close:
         return f"; did you mean {close[0]!r}?"
@@ -179,7 +191,7 @@ def _accepted(name: str, own: Mapping[str, Any]) -> str:
 
 
 def _is_part(value: Any) -> bool:
-    """Whether a value of the config is an expression, a component, a group of them or a list of steps; no setting."""
+    """Return whether a value is no setting but an expression, a component, a group of them or a list of steps."""
     if isinstance(value, str):
         return value.startswith(("$", "@", "%"))
     if isinstance(value, Mapping):
@@ -188,21 +200,21 @@ def _is_part(value: Any) -> bool:
 
 
 def _is_used(name: str, value: Any, text: str) -> bool:
-    """Whether an id that isn't the bundle's is referred to by another, or is something to run."""
+    """Return whether an id that the bundle doesn't have is referred to by another id, or can be run."""
     runs = value if isinstance(value, list) else [value]
     runnable = all(isinstance(item, str) and item.startswith(("$", "%")) for item in runs) and bool(runs)
     return runnable or re.search(rf"[@%]{re.escape(name)}(?![A-Za-z0-9_])", text) is not None
 
 
 def _check_text(name: str, accepted: Text, config: Mapping[str, Any]) -> None:
-    """Refuse the value of a setting that takes text, if it is there and isn't one, nor MONAI's syntax."""
+    """Refuse the value of a text setting that is neither accepted nor in MONAI's syntax."""
     value = _value(config, name, ABSENT)
     if value is not ABSENT and not (isinstance(value, str) and value.startswith(MARKS)):
         check_text(name, value, accepted)
 
 
 def _value(config: Any, name: str, default: Any = None) -> Any:
-    """Return the value of an id, ``default`` where it isn't there."""
+    """Return the value of an id, or ``default`` if the id is missing."""
     for key in name.split("#"):
         if not isinstance(config, Mapping) or key not in config:
             return default
@@ -211,7 +223,7 @@ def _value(config: Any, name: str, default: Any = None) -> Any:
 
 
 def _check_type(name: str, value: Any, own: Any) -> None:
-    """Refuse a value that can't be what the bundle's own value is."""
+    """Refuse a value whose type doesn't match that of the bundle's own value."""
     last = name.rsplit("#", 1)[-1]
     if value is None and (isinstance(own, bool) or (last in MIN_VALUES and last != "seed" and isinstance(own, int))):
         wanted = "True or False" if isinstance(own, bool) else f"an integer >= {MIN_VALUES[last]}"
@@ -273,12 +285,12 @@ def _check_tracking(config: Mapping[str, Any]) -> None:
 
 
 def _check_references(name: str, value: Any, config: Mapping[str, Any]) -> None:
-    """Refuse a value that refers to an id there isn't."""
+    """Refuse a value that refers to a missing id."""
     if isinstance(value, str) and re.fullmatch(REFERENCE, value):
         _check_reference(name, value, config)
     elif isinstance(value, str) and value.startswith("$"):
         for reference in re.finditer(REFERENCE, value):
-            # a single @ may be Python's; what begins like an id of this config is one
+            # an @ may be a Python operator; it is a reference if an id of this config follows
             if re.split("#|::", reference[0][1:])[0] in config:
                 _check_reference(name, reference[0], config)
     elif isinstance(value, Mapping | list):
@@ -288,12 +300,12 @@ def _check_references(name: str, value: Any, config: Mapping[str, Any]) -> None:
 
 
 def _check_reference(name: str, reference: str, config: Mapping[str, Any]) -> None:
-    """Refuse a reference one of whose parts there isn't: a key of a group, or an index of a list."""
+    """Refuse a reference with a missing part: a key of a group, or an index of a list."""
     parts = re.split("#|::", reference[1:])
     there: Any = config
     for level, part in enumerate(parts):
         if isinstance(there, str) and there.startswith(("@", "%", "$")):
-            return  # what it stands for is known when it is resolved
+            return  # its value is known only when it is resolved
         shown = f"'{name}' refers to {reference.replace('::', '#')}"
         if isinstance(there, Mapping) and part not in there:
             where = f"an id of '{'#'.join(parts[:level])}'" if level else "an id of this config"
@@ -308,9 +320,9 @@ def _check_reference(name: str, reference: str, config: Mapping[str, Any]) -> No
 
 
 def _check_group(name: str, value: Any, own: Any, text: str) -> None:
-    """Refuse an id inside a group, such as ``train``, that the bundle doesn't have and nothing refers to.
+    """Refuse an id in a group such as ``train`` that the bundle doesn't have and nothing refers to.
 
-    MONAI makes such an id of a typing error in a config file that is merged.
+    A typing error in a merged config file creates such an id.
     """
     if not (isinstance(value, Mapping) and isinstance(own, Mapping)) or "_target_" in own:
         return
@@ -328,7 +340,7 @@ def _unlike(value: Any, own: Any) -> bool:
 
 
 def _check_arguments(name: str, config: Mapping[str, Any]) -> None:
-    """Refuse arguments that a component's target doesn't have, before anything is built."""
+    """Refuse arguments that the target of a component doesn't have, before anything is built."""
     for where, component in _components(name, config):
         accepted = _parameters(component["_target_"])
         if accepted is None:
@@ -342,10 +354,10 @@ def _check_arguments(name: str, config: Mapping[str, Any]) -> None:
 
 
 def _parameters(target: Any) -> list[str] | None:
-    """Return the argument names of a component's target; ``None`` where any goes, or where it isn't found."""
+    """Return the argument names of a component's target, or ``None`` if it accepts any or isn't found."""
     from pydoc import locate
 
-    # MONAI finds its own names by scanning itself; a config's parts come from these
+    # MONAI finds its own names by scanning all its modules; the bundle's components are in these
     modules = ("monai.data", "monai.inferers", "monai.transforms", "monai.networks.nets")
     names = [target] if "." in str(target) else [f"{module}.{target}" for module in modules]
     candidates: list[Any] = [locate(str(name)) for name in names]
@@ -355,7 +367,7 @@ def _parameters(target: Any) -> list[str] | None:
     accepted: list[str] = []
     makers = [located]
     if inspect.isclass(located):
-        # what a class doesn't know it hands up to its base
+        # a class passes arguments that it doesn't know to its base
         makers = [vars(kind)["__init__"] for kind in located.__mro__ if "__init__" in vars(kind)]
     for maker in makers:
         try:
@@ -369,7 +381,7 @@ def _parameters(target: Any) -> list[str] | None:
 
 
 def _components(name: str, config: Any) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield every part of a config that names a target, with its id."""
+    """Yield every component of a config that names a target, with its id."""
     if isinstance(config, Mapping):
         if isinstance(config.get("_target_"), str):
             yield name, config
@@ -384,5 +396,5 @@ def _components(name: str, config: Any) -> Iterator[tuple[str, Mapping[str, Any]
 
 
 def _plain(config: Any) -> Any:
-    """Return a config with everything JSON doesn't know as text: properties may be set to objects."""
+    """Return a config with values that JSON doesn't support as text, since properties may be set to objects."""
     return json.loads(json.dumps(config, default=str))

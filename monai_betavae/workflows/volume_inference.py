@@ -15,10 +15,10 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from .._texts import file_stem
-from ..batches.images import check_images, image_tensor, item_names
 from ..batches.ordering import OrderedRows
 from ..data import volume_image
 from ..data.identity.naming import stem_of
+from ..networks.latent_model import encode_images, logvar_of
 from ..networks.modules import reconstruction_network
 from ..saving.atomic_files import atomic_path, write_table
 from .data_checks import refuse_bad_headers
@@ -205,19 +205,16 @@ class VolumeInference:
         names = OutputNames()
         network: Any = reconstruction_network(self.network.to(self.device).eval())
         with torch.inference_mode():
-            for batch in tqdm(
-                loader.batches(), total=loader.n_batches, desc="embedding and reconstructing", unit="batch"
-            ):
-                images = image_tensor(batch, self.image_key)
-                check_images(images, f"the batch after {len(rows)} volumes", item_names(batch))
-                images = images.to(self.device)
-                codes = network.encode(images)
+            batches = loader.image_batches(self.image_key)
+            for batch in tqdm(batches, total=loader.n_batches, desc="embedding and reconstructing", unit="batch"):
+                images = batch.images.to(self.device)
+                q = encode_images(network, images)
                 # calling the network would encode once more, which only an inferer of one's own may need
                 simple = type(self.inferer) is SimpleInferer
-                reconstructions = network.decode(codes[0]) if simple else self.inferer(images, network)
-                mu, logvar = (values.float().cpu().numpy() for values in codes)
+                reconstructions = network.decode(q.mean) if simple else self.inferer(images, network)
+                mu, logvar = (values.float().cpu().numpy() for values in (q.mean, logvar_of(q)))
                 for index in range(len(images)):
-                    sample = {key: values[index] for key, values in batch.items()}
+                    sample = {key: values[index] for key, values in batch.content.items()}
                     path = sample[f"{self.image_key}_path"]
                     rows.append(_row(sample.get("subject"), path, mu[index], logvar[index]))
                     restored = self.postprocessing({**sample, "pred": reconstructions[index].float().cpu()})["pred"]

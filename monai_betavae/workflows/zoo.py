@@ -1,4 +1,4 @@
-"""The bundle in the form of MONAI's model zoo: one trained model, its configs in ``configs/``."""
+"""The bundle in the layout of MONAI's model zoo: one trained model with its configs in ``configs/``."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ METADATA, LOGGING = "metadata.json", "logging.conf"
 def write_zoo_bundle(
     output_dir: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str], root: str | os.PathLike[str] | None = None
 ) -> Path:
-    """Write a trained model as a bundle of the model zoo's form, which ``monai.bundle.load`` and the zoo's checks read.
+    """Write a trained model as a bundle in the model zoo's layout, for ``monai.bundle.load`` and the zoo's checks.
 
-    ``configs/`` holds the bundle's configs, metadata.json and logging.conf; ``models/`` model.pt and model.json; beside
-    them ``docs/README.md``, ``scripts/`` and ``LICENSE``. The configs are the flat bundle's but for the model, whose
-    network, transforms and likelihood stand there as values: a zoo bundle is one model, and its consumers read them
-    there. Its weights are those in ``models/``, wherever ``MONAI_BETAVAE_HOME`` points. The image shape in
-    metadata.json is the model's.
+    ``configs/`` contains the bundle's configs, metadata.json and logging.conf; ``models/`` contains model.pt and
+    model.json. ``docs/README.md``, ``scripts/`` and ``LICENSE`` are next to them. The configs are those of the flat
+    bundle, but with the values of the model's network, transforms and likelihood, since a zoo bundle is one model and
+    its users read them there. Its weights are those in ``models/``, whatever ``MONAI_BETAVAE_HOME`` is. The image shape
+    in metadata.json is that of the model.
 
     Args:
-        output_dir: the folder to make; it may exist if it is empty. It appears when everything is written.
+        output_dir: the folder to create; an empty one may exist. It appears once everything is written.
         ckpt_dir: folder of the trained model.
-        root: the flat bundle; default: :func:`~monai_betavae.bundle_root`.
+        root: folder of the flat bundle; default: :func:`~monai_betavae.bundle_root`.
 
     Returns:
         ``output_dir`` as a path.
 
     Raises:
-        ValueError: if there is no trained model, a part of it is one of the user's own, or ``output_dir`` holds files.
+        ValueError: if there is no trained model, a part of it is the user's own, or ``output_dir`` holds files.
     """
     root = bundle_root() if root is None else Path(root)
     models = Path(ckpt_dir)
@@ -62,7 +62,7 @@ def write_zoo_bundle(
             )
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-building-", dir=target.parent) as holder:
-        folder = Path(holder) / target.name  # one level down: the folder of tempfile is private
+        folder = Path(holder) / target.name  # one level down, since tempfile creates private folders
         (folder / "configs").mkdir(parents=True)
         (folder / "models").mkdir()
         for path in sorted(config_file(root, METADATA).parent.glob("*.json")):
@@ -82,11 +82,11 @@ def write_zoo_bundle(
 
 
 def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with a trained model's network, transforms and likelihood as values.
+    """Return a config with the values of a trained model's network, transforms and likelihood.
 
     Args:
         config: a config of the flat bundle.
-        description: of the model; see :mod:`~.trained_model`.
+        description: description of the model; see :mod:`~.trained_model`.
 
     Example:
         >>> network = {"builder": "build_network", "arguments": {"latent_dim": 8}}
@@ -104,12 +104,12 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
         values["likelihood"] = dict(likelihood)
     made.update({name: value for name, value in values.items() if name in made})
     if "trainer" in made.get("train", {}):
-        # a training of one's own from here begins with this model's settings
+        # further training from this bundle starts with the model's settings
         made["train"] = {**made["train"], "preprocessing": values["preprocessing"]}
         if likelihood is not None and "beta" in likelihood and "loss" in made:
             made["beta"] = likelihood["beta"]
             made["loss"] = {**made["loss"], "default_dist": likelihood["distribution"]}
-        # an id that no part reads any more would be an override that is lost without a word; without it, it is refused
+        # an id that no part reads any more would silently ignore an override; without the id, the override is refused
         text = json.dumps(made)
         unread = [
             name
@@ -123,7 +123,7 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
 
 
 def _path_of(builder: str) -> str:
-    """Return where a registered builder is imported from."""
+    """Return the import path of a registered builder."""
     made = inspect.unwrap(BUILDERS[builder])
     return f"{made.__module__}.{made.__qualname__}"
 
@@ -132,8 +132,8 @@ def zoo_metadata(metadata: dict[str, Any], description: Mapping[str, Any]) -> di
     """Return metadata.json with the image shape of a trained model.
 
     Args:
-        metadata: that of the flat bundle.
-        description: of the model.
+        metadata: content of the flat bundle's metadata.json.
+        description: description of the model.
     """
     made: dict[str, Any] = json.loads(json.dumps(metadata))
     for side in ("inputs", "outputs"):

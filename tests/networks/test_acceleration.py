@@ -73,8 +73,6 @@ def test_compiled_networks_give_the_same(start):
     assert list(compiled.state_dict()) == names
 
 
-@pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*", "ignore:.*does not have many workers.*")
-@pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*", "ignore:.*smaller than the logging.*")
 @pytest.mark.parametrize("start", ["mean", "deformable"])
 def test_bf16_trains_to_about_the_same(start):
     losses = {}

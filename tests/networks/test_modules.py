@@ -36,7 +36,7 @@ def test_forward_is_one_tensor_and_equal_in_both_modes():
     trained, evaluated = network.train()(image), network.eval()(image)
     assert type(trained) is torch.Tensor
     torch.testing.assert_close(trained, evaluated)
-    torch.testing.assert_close(evaluated, network.decode(network.encode(image)[0]))
+    torch.testing.assert_close(evaluated, network.decode(network.encode(image).mean))
     assert not torch.allclose(network(image)[0], network(image)[1])
 
 
@@ -83,7 +83,7 @@ def test_four_parts_make_a_network_that_shares_them(dtype):
     image = torch.rand(3, 1, 6, dtype=dtype)
     if dtype != torch.bfloat16:
         torch.testing.assert_close(network(image), parts.decoder(parts.fc_mu(image.flatten(1))))
-    mu, logvar = network.encode(image)
+    mu, logvar = network.posterior_parameters(image)
     assert mu.shape == logvar.shape == (3, 2)
 
 
@@ -93,14 +93,15 @@ def test_a_network_with_its_own_methods_is_returned_as_it_is():
 
     class Methods(Parts):
         def encode(self, image):
-            return self.fc_mu(self.encoder(image)), self.fc_logvar(self.encoder(image))
+            features = self.encoder(image)
+            return torch.distributions.Normal(self.fc_mu(features), torch.exp(0.5 * self.fc_logvar(features)))
 
         def decode(self, z):
             return self.decoder(z)
 
     without_forward = Methods()
     assert type(reconstruction_network(without_forward)) is ReconstructionNetwork
-    Methods.forward = lambda self, image: self.decode(self.encode(image)[0])
+    Methods.forward = lambda self, image: self.decode(self.encode(image).mean)
     own = Methods()
     assert reconstruction_network(own) is own
 

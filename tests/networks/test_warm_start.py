@@ -21,11 +21,6 @@ QUIET = {
     "enable_progress_bar": False,
     "enable_model_summary": False,
 }
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings("ignore:.*have no `val_dataloader`.*"),
-    pytest.mark.filterwarnings("ignore:.*isinstance\\(treespec, LeafSpec\\).*"),
-]
 
 
 def blobs(n_volumes=40, shape=SHAPE, channels=1, seed=0):
@@ -414,11 +409,11 @@ def test_loaders_that_give_no_single_start_are_told_so(loaders):
 
 def test_a_lightning_that_keeps_its_loader_elsewhere_is_told_so(monkeypatch):
     trainer = pl.Trainer(**QUIET, accelerator="cpu")
-    monkeypatch.setattr("monai_betavae.estimator._training_loader", lambda trainer: None)
+    monkeypatch.setattr("monai_betavae.estimator.training_loader", lambda trainer: None)
     with pytest.raises(ValueError, match="they couldn't be read from the Trainer"):
         trainer.fit(unstarted(), DataLoader(blobs(4), batch_size=2))
     monkeypatch.undo()
-    monkeypatch.setattr("monai_betavae.estimator._resumes", lambda trainer: None)
+    monkeypatch.setattr("monai_betavae.estimator.resumes", lambda trainer: None)
     with pytest.raises(ValueError, match="they couldn't be read from the Trainer"):
         trainer.fit(unstarted(), DataLoader(blobs(4), batch_size=2))
 

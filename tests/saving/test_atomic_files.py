@@ -118,13 +118,13 @@ def test_available_folders_are_left_as_they_are(tmp_path):
 
 READ_ONLY = """
 import os, sys
-from monai_betavae.saving.atomic_files import atomic_path, check_available, locked
+from monai_betavae.saving.atomic_files import atomic_path, check_available, lock_folders
 import filelock, tempfile
 if os.geteuid() == 0:  # who may write everywhere, and so knows no read-only folder
     os.setgid(65534); os.setuid(65534)
 def try_all():
     for attempt in (lambda: check_available(sys.argv[1]), lambda: check_available(sys.argv[1] + "/new"),
-                    lambda: locked(sys.argv[1]).__enter__(), lambda: atomic_path(sys.argv[1] + "/x").__enter__()):
+                    lambda: lock_folders(sys.argv[1]).__enter__(), lambda: atomic_path(sys.argv[1] + "/x").__enter__()):
         try:
             attempt()
             print("written")
@@ -196,8 +196,8 @@ def test_columns_of_one_name_are_all_written(tmp_path):
 
 HOLD = """
 import sys, time
-from monai_betavae.saving.atomic_files import locked
-with locked(sys.argv[1]):
+from monai_betavae.saving.atomic_files import lock_folders
+with lock_folders(sys.argv[1]):
     print("held", flush=True)
     time.sleep(60)
 """

@@ -9,12 +9,6 @@ from torch.utils.data import DataLoader
 from monai_betavae import build_vae
 from monai_betavae.training.callbacks import BestWeights, MetricsTable, WarmupAndDecay
 
-pytestmark = [
-    # Lightning's advice and torch's deprecation inside it; nothing the package could do otherwise
-    pytest.mark.filterwarnings(r"ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\).*"),
-    pytest.mark.filterwarnings(r"ignore:.*have no `val_dataloader`.*"),
-]
 IMAGES = torch.rand(8, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 

@@ -15,14 +15,11 @@ from monai_betavae import build_vae
 from monai_betavae._randomness import seeded
 from monai_betavae.data import GlobalOrder
 from monai_betavae.saving.atomic_files import UnwritableFileError
-from monai_betavae.training.callbacks import BestWeights, MetricsTable, StepSeeds, WarmupAndDecay
+from monai_betavae.training.callbacks import BestWeights, MetricsTable, WarmupAndDecay
 from monai_betavae.training.checkpoints import LastCheckpoint, Position, begin_at, position_of, settings_of
 from monai_betavae.training.preemption import Preempted
+from monai_betavae.training.step_seeds import StepSeeds
 
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\).*"),
-]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 IMAGES = torch.rand(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
 FILES = ("last.ckpt", "metrics.csv", "model.pt")

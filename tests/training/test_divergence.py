@@ -10,10 +10,6 @@ from monai_betavae.training.callbacks import BestWeights
 from monai_betavae.training.checkpoints import LastCheckpoint
 from monai_betavae.training.divergence import StopOnDivergence, non_finite
 
-pytestmark = [
-    pytest.mark.filterwarnings(r"ignore:.*does not have many workers.*"),
-    pytest.mark.filterwarnings(r"ignore:.*isinstance\(treespec, LeafSpec\).*"),
-]
 QUIET = {"logger": False, "enable_progress_bar": False, "enable_model_summary": False}
 
 

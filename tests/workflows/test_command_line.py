@@ -153,7 +153,7 @@ def test_latents_are_those_of_the_trained_network(inferred):
     transform = brain_transforms((32, 40, 32), 6.0)
     images = torch.stack([transform({"image": path})["image"] for path in table["image"]])
     with torch.no_grad():
-        mu, logvar = network.eval().encode(images)
+        mu, logvar = network.eval().posterior_parameters(images)
     np.testing.assert_allclose(table.filter(like="mu_").to_numpy(), mu.numpy(), atol=1e-4)
     np.testing.assert_allclose(table.filter(like="logvar_").to_numpy(), logvar.numpy(), atol=1e-4)
 

@@ -13,7 +13,7 @@ from monai_betavae.networks.builders import build_network
 from monai_betavae.training.callbacks import BestWeights, MetricsTable
 from monai_betavae.training.checkpoints import LastCheckpoint, Position
 from monai_betavae.workflows import ModelTraining, load_weights, trained_network, trained_preprocessing
-from monai_betavae.workflows.model_training import _grid, _print_scores, _print_resumed, held_out_scores
+from monai_betavae.workflows.model_training import _grid, _print_resumed, _print_scores, held_out_scores
 from monai_betavae.workflows.provenance import data_fingerprint
 from monai_betavae.workflows.trained_model import of_another_run, read_description
 
@@ -116,7 +116,6 @@ def run(training, split):
     training.run(loader, None, parts[1], split)
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`.*")
 def test_a_run_describes_its_model_and_is_resumed_as_the_same_one(volumes, tmp_path, capsys):
     folder = tmp_path / "run"
     run(training_of(folder), volumes)
@@ -144,7 +143,6 @@ def test_a_run_describes_its_model_and_is_resumed_as_the_same_one(volumes, tmp_p
     assert (folder / "model.json").read_bytes() == before
 
 
-@pytest.mark.filterwarnings("ignore:You defined a `validation_step` but have no `val_dataloader`.*")
 def test_another_run_is_refused_before_it_touches_anything(volumes, tmp_path):
     folder = tmp_path / "run"
     run(training_of(folder), volumes)

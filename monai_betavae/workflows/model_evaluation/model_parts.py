@@ -16,6 +16,7 @@ from ...evaluation.intervals import Estimate, estimate
 from ...evaluation.latents import active_units, kl_per_dimension
 from ...evaluation.likelihood import elbo, log_likelihood
 from ...evaluation.reconstruction import squared_error
+from ...networks.latent_model import decode_array, latent_dim_of
 from ...plots import plot_kl, plot_latents, plot_reconstructions, plot_traversals, plot_volumes, traversal_gif
 from .part import MEAN_NAME, PCA_NAME, VAE_NAME, Part, as_dict, format_estimate, replace_non_finite
 from .subjects import Subjects, covariates_of, spacing_of
@@ -232,7 +233,7 @@ def generation_part(
         mixture = fit_latent_mixture(fitted.mu, fitted.logvar, seed=seed, progress=False)
         codes["mixture of the aggregate posterior"] = sample_codes(mixture, n_samples, seed)
     volumes = {"real": held_out.images[:, 0]}
-    volumes |= {name: _decoded(network, each, device)[:, 0] for name, each in codes.items()}
+    volumes |= {name: decode_array(network, each, device)[:, 0] for name, each in codes.items()}
     if len(volumes["real"]) < 2:
         part.text("One volume was evaluated: there is no pair of real volumes to compare samples with.")
     else:
@@ -289,21 +290,11 @@ def _some(covariates: Mapping[str, Sequence[Any]], at_most: int = 6) -> dict[str
 
 
 def _traversed(network: Any, dimensions: Any, steps: Sequence[float], device: torch.device | str) -> Array:
-    codes = np.zeros((len(dimensions), len(steps), network.fc_mu.out_features), np.float32)
+    codes = np.zeros((len(dimensions), len(steps), latent_dim_of(network)), np.float32)
     for row, dimension in enumerate(dimensions):
         codes[row, :, dimension] = steps
-    decoded = _decoded(network, codes.reshape(-1, codes.shape[-1]), device)[:, 0]
+    decoded = decode_array(network, codes.reshape(-1, codes.shape[-1]), device)[:, 0]
     return decoded.reshape(len(dimensions), len(steps), *decoded.shape[1:])
-
-
-def _decoded(network: Any, codes: Array, device: torch.device | str, batch_size: int = 4) -> Array:
-    network.to(device).eval()
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(codes), batch_size):
-            part = torch.from_numpy(np.asarray(codes[start : start + batch_size], np.float32)).to(device)
-            parts.append(network.decode(part).float().cpu().numpy())
-    return np.concatenate(parts)
 
 
 def _coarse(volumes: Array, block: int = 8) -> Array:

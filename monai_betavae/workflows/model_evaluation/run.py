@@ -25,6 +25,7 @@ from ...evaluation.reconstruction import (
     squared_error,
 )
 from ...evaluation.refinement import refined_codes
+from ...networks.latent_model import decode_array, latent_dim_of, reconstruct_array
 from ...networks.modules import reconstruction_network
 from ...networks.warm_start import variance_of
 from ...plots import plot_losses, save_figure
@@ -42,10 +43,8 @@ from .subjects import (
     LESION_KEY,
     Subjects,
     add_truth,
-    decoded,
     embed,
     output_mean,
-    reconstruct,
     run_records,
     spacing_of,
     training_summary,
@@ -174,7 +173,7 @@ class ModelEvaluation:
         }
         training, validation = groups["training"], groups["validation"]
         if len(training.images) > 1:
-            self._pca = fit_pca(training.images, self.network.fc_mu.out_features, self.seed)
+            self._pca = fit_pca(training.images, latent_dim_of(self.network), self.seed)
         rows: list[dict[str, Any]] = []
         mean_image = self._mean_image(training)
         held_out = embed(
@@ -254,19 +253,20 @@ class ModelEvaluation:
         from tqdm.auto import tqdm
 
         label = "simulated" if simulated else ""
-        restored = reconstruct(self.network, held_out.images, self.device, self.batch_size)
+        restored = reconstruct_array(self.network, held_out.images, self.device, self.batch_size)
         healthy = [i for i, record in enumerate(validation.records) if not record.get(LESION_KEY)]
         codes = {VAE_NAME: (training.mu, held_out.mu)}
         complete = len(training.images) == len(training) and len(held_out.images) == len(held_out)
         refined = None
         if self.refinement_steps and complete:
             codes[REFINED_NAME] = self._refined(training), self._refined(held_out)
-            refined = decoded(self.network, codes[REFINED_NAME][1], held_out.images.shape, self.device, self.batch_size)
+            refined = decode_array(self.network, codes[REFINED_NAME][1], self.device, self.batch_size)
         if self._pca is not None and complete:
             codes[PCA_NAME] = _codes(self._pca, training.images), _codes(self._pca, held_out.images)
 
         def anomaly() -> Part | None:
-            of = {VAE_NAME: (restored, reconstruct(self.network, validation.images, self.device, self.batch_size))}
+            validated = reconstruct_array(self.network, validation.images, self.device, self.batch_size)
+            of = {VAE_NAME: (restored, validated)}
             if self._pca is not None and len(validation.images):
                 of[PCA_NAME] = (
                     reconstruct_by_pca(self._pca, held_out.images),
@@ -288,7 +288,7 @@ class ModelEvaluation:
             residuals = None
             if kept:
                 volumes = validation.images[kept]
-                residuals = (volumes - reconstruct(self.network, volumes, self.device, self.batch_size))[:, 0]
+                residuals = (volumes - reconstruct_array(self.network, volumes, self.device, self.batch_size))[:, 0]
             ours = (held_out.images - restored)[:, 0]
             return normative_part(held_out, _without_lesions(reference), ours, residuals, whose)
 
@@ -322,7 +322,7 @@ class ModelEvaluation:
             "n_volumes": len(held_out),
             "n_subjects": n_subjects,
             "simulated": simulated,
-            "latent_dim": self.network.fc_mu.out_features,
+            "latent_dim": latent_dim_of(self.network),
             "pca_components": None if self._pca is None else self._pca.n_components_,
             **{part.name: part.scores for part in found},
         }
@@ -397,7 +397,7 @@ class ModelEvaluation:
         spacing = "×".join(f"{side:.3g}" for side in spacing_of(held_out.affines[0]))
         n_weights = sum(weights.numel() for weights in self.network.parameters())
         facts: dict[str, Any] = {
-            "model": f"{self.network.fc_mu.out_features} latent dimensions, {n_weights / 1e6:.2f} million weights",
+            "model": f"{latent_dim_of(self.network)} latent dimensions, {n_weights / 1e6:.2f} million weights",
             "grid": f"{shape} voxels of {spacing} mm; N = {n_voxels}",
             "likelihood": self.likelihood["distribution"],
             "beta": f"{beta:g}; beta / N = {beta / n_voxels:.3g}",
@@ -408,7 +408,7 @@ class ModelEvaluation:
             facts["epochs"] = len(about["losses"].get("epoch", []))
         facts["evaluated"] = f"{len(held_out)} volumes of {_n_subjects(held_out)} subjects"
         if self._pca is not None:
-            facts["PCA"] = pca_text(self._pca, self.network.fc_mu.out_features, len(training.images))
+            facts["PCA"] = pca_text(self._pca, latent_dim_of(self.network), len(training.images))
         if len(training):
             facts["looked at"] = f"{len(training)} training volumes, for PCA, probes and the norm"
         facts["versions"] = (

@@ -19,11 +19,11 @@ from scipy import ndimage
 from torch import nn
 
 from ..._checks import is_missing
-from ...batches.images import check_images, image_tensor, item_names
 from ...batches.ordering import OrderedRows
 from ...data.tables.columns import MOSTLY, number_share, percent
 from ...data.tables.covariates import MAX_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
 from ...data.volumes.volume_files import VOLUME_SUFFIXES, read_header, read_voxels
+from ...networks.latent_model import encode_images, evaluating, latent_dim_of, logvar_of
 from ..records import SPLIT_FILE, Record, read_split
 
 Array = NDArray[Any]
@@ -90,29 +90,28 @@ def embed(
     mus, logvars, images, affines, shown = [], [], [], [], []
     wanted: set[int] = set()
     done = 0
-    network.to(device).eval()
-    with torch.inference_mode(), tqdm(total=len(records), desc=description, unit="volume") as bar:
-        for batch in OrderedRows(loader, share=False).batches():
-            volumes = image_tensor(batch)
-            check_images(volumes, f"the batch after {done} volumes", item_names(batch))
-            _check_same_volumes(records[done : done + len(volumes)], batch)
+    network.to(device)
+    bar = tqdm(total=len(records), desc=description, unit="volume")
+    with bar, evaluating(network), torch.inference_mode():
+        for content, volumes, rows, _ in OrderedRows(loader, share=False).image_batches():
+            _check_same_volumes([records[row] for row in rows if row < len(records)], content)
             if not wanted:
                 at_most = max(1, min(len(records), IMAGE_BYTES // max(volumes[0].numel() * 4, 1)))
                 wanted = set(np.linspace(0, len(records) - 1, at_most).round().astype(int).tolist())
-            mu, logvar = network.encode(volumes.to(device))
-            mus.append(mu.float().cpu().numpy())
-            logvars.append(logvar.float().cpu().numpy())
-            for index in range(len(volumes)):
-                if done + index in wanted:
-                    shown.append(done + index)
+            q = encode_images(network, volumes.to(device))
+            mus.append(q.mean.float().cpu().numpy())
+            logvars.append(logvar_of(q).float().cpu().numpy())
+            for index, row in enumerate(rows):
+                if row in wanted:
+                    shown.append(row)
                     images.append(volumes[index].float().numpy())
-                    affines.append(np.asarray(batch["image_affine"][index], dtype=float))
+                    affines.append(np.asarray(content["image_affine"][index], dtype=float))
             if on_batch is not None:
-                on_batch(batch, volumes)
-            done += len(volumes)
+                on_batch(content, volumes)
+            done = rows.stop
             bar.update(len(volumes))
     if not mus:
-        empty = np.zeros((0, network.fc_mu.out_features), np.float32)
+        empty = np.zeros((0, latent_dim_of(network)), np.float32)
         return Subjects([], empty, empty, np.zeros((0, 1, 1, 1, 1), np.float32), np.zeros(0, int), np.zeros((0, 4, 4)))
     if done != len(records):
         raise ValueError(f"`dataloader` must give one volume per record, got {done} for {len(records)} records.")
@@ -129,29 +128,6 @@ def _check_same_volumes(records: Sequence[Record], batch: Mapping[str, Any]) -> 
             pair for pair in itertools.zip_longest(paths, images, fillvalue="nothing") if pair[0] != pair[1]
         )
         raise ValueError(f"`dataloader` must give the volumes of `records` in their order, got {there} for {where}.")
-
-
-def reconstruct(network: Any, images: Array, device: torch.device | str = "cpu", batch_size: int = 4) -> Array:
-    """Return the reconstructions from the posterior means, of the images' shape."""
-    parts = []
-    network.to(device).eval()
-    with torch.inference_mode():
-        for start in range(0, len(images), batch_size):
-            part = torch.from_numpy(images[start : start + batch_size]).to(device)
-            parts.append(network.decode(network.encode(part)[0]).float().cpu().numpy())
-    return np.concatenate(parts) if parts else np.zeros_like(images)
-
-
-def decoded(
-    network: Any, codes: Array, shape: Sequence[int], device: torch.device | str = "cpu", batch_size: int = 4
-) -> Array:
-    """Return the images of codes, of a shape."""
-    with torch.inference_mode():
-        parts = [
-            network.decode(torch.from_numpy(codes[start : start + batch_size]).to(device)).float().cpu().numpy()
-            for start in range(0, len(codes), batch_size)
-        ]
-    return np.concatenate(parts).reshape(shape) if parts else np.zeros(shape, np.float32)
 
 
 def run_records(training_output_dir: str | os.PathLike[str], at_most: int) -> dict[str, list[Record]]:

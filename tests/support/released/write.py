@@ -86,7 +86,7 @@ def estimator_outputs(vae, images):
 def network_outputs(network, images):
     """Return what the bundle's network makes of images."""
     with torch.no_grad():
-        mean, logvar = network.encode(images)
+        mean, logvar = network.posterior_parameters(images)
         return {"mean": mean.numpy(), "logvar": logvar.numpy(), "reconstruction": network(images).numpy()}
 
 

@@ -21,16 +21,7 @@ from torch.utils.data import DataLoader
 from monai_betavae import VAE, build_vae
 from monai_betavae.training.callbacks import WarmupAndDecay
 from monai_betavae.training.checkpoints import LastCheckpoint
-from monai_betavae.training.optimization import missing_length, rate_factor, warmup_and_decay
-
-pytestmark = [
-    pytest.mark.filterwarnings("ignore:.*LeafSpec.* is deprecated:FutureWarning"),
-    pytest.mark.filterwarnings("ignore:.*does not have many workers:UserWarning"),
-    pytest.mark.filterwarnings(
-        "ignore:.*number of training batches .* is smaller than the logging interval:UserWarning"
-    ),
-    pytest.mark.filterwarnings("ignore:.*but have no `val_dataloader`:UserWarning"),
-]
+from monai_betavae.training.learning_rate import missing_length, rate_factor, warmup_and_decay
 
 IMAGES = torch.rand(6, 1, 4, 4, generator=torch.Generator().manual_seed(0))
 SGD = functools.partial(optim.SGD, lr=0.01)

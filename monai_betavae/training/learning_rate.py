@@ -1,4 +1,4 @@
-"""The optimizer and the learning rate's course: made by factories, told how long the training is, resumed in place."""
+"""How the learning rate changes: schedules, their length in a training, and how they resume."""
 
 from __future__ import annotations
 
@@ -7,14 +7,18 @@ import functools
 import inspect
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
+import lightning.pytorch as pl
 from torch import optim
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, ReduceLROnPlateau
 
 from .._checks import check_integer, check_real
+from .optimizers import kind_of
+
+INTERVALS = ("step", "epoch")
+"""How often a scheduler takes a step."""
 
 LENGTHS = ("total_steps", "T_max")
 """Parameters of schedulers that say how long the training is."""
@@ -65,22 +69,6 @@ def rate_factor(step: int, n_steps: float, warmup_steps: int, decay_fraction: fl
     return min(1.0, (step + 1) / warmup_steps) * min(1.0, max(0.02, decay))
 
 
-def make_optimizer(factory: Callable[..., Any], parameters: Sequence[torch.nn.Parameter]) -> optim.Optimizer:
-    """Call a factory of an optimizer.
-
-    Raises:
-        ValueError: naming ``optimizer``, if the factory stops or gives anything else.
-    """
-    accepted = "`optimizer` must be a callable from the parameters to a torch.optim.Optimizer"
-    try:
-        optimizer = factory(parameters)
-    except Exception as error:  # a factory is the user's, and torch's refuse arguments in several ways
-        raise ValueError(f"{accepted}, but stops: {error}") from error
-    if not isinstance(optimizer, optim.Optimizer):
-        raise ValueError(f"{accepted}, got one that gives {_kind(optimizer)}.")
-    return optimizer
-
-
 def make_scheduler(
     factory: Callable[..., Any], optimizer: optim.Optimizer, length: Callable[[], int]
 ) -> LRScheduler | dict[str, Any]:
@@ -108,15 +96,13 @@ def make_scheduler(
         raise ValueError(f"{accepted}, but stops: {error}") from error
     scheduler = made.get("scheduler") if isinstance(made, Mapping) else made
     if not isinstance(scheduler, LRScheduler):
-        gives = f"a dictionary whose 'scheduler' is {_kind(scheduler)}" if isinstance(made, Mapping) else _kind(made)
+        gives = kind_of(scheduler)
+        if isinstance(made, Mapping):
+            gives = f"a dictionary whose 'scheduler' is {gives}"
         raise ValueError(f"{accepted}, got one that gives {gives}.")
     if scheduler.optimizer is not optimizer:
         raise ValueError(f"{accepted}, got one that gives a scheduler of another optimizer.")
     return dict(made) if isinstance(made, Mapping) else scheduler
-
-
-def _kind(value: Any) -> str:
-    return f"a value of type {type(value).__name__}"
 
 
 def missing_length(factory: Callable[..., Any]) -> str | None:
@@ -143,7 +129,77 @@ def missing_length(factory: Callable[..., Any]) -> str | None:
     return next((name for name in LENGTHS if name in parameters and name not in given), None)
 
 
-def resume_course(checkpoint: dict[str, Any], optimizer: optim.Optimizer, scheduler: LRScheduler, done: int) -> None:
+def make_schedule(
+    factory: Callable[..., Any], optimizer: optim.Optimizer, interval: str, trainer: pl.Trainer | None
+) -> dict[str, Any]:
+    """Return Lightning's description of the scheduler that a factory makes.
+
+    Args:
+        factory: as in :func:`make_scheduler`.
+        optimizer: the optimizer.
+        interval: "step" or "epoch".
+        trainer: the Trainer, ``None`` outside one.
+
+    Raises:
+        ValueError: as in :func:`make_scheduler`; for a ``ReduceLROnPlateau`` without a validation that it can follow.
+    """
+    made = make_scheduler(factory, optimizer, lambda: training_length(trainer, interval))
+    if isinstance(made, dict):
+        return made
+    if not isinstance(made, ReduceLROnPlateau):
+        return {"scheduler": made, "interval": interval}
+    if trainer is not None and not trainer.enable_validation:
+        raise ValueError(
+            "`lr_scheduler` ReduceLROnPlateau follows 'val/loss', so it needs a validation loader, got none."
+        )
+    every = 1 if trainer is None else trainer.check_val_every_n_epoch or 1
+    return {"scheduler": made, "interval": "epoch", "frequency": every, "monitor": "val/loss"}
+
+
+def training_length(trainer: pl.Trainer | None, interval: str) -> int:
+    """Return the number of steps, or epochs, of the whole training.
+
+    Raises:
+        ValueError: if the training has no end.
+    """
+    if trainer is None:
+        return check_length(math.inf)
+    n_steps = trainer.estimated_stepping_batches
+    if interval == "step":
+        return check_length(n_steps)
+    if trainer.max_steps == -1:
+        return check_length(math.inf if trainer.max_epochs in (None, -1) else trainer.max_epochs)
+    if trainer.train_dataloader is None:  # Lightning hasn't needed it to know the number of steps
+        trainer.fit_loop.setup_data()
+    per_epoch = math.ceil(trainer.num_training_batches / trainer.accumulate_grad_batches)
+    return check_length(max(1, math.ceil(n_steps / per_epoch)))
+
+
+def resume_schedule(checkpoint: dict[str, Any], optimizer: optim.Optimizer, schedule: Mapping[str, Any]) -> None:
+    """Make a Lightning checkpoint resume a learning rate schedule where the run was, by changing what it holds.
+
+    Args:
+        checkpoint: Lightning's checkpoint, loaded.
+        optimizer: a new optimizer, as at the beginning of a run; it and the scheduler are used up.
+        schedule: what :func:`make_schedule` gives for it.
+
+    Raises:
+        ValueError: as in :func:`resume_scheduler`.
+    """
+    by_epoch = schedule.get("interval", "epoch") == "epoch"
+    done = (
+        checkpoint["loops"]["fit_loop"]["epoch_progress"]["current"]["processed"]
+        if by_epoch
+        else checkpoint["global_step"]
+    )
+    done = check_integer("steps of the checkpoint", done, minimum=0) // schedule.get("frequency", 1)
+    if not checkpoint.get("lr_schedulers") and isinstance(checkpoint.get("callbacks"), dict):
+        # it did in release 0.1.0 what the scheduler does now; Lightning would warn that it is gone
+        checkpoint["callbacks"].pop("WarmupAndDecay", None)
+    resume_scheduler(checkpoint, optimizer, schedule["scheduler"], done)
+
+
+def resume_scheduler(checkpoint: dict[str, Any], optimizer: optim.Optimizer, scheduler: LRScheduler, done: int) -> None:
     """Make a Lightning checkpoint resume the course of the learning rate where it was, by changing what it holds.
 
     A checkpoint without a scheduler's state gets that of one which has taken ``done`` steps. One of a ``LambdaLR`` gets
