@@ -1,4 +1,4 @@
-"""Checks of arguments, with one style of message: the name, what is accepted, what came."""
+"""Argument checks whose messages share one style: the name, the accepted values and the value received."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 MAX_VOXELS = 2**31
-"""An image of more is a mistake: 8 GiB in float32, a side of 1290."""
+"""Most voxels of a plausible image: they take 8 GiB in float32, as in a cube with sides of 1290."""
 
 
 class ArgumentTypeError(TypeError, ValueError):
-    """An argument of a wrong type: a ``ValueError`` as all refusals are, and a ``TypeError`` as nidl raises."""
+    """An argument of the wrong type: a ``ValueError``, like all refusals here, and a ``TypeError``, as nidl raises."""
 
 
 def is_missing(value: Any) -> bool:
-    """Whether a value stands for none: ``None``, NaN of any float type, pandas' ``NA`` and ``NaT``, numpy's ``NaT``.
+    """Return whether a value is missing: ``None``, NaN of any float type, pandas' ``NA`` or ``NaT``, numpy's ``NaT``.
 
     Example:
         >>> [is_missing(value) for value in (None, float("nan"), 0, "", "nan")]
@@ -27,12 +27,12 @@ def is_missing(value: Any) -> bool:
         return value is None or bool(value != value)
     except TypeError:  # pandas' NA compares as neither true nor false
         return True
-    except (ValueError, RuntimeError):  # an array or a tensor: its elements compare, it is there
+    except (ValueError, RuntimeError):  # an array or a tensor compares element by element; it isn't missing
         return False
 
 
 def _is_integer(value: Any) -> bool:
-    # numpy's integers count; True and False don't, though Python calls them integers
+    # numpy integers count; True and False don't, although they are integers in Python
     return not isinstance(value, bool) and isinstance(value, numbers.Integral)
 
 
@@ -56,10 +56,10 @@ def check_real(
 
     Args:
         name: the argument's name, for the message.
-        value: what came.
+        value: the value to check.
         minimum: smallest accepted value.
         maximum: largest accepted value.
-        exclusive: whether ``minimum`` itself is refused.
+        exclusive: whether to refuse ``minimum`` itself.
     """
     if not _is_finite(value) or value < minimum or value > maximum or (exclusive and value == minimum):
         bounds = []
@@ -75,7 +75,7 @@ def check_real(
 def _is_finite(value: Any) -> bool:
     try:
         return not isinstance(value, bool) and isinstance(value, numbers.Real) and math.isfinite(value)
-    except OverflowError:  # an int beyond the range of floats
+    except OverflowError:  # the int is outside the range of floats
         return False
 
 
@@ -90,7 +90,7 @@ def check_choice(name: str, value: Any, accepted: Iterable[str]) -> str:
 
 
 def check_spatial_shape(name: str, value: Any) -> tuple[int, ...]:
-    """Return ``value`` as a tuple of two or three positive ints of an image's size, or raise ``ValueError``."""
+    """Return ``value`` as the two or three positive ints of an image's shape, or raise ``ValueError``."""
     sides = list(value) if isinstance(value, Sequence) and not isinstance(value, str) else []
     if len(sides) not in (2, 3) or not all(_is_integer(side) and side >= 1 for side in sides):
         raise ValueError(f"`{name}` must be two or three positive integers, such as (64, 80, 64), got {value!r}.")

@@ -1,4 +1,4 @@
-"""Texts from outside, such as names of subjects and covariates: made harmless to show, and to name files by."""
+"""Functions that make outside text, such as subject and covariate names, safe to display and to use in file names."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ import unicodedata
 from typing import Any
 
 HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
-"""Unicode categories without a sign of their own: controls, formats (right-to-left overrides), halves of characters."""
+"""Unicode categories of invisible characters: controls, formats (right-to-left overrides), surrogate halves."""
 
 JOINERS = "\u200c\u200d"
-"""Formats that words of some languages are written with."""
+"""Format characters that the spelling of some languages requires."""
 
 FORBIDDEN = '<>:"/\\|?*'
-"""Characters that some system doesn't take in a file's name."""
+"""Characters that at least one operating system forbids in file names."""
 
 PORTS = {f"{port}{number}" for port in ("COM", "LPT") for number in "0123456789¹²³"}
 
 DEVICES = {"CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", *PORTS}
-"""Names that Windows keeps for devices, whatever follows after a dot."""
+"""Names that Windows reserves for devices, with any extension."""
 
 MAX_STEM_LENGTH = 180
-"""Bytes of a stem: 255 are a file's name on most systems, and endings and temporary names need some."""
+"""Maximum bytes of a stem: most systems allow 255 per file name, and extensions and temporary names need some."""
 
 
 def make_visible(value: Any) -> str:
-    r"""Return a text with what has no sign of its own written out, so that it changes nothing around it.
+    r"""Return a text with its invisible characters escaped, so that they can't affect the text around them.
 
-    Line breaks and tabs stay.
+    Line breaks and tabs are kept.
 
     Example:
         >>> make_visible("sub-1\u202egpj.exe"), make_visible("a\x00b"), make_visible("Zoë\n")
@@ -41,15 +41,15 @@ def make_visible(value: Any) -> str:
 
 
 def figure_label(value: Any, width: int = 48, n_lines: int = 3) -> str:
-    r"""Return a name as a picture can show it: plain text, not too long, no formula.
+    r"""Return a name in a form that a figure can show: plain text, not too long, without formulas.
 
-    matplotlib takes what is between two dollar signs for a formula, and fails where it is none; leaves labels that
-    begin with an underscore out of legends; and makes a picture as large as its text.
+    matplotlib parses text between two dollar signs as a formula and fails if it isn't one. It leaves labels that begin
+    with an underscore out of legends, and it enlarges a figure to fit its text.
 
     Args:
-        value: the name; line breaks stay.
-        width: characters per line, beyond which it is cut.
-        n_lines: lines, beyond which it is cut.
+        value: the name; line breaks are kept.
+        width: maximum characters per line; longer lines are cut.
+        n_lines: maximum number of lines; further lines are cut.
 
     Example:
         >>> figure_label("$\\frac{$"), figure_label("_private"), figure_label("a" * 60, width=5)
@@ -62,11 +62,11 @@ def figure_label(value: Any, width: int = 48, n_lines: int = 3) -> str:
 
 
 def file_stem(name: str, longest: int = MAX_STEM_LENGTH) -> str:
-    r"""Return a name as every system takes it for a file's, before an ending; it holds no folder.
+    r"""Return a file name without extension, made from a name, that every system accepts and that contains no folder.
 
     Args:
         name: the name.
-        longest: bytes, beyond which it is cut.
+        longest: maximum number of bytes; a longer name is cut.
 
     Example:
         >>> file_stem("../../evil"), file_stem("C:\\evil"), file_stem("con.x"), file_stem("sub 1 (new)")

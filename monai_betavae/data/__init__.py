@@ -1,4 +1,4 @@
-"""From files on disk to tensors: discovery, checks, splits, transforms, caches, order, and the simulated cohort."""
+"""The path from files on disk to tensors: discovery, checks, splits, transforms, caches, order, simulated cohort."""
 
 from .caching import DiskCacheDataset, cached_dataset
 from .checks.volume_checks import check_volumes

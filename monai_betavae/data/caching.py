@@ -1,4 +1,4 @@
-"""Preprocessed volumes kept in memory or on disk, so that each file is read and resampled once."""
+"""Caches of preprocessed volumes, in memory or on disk: each file is read and resampled only once."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ CACHES = ("auto", "memory", "disk", "none")
 STORAGE = {"float32": torch.float32, "float16": torch.float16, "uint8": torch.uint8}
 
 MEMORY_SHARE = 0.5
-"""Share of the memory that is free up to which volumes are kept in memory."""
+"""Largest share of the free memory that volumes may take to be kept in memory."""
 
 LEFT_BY_USE = {"filenames", "_tracing"}
-"""Attributes that MONAI's readers and transforms get when they are used: no settings."""
+"""Attributes that MONAI's readers and transforms acquire in use: they are not settings."""
 
 VERSIONED = {"builtins", "abc", "collections", "functools", "monai", "nibabel", "numpy", "torch", "typing"}
-"""Packages whose classes are known by name; of others the methods' code is part of a fingerprint."""
+"""Packages whose classes a fingerprint identifies by name; for other classes it includes the code of their methods."""
 
 FORMAT = 2
-"""Number of the files' format: another one makes a cache of its own."""
+"""Version of the file format: each version has its own cache."""
 
 
 def cached_dataset(
@@ -54,26 +54,26 @@ def cached_dataset(
 ) -> Dataset:
     """Make a dataset that preprocesses every volume once.
 
-    What is kept is the outcome of the transforms up to the first random one (or the first that isn't a MONAI
-    ``Transform``); those from there on run at every access.
+    The cache stores the result of the transforms that precede the first random one (or the first that isn't a MONAI
+    ``Transform``). The remaining transforms run at every access.
 
     Args:
         data: records.
-        transform: from a record to a sample, a dictionary.
+        transform: maps a record to a sample, a dictionary.
         cache: where to keep samples: "memory" (MONAI's ``CacheDataset``), "disk" (:class:`DiskCacheDataset`), "none",
-            or "auto", memory if an estimate from the first volume is at most half of what is free, otherwise disk.
-        cache_dir: folder of the disk cache; needed for "disk", and for "auto" where memory is short.
-        storage: how the image is kept: "float32" as it is, "float16" in half of the bytes (relative error up to
-            2^-11), "uint8" in a quarter (images in [0, 1], error up to 1/510). Samples are float32 always.
+            or "auto": memory if the estimate from the first volume is at most half of the free memory, otherwise disk.
+        cache_dir: folder of the disk cache; required for "disk", and for "auto" if memory is short.
+        storage: how to store the image: "float32" unchanged, "float16" in half the bytes (relative error up to
+            2^-11), "uint8" in a quarter (images in [0, 1], error up to 1/510). Samples are always float32.
         image_key: key of the image in a sample.
-        num_workers: threads that fill the cache, at least 0.
-        progress: whether to show a progress bar while it fills.
+        num_workers: number of threads that fill the cache, at least 0.
+        progress: whether to show a progress bar while the cache fills.
 
     Returns:
-        MONAI ``Dataset``.
+        a MONAI ``Dataset``.
 
     Raises:
-        ValueError: naming the argument; or the file of a volume that can't be used.
+        ValueError: if an argument is invalid or a volume can't be used; the message names the argument or the file.
 
     Example:
         >>> dataset = cached_dataset([{"image": torch.zeros(1, 4, 4, 4)}], Compose([]), "memory", progress=False)
@@ -103,29 +103,30 @@ def cached_dataset(
 
 
 class DiskCacheDataset(PersistentDataset):
-    """MONAI's ``PersistentDataset``, made so that what it gives is never stale and never half written.
+    """A MONAI ``PersistentDataset`` that never returns stale or partly written samples.
 
-    A sample lies in ``<cache_dir>/<transforms>/<record>.pt``. The first name is a digest of the deterministic
-    transforms with all their settings, the methods of those that aren't MONAI's (what these call is known by name
-    only), and the versions of monai and this package; the second of the record, and of size and times of the files
-    that it names. So a change of preprocessing, or of a file, makes a new sample. Files are written to a temporary name
-    and renamed: a run that is killed costs the volume it was at, and several processes may share a folder. A file that
-    can't be read is made again. Loading executes nothing (``weights_only``).
+    Each sample is stored in ``<cache_dir>/<transforms>/<record>.pt``. ``<transforms>`` is a digest of the deterministic
+    transforms with all their settings, the methods of those that aren't MONAI's (functions that these call are
+    identified by name only), and the versions of monai and this package. ``<record>`` is a digest of the record and of
+    the size and times of the files that it names. A change of the preprocessing or of a file therefore makes a new
+    sample. Files are written under a temporary name and then renamed: a killed run loses only the volume in progress,
+    and several processes may share a folder. An unreadable file is made again. Loading executes no code
+    (``weights_only``).
 
     Args:
         data: records.
-        transform: from a record to a dictionary of tensors, texts and numbers.
+        transform: maps a record to a dictionary of tensors, texts and numbers.
         cache_dir: the folder.
         storage: "float32", "float16" or "uint8"; see :func:`cached_dataset`.
         image_key: key of the image in a sample.
-        num_workers: threads that fill the cache, here, before the first access.
-        progress: whether to show a progress bar while it fills.
+        num_workers: number of threads that fill the cache when the dataset is made.
+        progress: whether to show a progress bar while the cache fills.
 
     Attributes:
-        folder: where this dataset's samples lie.
+        folder: folder of this dataset's samples.
 
     Raises:
-        ValueError: naming the argument, or the file of a volume that can't be used.
+        ValueError: if an argument is invalid or a volume can't be used; the message names the argument or the file.
 
     Example:
         >>> import tempfile
@@ -161,7 +162,7 @@ class DiskCacheDataset(PersistentDataset):
         self._fill(num_workers, progress)
 
     def set_data(self, data: Sequence[Mapping[str, Any]]) -> None:
-        """Take other records; MONAI's own would delete the folder, which others may be using."""
+        """Replace the records; MONAI's own method would delete the folder, which other processes may be using."""
         self.data = data
         self._files = [self._file(record) for record in data]
 
@@ -169,13 +170,13 @@ class DiskCacheDataset(PersistentDataset):
         return self.folder / f"{fingerprint([record, list(_stamps(record))])[:32]}.pt"
 
     def _fill(self, num_workers: int, progress: bool) -> None:
-        """Make the samples that aren't there, in parallel."""
+        """Make the missing samples, in parallel."""
         from tqdm.auto import tqdm
 
         missing = [index for index, file in enumerate(self._files) if not file.is_file()]
         if not missing:
             return
-        # processes of one run begin at different places, and so share the work without knowing of each other
+        # the processes of one run start at different positions and so share the work without communicating
         rank, world = int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
         start = len(missing) * rank // max(world, 1)
         order = missing[start:] + missing[:start]
@@ -233,7 +234,7 @@ class _Packed(Transform):
 
 
 class _Unpacked:
-    """Give a stored image back as float32; no ``Transform``, so that a cache keeps what comes before."""
+    """Return a stored image as float32; this is no ``Transform``, so that a cache ends before it."""
 
     def __init__(self, image_key: str) -> None:
         self.image_key = image_key
@@ -249,7 +250,7 @@ class _Unpacked:
 
 
 def fingerprint(content: Any) -> str:
-    """Return a digest of nested plain values and objects with all their attributes, the same in every process.
+    """Return a digest of nested plain values and of objects with all their attributes; every process gets the same.
 
     Example:
         >>> from monai.transforms import ScaleIntensity
@@ -257,13 +258,13 @@ def fingerprint(content: Any) -> str:
         >>> one == other, one == fingerprint(ScaleIntensity(maxv=1.0))
         (False, True)
     """
-    own_version = sys.modules["monai_betavae"].__version__  # imported, it would turn the layers upside down
+    own_version = sys.modules["monai_betavae"].__version__  # importing the package here would invert the layers
     described = [FORMAT, monai.__version__, own_version, _described(content, ())]
     return hashlib.sha256(json.dumps(described).encode()).hexdigest()
 
 
 def _described(value: Any, above: tuple[int, ...]) -> Any:
-    """Return a value as JSON can hold it, so that different ones differ."""
+    """Return a value in a form that JSON can hold; different values give different results."""
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
@@ -282,7 +283,7 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
     if isinstance(value, np.ndarray):
         return ["array", str(value.dtype), list(value.shape), hashlib.sha256(value.tobytes()).hexdigest()]
     if isinstance(value, np.random.RandomState | np.random.Generator | torch.Generator):
-        return type(value).__name__  # where it stands changes with every draw
+        return type(value).__name__  # the state changes with every draw
     if isinstance(value, type):
         return _described_class(value, inside)
     if isinstance(value, CodeType) or (callable(value) and hasattr(value, "__qualname__")):
@@ -298,7 +299,7 @@ def _described(value: Any, above: tuple[int, ...]) -> Any:
 
 
 def _described_class(kind: type, above: tuple[int, ...]) -> Any:
-    """Return a class by its name, and by its methods' code where no version stands for it: a transform of one's own."""
+    """Describe a class by its name and, if no package version identifies it (a user's transform), its methods' code."""
     methods = [
         [name, _described_code(method, above)]
         for parent in kind.__mro__
@@ -310,7 +311,7 @@ def _described_class(kind: type, above: tuple[int, ...]) -> Any:
 
 
 def _described_code(value: Any, above: tuple[int, ...]) -> Any:
-    """Return a function by its code, so that another body is another function; a builtin by its name."""
+    """Describe a function by its code, so that a changed body changes the result, and a builtin by its name."""
     code = value if isinstance(value, CodeType) else getattr(value, "__code__", None)
     if code is None:
         return [getattr(value, "__module__", ""), getattr(value, "__qualname__", str(value))]
@@ -323,7 +324,7 @@ def _described_code(value: Any, above: tuple[int, ...]) -> Any:
 
 
 def _stamps(value: Any) -> Iterator[list[Any]]:
-    """Yield size and times of each file that a record names, and of those in a folder that it names."""
+    """Yield the size and times of each file that a record names, and of the files in each folder that it names."""
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple):
@@ -336,10 +337,10 @@ def _stamps(value: Any) -> Iterator[list[Any]]:
 
 
 def _files_of(path: Any) -> list[Any]:
-    # a covariate such as "left" may happen to be called like a folder of the working directory: only whole paths count
+    # a covariate such as "left" may share its name with a folder of the working directory: only absolute paths count
     try:
         paths = sorted(os.path.join(path, name) for name in os.listdir(path)) if _is_folder(path) else [path]
-    except OSError:  # a covariate that is the name of a folder which may not be read
+    except OSError:  # a covariate that happens to name an unreadable folder
         return []
     return [each for each in paths if os.path.isfile(each)]
 
@@ -349,7 +350,7 @@ def _is_folder(path: Any) -> bool:
 
 
 def _flat(transform: Any) -> Compose:
-    """Return transforms as one list: MONAI takes a ``Compose`` inside another for random, and caches nothing of it."""
+    """Return transforms as one flat list: MONAI treats a nested ``Compose`` as random and caches none of it."""
     return (transform if isinstance(transform, Compose) else Compose(transform)).flatten()
 
 
@@ -367,7 +368,7 @@ def _fitting(
     image_key: str,
     cache_dir: str | os.PathLike[str] | None,
 ) -> str:
-    """Return "memory" if all samples are estimated to fit, else "disk"; and say which, and why."""
+    """Return "memory" if all samples are estimated to fit, else "disk", and print the choice with its reason."""
     if len(data) == 0:
         return "none"
     sample = _Packed(image_key, storage)(steps(deepcopy(data[0]), end=_first_random(steps)))
@@ -378,7 +379,7 @@ def _fitting(
     of = "" if free is None else f", {free / 2**30:.1f} GiB are free"
     folder = f" ({cache_dir})" if where == "disk" else ""
     if os.environ.get("LOCAL_RANK", "0") != "0":
-        return where  # the first process says it
+        return where  # the first process prints it
     print(
         f"Cache: {len(data)} volumes of {each / 2**20:.1f} MiB, {needed / 2**30:.2f} GiB in all{of}: "
         f"kept {'in memory' if where == 'memory' else 'on disk'}{folder}"
@@ -387,7 +388,7 @@ def _fitting(
 
 
 def free_memory() -> int | None:
-    """Return the bytes that this process may still take: what the system has and what a container allows; or None."""
+    """Return the bytes still available to this process, from the system and the container's limit, or ``None``."""
     found = []
     try:
         lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()

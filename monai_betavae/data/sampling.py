@@ -1,4 +1,4 @@
-"""Which items of a dataset a process reads, and in which order: the same global batches on any number of processes."""
+"""A sampler that gives the same global batches on any number of processes."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ from .._randomness import derived_seed
 
 
 class GlobalOrder(DistributedSampler[int]):
-    r"""Read a dataset in one order that all processes share, each taking every W-th item.
+    r"""Read a dataset in one order that all processes share: each process takes every W-th item.
 
-    Of the order o, process r of W reads o_r, o_{r+W}, o_{r+2W}, ... With a batch of b per process the global batch k is
-    then o_{kbW}, ..., o_{(k+1)bW-1} however b W is divided, so that two processes with batches of 2 train on what one
-    process with batches of 4 trains on. At the end the first items are repeated until every process has as many; the
-    estimator leaves such repeats out of its validation losses.
+    Of the order o, process r of W reads o_r, o_{r+W}, o_{r+2W}, ... With a batch of b per process, the global batch k
+    is then o_{kbW}, ..., o_{(k+1)bW-1}, however b W is divided: two processes with batches of 2 train on the same
+    items as one process with batches of 4. At the end, the first items are repeated until every process has the same
+    number; the estimator leaves these repeats out of its validation losses.
 
-    Number and rank of the processes are looked up when items are read, since the bundle's config is built before
-    Lightning starts the process group. Lightning takes the sampler as it is and tells it the epoch.
+    The sampler looks up the number and rank of the processes when items are read, because the bundle's config is built
+    before Lightning starts the process group. Lightning uses the sampler unchanged and tells it the epoch.
 
     Args:
         dataset: the dataset.
-        shuffle: whether the order is drawn anew in every epoch.
-        seed: of the order; it depends on nothing else but the epoch, so a resumed run goes on with the same one.
+        shuffle: whether to draw a new order in every epoch.
+        seed: seed of the order, which depends only on the seed and the epoch; a resumed run therefore continues in the
+            same order.
 
     Raises:
         ValueError: if ``seed`` isn't an integer >= 0.
@@ -44,7 +45,7 @@ class GlobalOrder(DistributedSampler[int]):
         self.follow_process_group()
 
     def follow_process_group(self) -> None:
-        """Take number and rank of the processes from the process group, if there is one by now."""
+        """Take the number and rank of the processes from the process group, if it exists by now."""
         grouped = dist.is_available() and dist.is_initialized()
         self.num_replicas = dist.get_world_size() if grouped else 1
         self.rank = dist.get_rank() if grouped else 0
@@ -52,17 +53,17 @@ class GlobalOrder(DistributedSampler[int]):
         self.total_size = self.num_samples * self.num_replicas
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the number of the epoch, and pass it on to a dataset that draws by it."""
+        """Set the epoch, and pass it on to a dataset that has a ``set_epoch`` method."""
         super().set_epoch(epoch)
         if hasattr(self.dataset, "set_epoch"):
             self.dataset.set_epoch(epoch)
 
     def start_at(self, epoch: int, n_items: int) -> None:
-        """Begin, once, in the middle of an epoch: the next pass leaves out this process's first items.
+        """Start the next pass in the middle of an epoch: it skips this process's first items; later passes don't.
 
         Args:
             epoch: number of the epoch.
-            n_items: how many to leave out.
+            n_items: number of items to skip.
 
         Example:
             >>> order = GlobalOrder(range(5))

@@ -1,4 +1,4 @@
-"""Splits of a cohort by subject, balanced by covariates."""
+"""Splits of a cohort by subject, stratified by covariates."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from monai_betavae.data.tables.covariates import MAX_CATEGORIES, is_number, kind
 RecordT = TypeVar("RecordT", bound=Mapping[str, Any])
 
 _BINS = 5
-# what str() makes of the values that mean nothing in pandas, numpy and Python
+# str() of the missing values of pandas, numpy and Python
 _NOBODY = frozenset({"nan", "NaN", "None", "<NA>", "NaT"})
 
 
@@ -43,24 +43,24 @@ def split_subjects(
     seed: int | None = 0,
     stratify: str | Sequence[str] | None = None,
 ) -> tuple[list[RecordT], ...] | dict[str, list[RecordT]]:
-    r"""Split records into parts by subject: all volumes of a subject are in one part.
+    r"""Split records into parts by subject: all volumes of a subject are in the same part.
 
     With :math:`n` subjects, part :math:`p` gets :math:`n f_p` of them, rounded by the largest remainder, and at
-    least one if :math:`f_p > 0`. The subjects are shuffled, brought in the order of their strata (combinations of
-    values), and dealt one by one so that each part is always within one of its share (Tijdeman, "The chairman
-    assignment problem", Discrete Mathematics 32, 1980). So the sizes are exact, every subject has the same chances,
-    and what a part gets of a stratum is less than 2 away from its share, and exactly that if all its shares are whole.
+    least one if :math:`f_p > 0`. The subjects are shuffled, sorted by stratum (combination of values), and dealt one by
+    one so that each part is always within one of its share (Tijdeman, "The chairman assignment problem", Discrete
+    Mathematics 32, 1980). The sizes are therefore exact, and every subject has the same chances. The number of subjects
+    that a part gets from a stratum differs from its share by less than 2, and by 0 if all shares are whole numbers.
 
     The split depends on ``seed`` and on the set of records, not on their order. ``[1 / k] * k`` gives k folds.
 
     Args:
-        records: what :func:`discover` returns; each needs a ``"subject"``.
-        fractions: two or more numbers that sum to 1, or a mapping from the parts' names to them.
-        seed: which split; ``None`` draws a new one each time.
-        stratify: covariates by which the parts are to be alike. Values are categories; a numeric covariate with
-            more than 10 different ones is cut at its quintiles, but for whole numbers that their name says are
-            categories, such as ``site_id`` (:func:`~monai_betavae.data.tables.covariates.kind_of_covariate`). Missing
-            values are a category of their own. A subject with several values (visits) counts with its smallest.
+        records: records from :func:`discover`; each needs a ``"subject"``.
+        fractions: two or more numbers that sum to 1, or a mapping from the parts' names to such numbers.
+        seed: selects the split; ``None`` draws a new one each time.
+        stratify: covariates to balance across the parts. Each value is a category, except that a numeric covariate with
+            more than 10 different values is cut at its quintiles; whole numbers stay categories if the covariate's name
+            says so, as ``site_id`` does (:func:`~monai_betavae.data.tables.covariates.kind_of_covariate`). Missing
+            values form their own category. A subject with several values (visits) counts with the smallest.
 
     Returns:
         the parts in the order of ``fractions``, each with its records in their original order; a dict if
@@ -68,8 +68,8 @@ def split_subjects(
 
     Raises:
         ValueError: if there are fewer subjects than parts, a record has no subject (``None``, NaN, pandas' ``NA``, a
-            blank text, or what these are as text), no record has a covariate named in ``stratify``, or an argument is
-            not as described.
+            blank text, or the text form of one of these), no record has a covariate named in ``stratify``, or an
+            argument is not as described.
 
     Example:
         >>> records = [{"image": f"{i}.nii.gz", "subject": f"sub-{i // 2}", "sex": "FM"[i // 2 % 2]} for i in range(40)]
@@ -90,11 +90,11 @@ def split_subjects(
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(subjects)).tolist()
     ranks = [_ranks(name, [_value(by_subject[s], name) for s in subjects]) for name in covariates]
-    # sorted is stable: inside a stratum the order stays shuffled
+    # sorted is stable: within a stratum the order stays shuffled
     dealt = sorted(order, key=lambda i: [rank[i] for rank in ranks])
     turns = _deal(sizes)
-    # Starting anywhere in the round gives every subject the same chances, however rare its stratum;
-    # from its beginning, the only subject of the first stratum would be in the same part under every seed.
+    # A random start in the round gives every subject the same chances, however rare its stratum is. From a fixed
+    # start, the only subject of the first stratum would be in the same part under every seed.
     start = int(rng.integers(len(turns)))
     part_of = {subjects[i]: part for i, part in zip(dealt, turns[start:] + turns[:start], strict=True)}
 
@@ -105,7 +105,7 @@ def split_subjects(
 
 
 def _check_fractions(fractions: Any) -> list[float]:
-    """Return the fractions, divided by their sum, as exactly 1 as floats allow."""
+    """Return the fractions divided by their sum, so that they sum to 1 as exactly as floats allow."""
     if isinstance(fractions, Mapping):
         named = {f"fractions[{name!r}]": value for name, value in fractions.items()}
     elif isinstance(fractions, Iterable) and not isinstance(fractions, str):
@@ -120,16 +120,16 @@ def _check_fractions(fractions: Any) -> list[float]:
 
 
 def records_by_subject(records: Sequence[RecordT]) -> dict[str, list[RecordT]]:
-    """Return the records of each subject, in their order.
+    """Return the records of each subject, in their original order.
 
     Args:
-        records: what :func:`discover` returns.
+        records: records from :func:`discover`.
 
     Returns:
-        by the subjects' names as text, in the order in which they come first.
+        the records by subject name as text, in the order of the subjects' first records.
 
     Raises:
-        ValueError: if a record says of no subject whose it is: with the first one's position and value, and how many.
+        ValueError: if records have no subject; the message gives the position and value of the first one, and how many.
 
     Example:
         >>> list(records_by_subject([{"subject": "b"}, {"subject": 1}, {"subject": "b"}]))
@@ -148,14 +148,14 @@ def records_by_subject(records: Sequence[RecordT]) -> dict[str, list[RecordT]]:
         first = records[nobody[0]]
         raise ValueError(
             f"`records` must each have a 'subject', got {first['subject']!r} at position {nobody[0]} "
-            f"(image {first.get('image')!r:.200}); {len(nobody)} of {len(records)} records have none. Volumes of "
-            "unknown subjects could be one person's in training and test: say whose they are, or leave them out."
+            f"(image {first.get('image')!r:.200}); {len(nobody)} of {len(records)} records have none. Volumes "
+            "without a subject could put one person in both training and test: say whose they are, or leave them out."
         )
     return by_subject
 
 
 def _is_nobody(subject: Any) -> bool:
-    """Whether a record's subject says nothing: missing, blank, or the text that a missing one turns into."""
+    """Return whether a subject is absent: missing, blank, or the text form of a missing value."""
     return is_missing(subject) or (isinstance(subject, str) and (not subject.strip() or subject.strip() in _NOBODY))
 
 
@@ -168,21 +168,21 @@ def _check_covariates(records: Iterable[Mapping[str, Any]], stratify: Any) -> li
 
 
 def _value(records: Iterable[Mapping[str, Any]], covariate: str) -> Any:
-    """Return a subject's value of a covariate: the smallest of its records', whatever their order; None if missing."""
-    # records made from a pandas table have NaN
+    """Return a subject's value of a covariate: the smallest among its records, or ``None`` if all are missing."""
+    # records from a pandas table contain NaN
     values = [record[covariate] for record in records if not is_missing(record.get(covariate))]
     return min(values, default=None) if all(map(is_number, values)) else min(values, key=str)
 
 
 def _ranks(name: str, values: list[Any]) -> list[int]:
-    """Return for each value the rank of its category: missing first, then numbers by size, others as text."""
+    """Return the rank of each value's category: missing first, then numbers by size, other values as text."""
     present = [value for value in values if value is not None]
     labels: list[Any]
     if not all(map(is_number, present)):
         labels = [None if value is None else str(value) for value in values]
     elif len(set(present)) > MAX_CATEGORIES and kind_of_covariate(name, present) == "quantity":
         ordered = sorted(present)
-        # the smallest value that k / _BINS of the subjects do not exceed
+        # the smallest value that at least k / _BINS of the subjects do not exceed
         edges = [ordered[(len(ordered) * k - 1) // _BINS] for k in range(1, _BINS)]
         labels = [None if value is None else bisect.bisect_left(edges, value) for value in values]
     else:
@@ -193,12 +193,12 @@ def _ranks(name: str, values: list[Any]) -> list[int]:
 
 
 def _sizes(n: int, shares: Sequence[float]) -> list[int]:
-    """Return whole sizes that sum to ``n``, by the largest remainder, and at least 1 where the share is not 0."""
+    """Return integer sizes that sum to ``n``, by the largest remainder, and are at least 1 where the share is not 0."""
     wanted = [i for i, share in enumerate(shares) if share > 0]
     if n < len(wanted):
         raise ValueError(f"`records` must have at least one subject for each of {len(wanted)} parts, got {n}.")
     sizes = [math.floor(n * share) for share in shares]
-    # rounded, so that the error of 0.15 * 10 as a float does not decide between equal remainders
+    # rounded, so that the float error of 0.15 * 10 does not decide between equal remainders
     by_remainder = sorted(wanted, key=lambda i: -round(n * shares[i] - sizes[i], 9))
     for i in by_remainder[: n - sum(sizes)]:
         sizes[i] += 1
@@ -211,10 +211,10 @@ def _sizes(n: int, shares: Sequence[float]) -> list[int]:
 
 
 def _deal(sizes: Sequence[int]) -> list[int]:
-    """Return the part of each position in turn, so that every beginning has each part within 1 of its share.
+    """Return the part of each position; in every prefix, the count of each part is within 1 of its share.
 
-    This is Tijdeman's rule: of the parts far enough behind their share, the next one is that which must
-    be served soonest. In whole numbers (everything times ``2 (P - 1) n``), so that it is the same on all machines.
+    This is Tijdeman's rule: among the parts that are far enough behind their share, the one that must be served
+    soonest comes next. Whole numbers (everything times ``2 (P - 1) n``) give the same result on all machines.
     """
     n = sum(sizes)
     parts = [i for i, size in enumerate(sizes) if size > 0]

@@ -1,4 +1,4 @@
-"""Arrays in, Figure out. Volumes are in RAS order; slices are drawn with the subject's left on the left."""
+"""Functions that turn arrays into figures. Volumes are in RAS order; the subject's left is drawn on the left."""
 
 from .animation import traversal_gif
 from .brain_maps import plot_maps

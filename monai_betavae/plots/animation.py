@@ -1,4 +1,4 @@
-"""Traversals that move: a latent dimension's change as an animated GIF."""
+"""Animated traversals: the effect of latent dimensions as a GIF."""
 
 from __future__ import annotations
 
@@ -26,17 +26,23 @@ def traversal_gif(
     title: str = "",
     spacing: Sequence[float] = (1, 1, 1),
 ) -> bytes:
-    """Draw what each of some latent dimensions changes when it moves there and back: a row each, three planes.
+    """Draw the effect of moving latent dimensions back and forth: one row per dimension, in three planes.
 
     Args:
         volumes: decoded images, shape (n_dimensions, n_steps, x, y, z), RAS.
         steps: the value of the dimension at each step.
         labels: one per dimension.
-        title: of the picture.
+        title: title of the animation.
         spacing: voxel size along x, y and z.
 
     Returns:
-        the GIF's bytes; it repeats for ever.
+        the bytes of a GIF that loops forever.
+
+    Example:
+        >>> from PIL import Image
+        >>> gif = traversal_gif(np.random.default_rng(0).random((1, 3, 8, 8, 8)), [-2, 0, 2], ["dimension 0"])
+        >>> Image.open(io.BytesIO(gif)).n_frames  # -2, 0, 2 and back to 0
+        4
     """
     from PIL import Image
 

@@ -1,4 +1,4 @@
-"""Maps over the anatomy, drawn by nilearn."""
+"""Maps on top of anatomical images, drawn by nilearn."""
 
 from __future__ import annotations
 
@@ -18,21 +18,31 @@ Array = NDArray[Any]
 def plot_maps(
     maps: Array, images: Array, affine: Array, names: Sequence[str], title: str = "", masks: Array | None = None
 ) -> Figure:
-    """Draw maps over their images with nilearn, three planes through the middle of each map.
+    """Draw maps on top of their images with nilearn, in three planes through the centre of mass of each map.
 
     Args:
         maps: shape (n, x, y, z); zero is transparent.
-        images: the anatomy, of the same shape.
-        affine: 4x4, of the grid they share, millimetres, RAS+.
+        images: anatomical images of the same shape.
+        affine: 4x4 affine of the common grid, millimetres, RAS+.
         names: one per map.
-        title: of the figure.
-        masks: drawn as a line around, of the same shape; none if ``None``. The planes go through their middle then.
+        title: title of the figure.
+        masks: masks of the same shape, drawn as outlines; the planes then go through their centres. ``None`` for none.
+
+    Returns:
+        the figure, with one row per map.
+
+    Example:
+        >>> maps = np.zeros((1, 8, 8, 8))
+        >>> maps[0, 6, 3, 2] = 1
+        >>> figure = plot_maps(maps, np.ones_like(maps), np.diag([2.0, 2.0, 2.0, 1.0]), ["sub-1"])
+        >>> [text.get_text() for axes in figure.axes for text in axes.texts if "=" in text.get_text()]
+        ['x=12', 'y=6', 'z=4']
     """
     from nilearn import plotting
 
     maps, images = np.asarray(maps, dtype=np.float32), np.asarray(images, dtype=np.float32)
     extent = float(np.percentile(np.abs(maps[maps != 0]), 99)) if np.any(maps) else 1.0
-    # blue would say "below zero" where nothing is
+    # a diverging colour map would suggest negative values
     colours = "inferno" if float(maps.min()) >= 0 else "RdBu_r"
     figure = Figure(figsize=(9.0, 2.6 * len(maps) + 0.4))
     figure.suptitle(title, y=0.995)
@@ -58,7 +68,7 @@ def plot_maps(
                 black_bg=False,
                 **place,
             )
-        else:  # nilearn warns of a map without a value
+        else:  # nilearn warns of maps that are zero everywhere
             display = plotting.plot_anat(anatomy, black_bg=False, **place)
         if masks is not None and np.any(masks[row]):
             display.add_contours(nib.Nifti1Image(masks[row].astype(np.float32), affine), levels=[0.5], colors="lime")
@@ -66,7 +76,7 @@ def plot_maps(
 
 
 def _middle(values: Array, affine: Array) -> tuple[float, float, float]:
-    """Return the place in millimetres of the centre of mass of a map's magnitude."""
+    """Return the centre of mass of a map's magnitude in millimetres."""
     weight = np.abs(values)
     total = float(weight.sum())
     if total == 0:

@@ -1,4 +1,4 @@
-"""A picture of a whole cohort: the three middle planes of every volume, small, since people look rather than read."""
+"""Contact sheets of a whole cohort: the three middle planes of every volume as small images, for visual checks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ def planes_of(volume: Array, spacing: Sequence[float] = (1, 1, 1)) -> PlanesOfVo
         spacing: voxel size along x, y and z, in millimetres.
 
     Returns:
-        the image, the top of each plane first, at the finest of the voxel sizes; and its width and height, mm.
+        the image, whose first row is the top of each plane and whose pixels have the finest of the voxel sizes; and its
+        width and height in mm.
 
     Example:
         >>> image, extent = planes_of(np.zeros((4, 5, 6)), (2, 2, 2))
@@ -60,15 +61,24 @@ def plot_contact_sheet(
     columns: int = 6,
     limits: tuple[float, float] = (0.0, 1.0),
 ) -> Figure:
-    """Draw the planes of many volumes, all with one grey scale.
+    """Draw the planes of many volumes with a common grey scale.
 
     Args:
-        planes: of each volume, by :func:`planes_of`.
+        planes: planes of each volume, from :func:`planes_of`.
         names: one per volume.
-        marked: whether a name is red; none if ``None``.
-        title: of the figure.
-        columns: volumes per row.
-        limits: intensities that are black and white.
+        marked: whether to draw each name in red; ``None`` for no marks.
+        title: title of the figure.
+        columns: number of volumes per row.
+        limits: intensities drawn in black and in white.
+
+    Returns:
+        the figure.
+
+    Example:
+        >>> planes = [planes_of(np.zeros((4, 5, 6))), planes_of(np.ones((4, 5, 6)))]
+        >>> figure = plot_contact_sheet(planes, ["sub-1", "sub-2"], marked=[False, True])
+        >>> [(axes.get_title(), axes.title.get_color()) for axes in figure.axes]
+        [('sub-1', 'black'), ('sub-2', '#c1121f')]
     """
     marked = [False] * len(planes) if marked is None else marked
     columns = max(1, min(columns, len(planes)))

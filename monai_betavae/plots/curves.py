@@ -1,4 +1,4 @@
-"""Pictures of numbers: losses, latents, predictions, precision and recall."""
+"""Plots of losses, KL divergences, latents, predictions, and precision and recall."""
 
 from __future__ import annotations
 
@@ -19,11 +19,20 @@ COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#7f7f7f", "#9467bd")
 
 
 def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure:
-    """Draw objective, reconstruction loss and KL divergence per epoch, training and validation.
+    """Draw the objective, reconstruction loss and KL divergence of training and validation per epoch.
 
     Args:
-        table: columns "epoch", "train/loss", "train/rec_loss", "train/kl_loss" and, if there was validation, "val/...".
-        title: of the figure.
+        table: columns "epoch", "train/loss", "train/rec_loss", "train/kl_loss" and, with validation, "val/...".
+        title: title of the figure.
+
+    Returns:
+        the figure; losses have a logarithmic axis if all are positive.
+
+    Example:
+        >>> losses = {"train/loss": [4.0, 3.0], "train/rec_loss": [3.0, 1.0], "train/kl_loss": [1.0, 2.0]}
+        >>> figure = plot_losses({"epoch": [0, 1], **losses})
+        >>> [(axes.get_title(), axes.get_yscale()) for axes in figure.axes]
+        [('objective', 'log'), ('reconstruction loss', 'log'), ('KL divergence [nats]', 'linear')]
     """
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     figure.suptitle(title)
@@ -38,7 +47,7 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
         positive = all(np.all(np.asarray(line.get_ydata()) > 0) for line in axes.lines)
         if key != "kl_loss" and positive:
             axes.set_yscale("log")
-            # over less than a decade powers of ten are hard to read
+            # powers of ten are hard to read on an axis of less than a decade
             for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
                 each(LogFormatter(minor_thresholds=(1, 0.4)))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -49,12 +58,20 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
 
 
 def plot_kl(kl: Array, active: Array, title: str = "") -> Figure:
-    """Draw the KL divergence of each latent dimension, the largest first; inactive ones are grey.
+    """Draw the KL divergence of each latent dimension, the largest first, with inactive ones in grey.
 
     Args:
-        kl: nats, shape (latent_dim,).
-        active: whether each is active, shape (latent_dim,).
-        title: of the figure.
+        kl: KL divergence in nats, shape (latent_dim,).
+        active: whether each dimension is active, shape (latent_dim,).
+        title: title of the figure.
+
+    Returns:
+        the figure.
+
+    Example:
+        >>> (axes,) = plot_kl(np.array([0.0, 2.5, 1.0]), np.array([False, True, True])).axes
+        >>> [label.get_text() for label in axes.get_xticklabels()], axes.get_title()
+        (['1', '2', '0'], '2 of 3 active, 3.5 nats in all')
     """
     kl, active = np.asarray(kl, dtype=float), np.asarray(active, dtype=bool)
     order = np.argsort(kl)[::-1]
@@ -77,20 +94,29 @@ def plot_latents(
     columns: int = 3,
     dimensions: tuple[int, int] | None = None,
 ) -> Figure:
-    """Draw the codes on two of their dimensions, or their first two principal axes, once per covariate.
+    """Draw the codes along two dimensions or their first two principal axes, one panel per covariate.
 
     Args:
         codes: posterior means, shape (n, latent_dim).
-        covariates: by name, n numbers or categories each; ``None`` where missing.
-        title: of the figure.
-        columns: panels per row.
-        dimensions: across and up; ``None`` for the principal axes.
+        covariates: n numbers or categories for each name; ``None`` for missing values.
+        title: title of the figure.
+        columns: number of panels per row.
+        dimensions: dimensions on the horizontal and vertical axis; ``None`` for the principal axes.
+
+    Returns:
+        the figure; codes without a value of the covariate are grey.
+
+    Example:
+        >>> codes = np.random.default_rng(0).normal(size=(4, 3))
+        >>> (axes,) = plot_latents(codes, {"sex": ["F", "M", "F", None]}, dimensions=(0, 2)).axes
+        >>> axes.get_xlabel(), axes.get_ylabel(), [text.get_text() for text in axes.get_legend().get_texts()]
+        ('z0', 'z2', ['F', 'M'])
     """
     codes = np.asarray(codes, dtype=float)
     names = ["first axis of the codes", "second axis"] if dimensions is None else [f"z{each}" for each in dimensions]
     centred = codes - codes.mean(axis=0)
     _, _, axes_of_codes = np.linalg.svd(centred, full_matrices=False)
-    # a one-dimensional latent space has one axis
+    # a one-dimensional latent space has only one axis
     places = (
         centred @ axes_of_codes[:2].T if codes.shape[1] > 1 else np.column_stack([centred[:, 0], np.zeros(len(codes))])
     )
@@ -129,14 +155,23 @@ def plot_predictions(
     labels: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw what each method predicts of a covariate against its true value, one panel per method.
+    r"""Draw the predicted against the true values of a covariate, one panel per method.
 
     Args:
-        true: shape (n,).
-        predicted: by method, shape (n,).
-        covariate: its name, with its unit.
-        labels: by method, a line such as the score; none if ``None``.
-        title: of the figure.
+        true: true values, shape (n,).
+        predicted: predicted values by method, shape (n,).
+        covariate: name of the covariate, with its unit.
+        labels: a line such as the score by method; ``None`` for no labels.
+        title: title of the figure.
+
+    Returns:
+        the figure; predictions on the diagonal line are exact.
+
+    Example:
+        >>> true, predicted = np.array([20.0, 60.0]), {"VAE": np.array([25.0, 50.0]), "PCA": np.array([40.0, 40.0])}
+        >>> figure = plot_predictions(true, predicted, "age [years]", labels={"VAE": "R² = 0.84"})
+        >>> [axes.get_title() for axes in figure.axes], figure.axes[0].get_xlabel()
+        (['VAE\nR² = 0.84', 'PCA'], 'true age [years]')
     """
     true = np.asarray(true, dtype=float)
     figure = Figure(figsize=(3.6 * len(predicted), 3.5), layout="constrained")
@@ -158,13 +193,22 @@ def plot_precision_recall(
     labels: Mapping[str, str] | None = None,
     title: str = "",
 ) -> Figure:
-    """Draw precision against recall of several methods, and the chance level.
+    """Draw precision against recall for several methods, and the chance level.
 
     Args:
-        curves: by method, precision and recall, of one shape each.
-        prevalence: share of voxels that are positive: what chance gives.
-        labels: by method, its entry in the legend; the name if ``None``.
-        title: of the figure.
+        curves: precision and recall by method, two arrays of the same shape.
+        prevalence: share of positive voxels, which is the precision at chance level.
+        labels: legend entries by method; ``None`` for the methods' names.
+        title: title of the figure.
+
+    Returns:
+        the figure.
+
+    Example:
+        >>> curves = {"VAE": (np.array([1.0, 0.5]), np.array([0.5, 1.0]))}
+        >>> (axes,) = plot_precision_recall(curves, prevalence=0.125, labels={"VAE": "VAE, AP 0.75"}).axes
+        >>> [text.get_text() for text in axes.get_legend().get_texts()]
+        ['VAE, AP 0.75', 'chance 0.125']
     """
     figure = Figure(figsize=(5.2, 4.2), layout="constrained")
     figure.suptitle(title)

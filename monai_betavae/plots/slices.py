@@ -1,4 +1,4 @@
-"""Pictures of volumes: reconstructions, traversals, contact sheets. RAS order, the subject's left on the left."""
+"""Plots of volumes in RAS order: reconstructions, traversals, contact sheets. The subject's left is on the left."""
 
 from __future__ import annotations
 
@@ -19,14 +19,24 @@ PLANES = ("sagittal", "coronal", "axial")
 def plot_reconstructions(
     images: Array, reconstructions: Array, names: Sequence[str], title: str = "", spacing: Sequence[float] = (1, 1, 1)
 ) -> Figure:
-    """Draw input, reconstruction and difference of some subjects, in three planes.
+    """Draw the input, reconstruction and difference of images, in three planes.
 
     Args:
         images: shape (n, x, y, z), RAS.
-        reconstructions: the same shape.
+        reconstructions: reconstructions of the same shape.
         names: one per image.
-        title: of the figure.
-        spacing: voxel size along x, y and z, for the aspect of the slices.
+        title: title of the figure.
+        spacing: voxel size along x, y and z, for the aspect ratio of the slices.
+
+    Returns:
+        the figure, with one row per image.
+
+    Example:
+        >>> images = np.zeros((2, 8, 8, 8))
+        >>> images[:, 2:6, 2:6, 2:6] = 1
+        >>> figure = plot_reconstructions(images, 0.75 * images, ["sub-1", "sub-2"])
+        >>> float(figure.axes[2].images[0].get_array().min())  # reconstruction - input of sub-1, sagittal
+        -0.25
     """
     images, reconstructions = np.asarray(images), np.asarray(reconstructions)
     centre = middle_of(images.mean(axis=0))
@@ -62,18 +72,27 @@ def plot_traversals(
     title: str = "",
     spacing: Sequence[float] = (1, 1, 1),
 ) -> Figure:
-    """Draw what each of some latent dimensions changes when it alone moves.
+    """Draw the effect of moving one latent dimension at a time: the axial plane at each step, and the total change.
 
     Args:
         volumes: decoded images, shape (n_dimensions, n_steps, x, y, z), RAS.
         steps: the value of the dimension at each step.
         labels: one per dimension.
-        title: of the figure.
+        title: title of the figure.
         spacing: voxel size along x, y and z.
+
+    Returns:
+        the figure, with one row per dimension; the change, last step minus first, is shown in three planes.
+
+    Example:
+        >>> cube = np.pad(np.ones((4, 4, 4)), 2)
+        >>> figure = plot_traversals(np.array([[0.5 * cube, cube, 1.5 * cube]]), [-2, 0, 2], ["dimension 0"])
+        >>> [axes.get_title() for axes in figure.axes[:3]], float(figure.axes[3].images[0].get_array().max())
+        (['z = -2.0', 'z = 0', 'z = +2.0'], 1.0)
     """
     volumes = np.asarray(volumes)
     centre = middle_of(volumes.mean(axis=(0, 1)))
-    # the background, most of a volume, is black although a decoder leaves it a little above and below zero
+    # the background, which is most of a volume, is drawn black although decoders leave it slightly off zero
     low, high = (float(value) for value in np.percentile(volumes, (20, 99.8)))
     change = volumes[:, -1] - volumes[:, 0]
     n_steps = len(steps)
@@ -103,9 +122,17 @@ def plot_volumes(
     Args:
         volumes: shape (n, x, y, z), RAS.
         names: one per volume.
-        title: of the figure.
+        title: title of the figure.
         spacing: voxel size along x, y and z.
-        columns: volumes per row.
+        columns: number of volumes per row.
+
+    Returns:
+        the figure.
+
+    Example:
+        >>> figure = plot_volumes(np.ones((2, 8, 8, 8)), ["sub-1", "sub-2"])
+        >>> [axes.get_title() for axes in figure.axes]
+        ['', 'sub-1', '', '', 'sub-2', '']
     """
     volumes = np.asarray(volumes)
     centre = middle_of(volumes.mean(axis=0))
@@ -140,7 +167,7 @@ def draw_slice(
 
 
 def middle_of(volume: Array) -> tuple[int, ...]:
-    """Return the voxel at the centre of mass of the positive intensities, a little off the midline in x."""
+    """Return the voxel at the centre of mass of the positive intensities, shifted slightly off the midline in x."""
     mass = np.clip(volume, 0, None)
     total = float(mass.sum())
     if total == 0:
@@ -149,6 +176,6 @@ def middle_of(volume: Array) -> tuple[int, ...]:
     for axis, side in enumerate(volume.shape):
         profile = mass.sum(axis=tuple(other for other in range(volume.ndim) if other != axis))
         centre.append(int(np.clip(round(float(profile @ np.arange(side)) / total), 0, side - 1)))
-    # exactly between the hemispheres a sagittal slice shows little but the fissure
+    # exactly between the hemispheres, a sagittal slice shows little but the fissure
     centre[0] = min(centre[0] + max(1, volume.shape[0] // 16), volume.shape[0] - 1)
     return tuple(centre)

@@ -1,9 +1,9 @@
-"""Checks of a cohort before a model sees it.
+"""Checks of a cohort before training.
 
 =================  =============================================================================================
-``volume_checks``  which volumes can't be used, and which are unlike the others
-``findings``       what should be changed before training, and the option that changes it
-``duplicates``     the same volume under two names
-``orientation``    what the headers say of left and right
+``volume_checks``  volumes that can't be used, and volumes that differ from the others
+``findings``       problems to fix before training, and the options that fix them
+``duplicates``     identical volumes under different names
+``orientation``    how headers define left and right
 =================  =============================================================================================
 """

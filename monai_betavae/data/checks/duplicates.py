@@ -1,4 +1,4 @@
-"""Files with the same content: one scan under two names."""
+"""A search for files with identical content, such as one scan under two names."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from collections.abc import Callable, Hashable, Sequence
 
 _BLOCK = 1 << 16
 _HEADER = 352
-"""Bytes of a NIfTI file before its voxels: what is shorter says nothing."""
+"""Bytes of a NIfTI file before its voxels: the checksum of shorter content distinguishes nothing."""
 
 
 def same_content(paths: Sequence[str | os.PathLike[str]]) -> list[list[int]]:
-    """Return the groups of files whose content is the same, whatever their names and however they are compressed.
+    """Return the groups of files with identical content, regardless of names and compression.
 
-    Of most files a few bytes are read: of a gzip-compressed one the checksum and length of its content, which stand at
-    its end; of others the length and three blocks. Files that are alike so far are read whole.
+    For most files, only a few bytes are read: the checksum and length of the content at the end of a gzip-compressed
+    file, or the length and three blocks of any other. Files that agree so far are read completely.
 
     Args:
-        paths: files; folders and files that can't be read are alike to none.
+        paths: files; folders and unreadable files match nothing.
 
     Returns:
         groups of at least two positions in ``paths``, each in ascending order.
@@ -53,7 +53,7 @@ def _grouped(names: Sequence[str], among: Sequence[int], key_of: Callable[[str],
 
 
 def _ends(name: str) -> Hashable | None:
-    """Return what tells most files apart and costs little to read."""
+    """Return a key that is cheap to read and distinguishes most files."""
     if os.path.isdir(name):
         return None
     with open(name, "rb") as file:
@@ -63,7 +63,7 @@ def _ends(name: str) -> Hashable | None:
         if file.read(2) == b"\x1f\x8b":
             file.seek(max(size - 8, 0))
             end = file.read(8)
-            # blocked gzip ends with an empty block, whose checksum says nothing
+            # blocked gzip ends with an empty block, whose checksum distinguishes nothing
             return end if int.from_bytes(end[4:], "little") > _HEADER else _digest(name)
         blocks = []
         for start in (0, size // 2, max(size - _BLOCK, 0)):

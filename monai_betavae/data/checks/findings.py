@@ -1,4 +1,4 @@
-"""What in a cohort should be changed before a model is trained on it, and the option that changes it."""
+"""Findings: problems of a cohort to fix before training, each with the option that fixes it."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ if TYPE_CHECKING:
     import pandas as pd
 
 CUT_AWAY_NOTED = 0.02
-"""Share of a head outside the grid from which it is worth a warning."""
+"""Share of a head outside the grid above which there is a warning."""
 
 MAX_CUT_AWAY, MIN_FILLED = 0.2, 0.02
-"""Share of a head outside the grid above which, and share of the grid that is filled below which, training stops."""
+"""Training stops above the first share of a head outside the grid, or below the second share of the grid filled."""
 
 PADDED_NOTED = 0.05
-"""Share of a grid that is padding around a volume without a background, from which codes see its edge."""
+"""Share of padding, around a volume without a background, above which the codes reflect the volume's edge."""
 
 SIDES_OF_GRID = 8
-"""A grid that is suggested has sides that are multiples of this."""
+"""The sides of a suggested grid are multiples of this number."""
 
 
 class Finding(NamedTuple):
-    """Something to change.
+    """A problem to fix before training.
 
     Attributes:
-        stops: whether training stops for it.
-        message: what it is, with counts and the first few files.
-        option: what to type, or to do.
-        rows: positions of the volumes to leave out, where leaving them out would do.
+        stops: whether it stops training.
+        message: the problem, with counts and the first few files.
+        option: the option to set, or another remedy.
+        rows: positions of the volumes to leave out, if that would solve the problem.
     """
 
     stops: bool
@@ -45,11 +45,11 @@ class Finding(NamedTuple):
 def duplicate_findings(
     groups: Iterable[Sequence[int]], subjects: Sequence[Any], images: Sequence[str]
 ) -> list[Finding]:
-    """Return what to do about files with the same content.
+    """Return the findings about files with identical content.
 
     Args:
-        groups: positions of files that are the same, as :func:`~.duplicates.same_content` gives them.
-        subjects: of each volume.
+        groups: positions of identical files, from :func:`~.duplicates.same_content`.
+        subjects: subject of each volume.
         images: path of each volume.
 
     Example:
@@ -80,10 +80,10 @@ def duplicate_findings(
 
 
 def orientation_findings(table: pd.DataFrame) -> list[Finding]:
-    """Return what to do about headers that leave left and right open.
+    """Return the findings about headers that leave left and right ambiguous.
 
     Args:
-        table: with the columns image, handedness (:func:`~.orientation.orientation_source`) and problem.
+        table: table with the columns image, handedness (:func:`~.orientation.orientation_source`) and problem.
     """
     usable = table[table["problem"] == ""]
     found = []
@@ -104,7 +104,7 @@ def orientation_findings(table: pd.DataFrame) -> list[Finding]:
             Finding(
                 True,
                 f"{len(guessed)} of {len(usable)} files don't say their orientation (sform and qform codes are 0); "
-                f"they may be mirrored beside the others: {_files(usable, guessed)}",
+                f"they may be mirrored relative to the others: {_files(usable, guessed)}",
                 "set it in the header (fslorient -setsformcode 1 once the sform is right), or --on_bad_volume skip",
                 tuple(guessed),
             )
@@ -134,13 +134,13 @@ def orientation_findings(table: pd.DataFrame) -> list[Finding]:
 def grid_findings(
     table: pd.DataFrame, max_cut_away: float = MAX_CUT_AWAY, min_filled: float = MIN_FILLED
 ) -> list[Finding]:
-    """Return what to do about heads that a grid cuts, grids that are nearly empty, and edges of padding.
+    """Return the findings about truncated heads, nearly empty grids and edges of padding.
 
     Args:
-        table: with the columns image, problem, cut_away, filled, padded, background and background_level (where the
-            background lies in the scaled intensities); and extent and spacing, if a grid is to be suggested.
+        table: table with the columns image, problem, cut_away, filled, padded, background and background_level (the
+            scaled intensity of the background), plus extent and spacing for a suggested grid.
         max_cut_away: share of a volume's foreground outside the grid above which training stops.
-        min_filled: share of the grid that is foreground below which training stops.
+        min_filled: share of foreground in the grid below which training stops.
     """
     usable = table[(table["problem"] == "") & table["cut_away"].notna()]
     if usable.empty:
@@ -225,7 +225,7 @@ def _background_findings(usable: pd.DataFrame) -> list[Finding]:
 
 
 def _larger_grid(usable: pd.DataFrame) -> str:
-    """Return the options that keep whole heads in the grid."""
+    """Return the options for a grid that contains whole heads."""
     shapes = _sides(usable)
     if shapes is None:
         return (
@@ -239,7 +239,7 @@ def _larger_grid(usable: pd.DataFrame) -> str:
 
 
 def _finer_grid(usable: pd.DataFrame) -> str:
-    """Return the options of a grid that the volumes fill."""
+    """Return the options for a grid that the volumes fill."""
     if "extent" not in usable or "spacing" not in usable:
         return "a smaller --spatial_shape or --spacing; `run check` with these options says which"
     extents = [_numbers(text) for text in usable["extent"]]
@@ -249,7 +249,7 @@ def _finer_grid(usable: pd.DataFrame) -> str:
 
 
 def _sides(usable: pd.DataFrame) -> tuple[list[int], list[int]] | None:
-    """Return the sides that hold nearly all heads at the grid's voxel size, and the sides that it has."""
+    """Return the sides that hold all heads' extents at the grid's voxel size, and the grid's present sides."""
     if not {"extent", "grid_shape", "grid_spacing"} <= set(usable.columns):
         return None
     spacing = _numbers(usable["grid_spacing"].iloc[0])

@@ -1,4 +1,4 @@
-"""Where a file's header takes its orientation from, and whether its two transforms agree on left and right."""
+"""The source of a volume's orientation, and whether the two transforms of its header agree on left and right."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ AGREE, TURNED, MIRRORED, GUESSED, OF_FORMAT = "agree", "turned", "mirrored", "gu
 
 
 def orientation_source(image: Any) -> str:
-    """Return where the orientation of a volume comes from.
+    """Return the source of a volume's orientation.
 
-    A NIfTI header has two transforms, each with a code that is 0 if it says nothing. nibabel takes the sform if its
-    code isn't 0, else the qform, and without either it assumes that x runs to the left, as ANALYZE did: a file that
-    lost its codes may come out mirrored.
+    A NIfTI header has two transforms, each with a code that is 0 if the transform is unset. nibabel uses the sform if
+    its code isn't 0, otherwise the qform. Without either, it assumes that x runs to the left, as ANALYZE did: a file
+    that lost its codes may appear mirrored.
 
     Args:
         image: a nibabel image.
 
     Returns:
-        "agree" (both transforms, along the same axes), "sform" or "qform" (the other says nothing), "turned" (along
-        other axes, left and right the same), "mirrored" (one is the other's mirror image), "guessed" (neither says
-        anything), or "" for formats with one transform.
+        "agree" (both transforms are set, along the same axes), "sform" or "qform" (only this one is set), "turned"
+        (their axes differ, but not in handedness), "mirrored" (one is the mirror image of the other), "guessed"
+        (neither is set), or "" for formats with one transform.
 
     Example:
         >>> image = nib.Nifti1Image(np.zeros((2, 2, 2)), np.diag([-2.0, 2.0, 2.0, 1.0]))
@@ -43,7 +43,7 @@ def orientation_source(image: Any) -> str:
         return "sform" if has_sform else "qform" if has_qform else GUESSED
     try:
         sform, qform = header.get_sform(), header.get_qform()
-    except Exception:  # a quaternion that is none: nibabel has several errors, and the sform is what counts
+    except Exception:  # nibabel raises several errors for an invalid quaternion; the sform counts anyway
         return "sform"
     if np.linalg.det(sform[:3, :3]) * np.linalg.det(qform[:3, :3]) < 0:
         return MIRRORED

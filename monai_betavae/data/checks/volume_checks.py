@@ -1,4 +1,4 @@
-"""The volumes of a cohort before a model sees them: which can't be used, and which are unlike the others."""
+"""Checks that find the volumes of a cohort that can't be used, and those that differ from the others."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ COLUMNS = (
 )
 
 MIN_TO_COMPARE = 8
-"""A cohort with fewer readable volumes has no outliers."""
+"""In a cohort with fewer readable volumes, outliers are not looked for."""
 
 OUTLIER_SCORE = 6.0
-"""Robust deviations (median absolute deviation, scaled to a Gaussian's sd) from which a value is an outlier."""
+"""Robust deviations (median absolute deviation, scaled to a Gaussian's sd) beyond which a value is an outlier."""
 
 RARE, COMMON = 0.05, 0.5
-"""A shape or spacing that at most this share has is odd where another has at least that share."""
+"""A shape or spacing is odd if at most the first share of volumes has it and at least the second shares another."""
 
 _MAX_SHOWN = {"problem": 12, "warning": 4}
 
@@ -73,30 +73,30 @@ def check_volumes(
 ) -> pd.DataFrame:
     """Check every volume of a cohort and describe it: one row per record, in their order. No file is changed.
 
-    A ``problem`` makes a volume unusable: unreadable, truncated, empty, of another kind, 2D or 4D, complex, constant,
-    without finite voxels, an affine that can't be inverted, voxels that can't be a brain's. A ``warning`` says
-    that one is unlike the others: a rare shape, spacing or orientation, intensities or extent far from the cohort's
-    (more than 6 robust standard deviations in the logarithm), the voxels of another one, or isolated non-finite voxels,
-    which are repaired. :mod:`~monai_betavae.data.checks.findings` says what to do about the cohort.
+    A ``problem`` makes a volume unusable: it is unreadable, truncated, empty, of another kind, 2D or 4D, complex,
+    constant or without finite voxels, its affine can't be inverted, or its voxel size can't be a brain's. A ``warning``
+    says that a volume differs from the others: a rare shape, spacing or orientation, intensities or an extent far from
+    the cohort's (more than 6 robust standard deviations in the logarithm), the voxels of another volume, or isolated
+    non-finite voxels, which are repaired. :mod:`~monai_betavae.data.checks.findings` suggests remedies for the cohort.
 
     Args:
-        records: what :func:`~monai_betavae.data.discover` returns.
+        records: records from :func:`~monai_betavae.data.discover`.
         image_key: key of the path in a record.
-        voxels: whether voxels are read too; otherwise headers only, some milliseconds per volume.
-        num_workers: threads, at least 1; ``None`` for one per processor, at most 8.
+        voxels: whether to read voxels too; headers alone take some milliseconds per volume.
+        num_workers: number of threads, at least 1; ``None`` for one per processor, at most 8.
         progress: whether to show a progress bar.
-        transform: the preprocessing of a run, such as :func:`~monai_betavae.data.brain_transforms`: applied to every
-            volume too, so that the table says what its grid does to it. What it refuses is a problem.
+        transform: the preprocessing of a run, such as :func:`~monai_betavae.data.brain_transforms`. It is also applied
+            to every volume, and the table then says what its grid does to the volume. A refusal is a problem.
         on_sample: called with the position and sample of every volume, from several threads.
 
     Returns:
-        table with the columns subject, image, problem and warning (empty text where there is none), shape, spacing
-        (mm), orientation, handedness (:func:`~.orientation.orientation_source`), dtype, and from the voxels non_finite
+        table with the columns subject, image, problem and warning (empty text if there is none), shape, spacing
+        (mm), orientation, handedness (:func:`~.orientation.orientation_source`) and dtype; from the voxels, non_finite
         (count), background (the value of a constant one), minimum, median and maximum (of the foreground, in the file's
         units), filled_ml (its volume, millilitres), extent (of its bounding box along x, y and z, mm) and duplicate_of
-        (path of an earlier volume with the same voxels); and from the transform cut_away (share of the foreground
+        (path of an earlier volume with the same voxels); from the transform, cut_away (share of the foreground
         outside the grid), filled (share of the grid that is foreground), padded (share that is padding),
-        background_level (where the background lies from 0 to 1), grid_shape and grid_spacing (mm).
+        background_level (scaled intensity of the background, 0 to 1), grid_shape and grid_spacing (mm).
 
     Raises:
         ValueError: if a record has no path under ``image_key``.
@@ -125,7 +125,7 @@ def check_volumes(
         return row
 
     with ThreadPoolExecutor(n_workers) as pool, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # what a transform says of single volumes stands in the table
+        warnings.simplefilter("ignore")  # the table already has what a transform warns of in single volumes
         work = pool.map(described, range(len(records)))
         label = "checking volumes" if voxels else "checking headers"
         rows = list(tqdm(work, desc=label, unit="volume", total=len(records), disable=not progress))
@@ -136,11 +136,11 @@ def check_volumes(
 
 
 def summary(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
-    """Return what :func:`check_volumes` found, and what to do about it, on one screen.
+    """Return the results of :func:`check_volumes`, with remedies, as a text that fits on one screen.
 
     Args:
-        table: what :func:`check_volumes` gave.
-        findings: what in the cohort should be changed.
+        table: table from :func:`check_volumes`.
+        findings: problems of the cohort to fix.
     """
     bad, odd = table[table["problem"] != ""], table[(table["problem"] == "") & (table["warning"] != "")]
     good = table[table["problem"] == ""]
@@ -181,7 +181,7 @@ def _described(record: Mapping[str, Any], image_key: str, voxels: bool) -> dict[
         row["shape"] = "x".join(str(side) for side in image.shape[:3])
         row["spacing"] = "x".join(f"{side:.4g}" for side in spacing)
         row["orientation"] = "".join(nib.aff2axcodes(image.affine))
-        # the volume of one channel has lost the file's codes
+        # the image of a single channel has lost the file's codes
         row["handedness"] = orientation_source(image if record.get("channel") is None else open_volume(path))
         row["dtype"] = str(image.get_data_dtype())
         if not voxels:
@@ -210,7 +210,7 @@ def _described(record: Mapping[str, Any], image_key: str, voxels: bool) -> dict[
 
 
 def _extent(shown: np.ndarray[Any, Any], affine: Any, spacing: np.ndarray[Any, Any]) -> str:
-    """Return the sides of the foreground's bounding box along x, y and z in millimetres, single voxels aside."""
+    """Return the sides of the foreground's bounding box along x, y and z in millimetres, ignoring isolated voxels."""
     sides = ["0"] * 3
     for axis, (world, _) in enumerate(nib.io_orientation(affine)):
         profile = shown.sum(axis=tuple(other for other in range(3) if other != axis)).cumsum()
@@ -227,10 +227,10 @@ def _transformed(
     transform: Callable[[dict[str, Any]], Mapping[Any, Any]],
     on_sample: Callable[[int, Mapping[Any, Any]], None] | None,
 ) -> dict[str, Any]:
-    """Return what a grid does to a volume, or the problem that the transform has with it."""
+    """Return the effect of the transform's grid on a volume, or the reason why the transform refused it."""
     try:
         sample = transform({**record, "image": record[image_key]} if image_key != "image" else dict(record))
-    except Exception as error:  # MONAI wraps what a transform raises
+    except Exception as error:  # MONAI wraps the errors of transforms
         cause: BaseException = error
         while isinstance(cause, RuntimeError) and cause.__cause__ is not None:
             cause = cause.__cause__
@@ -242,11 +242,11 @@ def _transformed(
 
 
 def grid_measures(sample: Mapping[Any, Any], key: str = "image") -> dict[str, Any]:
-    """Return what a sample's grid did to its volume, by the columns of :func:`check_volumes`, as far as it is known.
+    """Return the known effects of a sample's grid on its volume, under the column names of :func:`check_volumes`.
 
     Args:
-        sample: what the preprocessing gave.
-        key: of the image in it.
+        sample: sample from the preprocessing.
+        key: key of the image in the sample.
     """
     found: dict[str, Any] = {}
     for column in ("cut_away", "filled", "padded", "background"):
@@ -278,7 +278,7 @@ def _mark_duplicates(rows: Sequence[dict[str, Any]]) -> None:
 
 
 def _mark_outliers(table: pd.DataFrame) -> None:
-    """Add to ``warning`` what sets a usable volume apart from the others."""
+    """Add to the column ``warning`` how a usable volume differs from the others."""
     usable = table.index[table["problem"] == ""]
     if len(usable) < MIN_TO_COMPARE:
         return
@@ -304,12 +304,12 @@ def _mark_outliers(table: pd.DataFrame) -> None:
 
 
 def _robust_scores(values: Sequence[float] | np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Return deviations of the logarithms from their median, in robust standard deviations; 0 where not positive."""
+    """Return the logarithms' deviations from their median in robust standard deviations, 0 for values <= 0."""
     logs = np.log(np.where(np.asarray(values) > 0, values, np.nan))
     if not np.isfinite(logs).any():
         return np.zeros(len(logs))
     deviations = logs - np.nanmedian(logs)
-    # at least one percent: among copies of one volume every difference would be an outlier
+    # at least one percent: among copies of one volume, every difference would otherwise be an outlier
     scale = max(1.4826 * float(np.nanmedian(np.abs(deviations))), 0.01)
     scores: np.ndarray[Any, Any] = np.nan_to_num(deviations / scale)
     return scores

@@ -1,10 +1,10 @@
 """Find the volumes of a source: a folder, a table, a datalist, a glob, or a public cohort.
 
 ==================  ============================================================================================
-``sources``         ``discover``: which kind of source it is, one record per volume
+``sources``         ``discover``: recognise the kind of source and return one record per volume
 ``bids``            BIDS folders with their tables
-``bids_entities``   the entities that choose among a subject's volumes
-``listed_volumes``  volumes that a table or datalist names
+``bids_entities``   entities that select among a subject's volumes
+``listed_volumes``  volumes that a table or datalist lists
 ``cohort_loaders``  OASIS, IXI, the Medical Segmentation Decathlon
 ==================  ============================================================================================
 """

@@ -1,4 +1,4 @@
-"""BIDS folders, and OpenBHB's: their volumes, joined with participants.tsv, sessions and scans tables."""
+"""The volumes of BIDS and OpenBHB folders, joined with the participants, sessions and scans tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .bids_entities import choose_by_entities, refuse_several
 
 
 def is_bids(root: Path) -> bool:
-    """Whether a folder is a BIDS dataset."""
+    """Return whether a folder is a BIDS dataset."""
     marked = any((root / name).is_file() for name in ("dataset_description.json", "participants.tsv"))
     return marked or next(_anat_folders(root), None) is not None
 
@@ -28,14 +28,14 @@ def bids_volumes(
     entities: Mapping[str, str] | None = None,
     missing_values: Sequence[str] | None = None,
 ) -> list[ListedVolume]:
-    """Return the volumes of a BIDS dataset that end in ``_{suffix}``, and append to ``problems`` what is wrong.
+    """Return the volumes of a BIDS dataset whose names end in ``_{suffix}``.
 
     Args:
         root: the dataset's folder.
-        suffix: of the names to take.
-        problems: what is wrong is appended here.
-        entities: entities that the names must have, by :func:`~.bids_entities.check_entities`.
-        missing_values: texts of the tables that mean missing.
+        suffix: suffix of the file names to include.
+        problems: list to which problems are appended.
+        entities: entities that the names must have, from :func:`~.bids_entities.check_entities`.
+        missing_values: texts in the tables that mean missing.
     """
     found = [file for anat in _anat_folders(root) for file in children(anat) if is_volume(file.name)]
     images = in_natural_order(str(file) for file in found if stem_of(file.name).endswith(f"_{suffix}"))
@@ -62,19 +62,19 @@ def bids_volumes(
 def join_tables(
     records: Sequence[Record], root: Path, problems: list[str], missing_values: Sequence[str] | None = None
 ) -> list[Record]:
-    """Return records with the covariates of a BIDS dataset's tables: of their subjects, sessions and files.
+    """Add the covariates of subjects, sessions and files from a BIDS dataset's tables to records.
 
-    A file's own value, in ``*_scans.tsv``, stands over that of its session, in ``*_sessions.tsv``, and that over its
-    subject's, in ``participants.tsv``, unless it is missing.
+    Unless it is missing, a file's value in ``*_scans.tsv`` overrides that of its session in ``*_sessions.tsv``, which
+    overrides that of its subject in ``participants.tsv``.
 
     Args:
-        records: of volumes below ``root``.
+        records: records of volumes below ``root``.
         root: the dataset's folder.
-        problems: what is wrong is appended here.
-        missing_values: texts of the tables that mean missing.
+        problems: list to which problems are appended.
+        missing_values: texts in the tables that mean missing.
     """
     columns, participants = read_participants(root / "participants.tsv", problems, missing_values)
-    # a volume that stands in another subject's folder is reported above; its covariates are the folder's
+    # bids_volumes reports a volume in another subject's folder; here it gets the covariates of the folder's subject
     folders = [_subject_folder(record, root) for record in records]
     if participants:
         compare_keys("participants.tsv", "subject", folders, participants, problems)
@@ -116,7 +116,7 @@ def _subject_folder(record: Record, root: Path) -> str:
 def openbhb_volumes(
     root: Path, suffix: str, problems: list[str], missing_values: Sequence[str] | None = None
 ) -> list[ListedVolume]:
-    """Return the arrays of OpenBHB's folder, or of one of its parts, that end in ``_{suffix}``."""
+    """Return the arrays of an OpenBHB folder, or of one of its parts, whose names end in ``_{suffix}``."""
     found = [
         file
         for part in part_folders(root)
@@ -130,11 +130,11 @@ def openbhb_volumes(
         accepted = " or ".join(repr(ending) for ending in TEMPLATES)
         problems.append(f"`suffix` must choose one kind of OpenBHB's arrays, {accepted}, got {suffix!r} for {there}")
     columns, participants = read_participants(cohort_root(root) / "participants.tsv", problems, missing_values)
-    # the table is of both parts
+    # the table covers both parts
     subjects = [record_of(image)["subject"] for image in images]
     compare_keys("participants.tsv", "subject", subjects, participants, problems, complete=False)
     unknown: Record = dict.fromkeys(columns)
-    # the column "split" has names of its own (train, internal_test, external_test): a covariate, not this run's parts
+    # the column "split" has its own names (train, internal_test, external_test): a covariate, not the parts of this run
     names = {column: "official_split" if column == "split" else column for column in columns}
     volumes = []
     for image in images:
@@ -145,12 +145,12 @@ def openbhb_volumes(
 
 
 def children(folder: Path, prefix: str = "") -> list[Path]:
-    """Return what is in a folder, by the beginning of its name."""
+    """Return the files and folders in a folder whose names start with a prefix."""
     return [child for child in folder.iterdir() if child.name.startswith(prefix)]
 
 
 def _anat_folders(root: Path) -> Iterator[Path]:
-    """Yield the ``sub-*/[ses-*/]anat`` folders; ``derivatives`` and ``sourcedata`` are never entered."""
+    """Yield the ``sub-*/[ses-*/]anat`` folders without entering ``derivatives`` or ``sourcedata``."""
     for subject in children(root, "sub-"):
         if subject.is_dir():
             for holder in (subject, *children(subject, "ses-")):
@@ -161,8 +161,8 @@ def _anat_folders(root: Path) -> Iterator[Path]:
 def read_participants(
     path: Path, problems: list[str], missing_values: Sequence[str] | None = None
 ) -> tuple[list[str], dict[str, Record]]:
-    """Return the covariates' names and, by subject, their values; nothing if there is no ``participants.tsv``."""
-    # a link whose file was not fetched is a table that cannot be read, not an absent one
+    """Return the names of the covariates and their values by subject, both empty without a ``participants.tsv``."""
+    # a link to a file that was not fetched is an unreadable table, not an absent one
     if not os.path.lexists(path):
         return [], {}
     columns, rows = read_table(path, problems)
@@ -187,7 +187,7 @@ def read_participants(
 def _sessions(
     folders: Iterable[Path], problems: list[str], missing_values: Sequence[str] | None
 ) -> tuple[list[str], dict[tuple[str, str | None], Record]]:
-    """Return the covariates' names and, by subject and session, their values, from the subjects' sessions tables."""
+    """Return the names of the covariates in the sessions tables, and their values by subject and session."""
     keys: list[tuple[str, str | None]] = []
     merged: list[TableRow] = []
     columns: dict[str, None] = {}
@@ -211,7 +211,7 @@ def _sessions(
                 )
             keys.append(key)
             merged.append(row)
-    # typed together: "007" in one subject's table makes a column text in all
+    # typed together: "007" in one subject's table makes the column text in all tables
     rows = [TableRow({column: row.cells.get(column, "") for column in columns}, row.place) for row in merged]
     return list(columns), dict(zip(keys, _typed(rows, list(columns), missing_values), strict=True))
 
@@ -219,7 +219,7 @@ def _sessions(
 def _scans(
     images: Sequence[str], problems: list[str], missing_values: Sequence[str] | None
 ) -> tuple[list[str], dict[str, Record]]:
-    """Return the covariates' names and, by file, their values, from ``[ses-*/]sub-*_scans.tsv`` above the files."""
+    """Return the names of the covariates in ``[ses-*/]sub-*_scans.tsv`` above the files, and their values by file."""
     keys: list[str] = []
     merged: list[TableRow] = []
     columns: dict[str, None] = {}
@@ -242,7 +242,7 @@ def _scans(
             key = os.path.abspath(path.parent / row.cells["filename"])
             if key in keys:
                 problems.append(f"{row.place}: {row.cells['filename']!r} is listed before")
-            elif key in files:  # the table lists other kinds of image, too
+            elif key in files:  # the table also lists other kinds of images
                 keys.append(key)
                 merged.append(row)
     if wanted and not keys:
@@ -265,7 +265,7 @@ def _typed(rows: list[TableRow], columns: list[str], missing_values: Sequence[st
 
 
 def warn_left_out(place: str, columns: set[str]) -> None:
-    """Warn of columns that would replace what a record has already."""
+    """Warn of columns that are left out because records already have entries of the same name."""
     if columns:
         names = ", ".join(sorted(columns))
         warnings.warn(f"{place}: {names} left out: records have something else by that name.", stacklevel=2)

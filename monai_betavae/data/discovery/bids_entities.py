@@ -1,4 +1,4 @@
-"""Entities of BIDS names, such as ``space-MNI152``: chosen by the user, compared where a visit has several volumes."""
+"""Entities of BIDS names, such as ``space-MNI152``, that select among several volumes of one session."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ..identity.naming import Record, stem_of
 from ..identity.subject_patterns import listed
 
 ABSENT = "none"
-"""What stands for an entity that a name doesn't have: ``--entities space=none``."""
+"""Value that requires an entity to be absent from a name: ``--entities space=none``."""
 
 GEOMETRY = ("space", "res", "den")
-"""Entities whose different values put volumes on different grids: they must not be mixed in a cohort."""
+"""Entities whose values determine the grid: a cohort must not mix different values."""
 
 _NAMED_OTHERWISE = ("sub", "ses", "run")
 _MAX_OPTIONS = 6
@@ -32,7 +32,7 @@ def entities_of(image: str) -> dict[str, str]:
 
 
 def check_entities(entities: Any) -> dict[str, str]:
-    """Return chosen entities as a dictionary, or raise ``ValueError``.
+    """Return the selected entities as a dictionary, or raise ``ValueError``.
 
     Args:
         entities: ``{"space": "MNI152", "desc": None}``, the text ``"space=MNI152,desc=none"``, or ``None``.
@@ -56,17 +56,17 @@ def check_entities(entities: Any) -> dict[str, str]:
             "`entities` must be pairs such as space=MNI152NLin2009cAsym,desc=none (none: names without it), "
             f"got {entities!r}."
         )
-    # with or without the entity's own name: space=space-MNI152 is meant as space=MNI152
+    # the value may repeat the entity's name: space=space-MNI152 means space=MNI152
     return {key: value.removeprefix(f"{key}-") for key, value in cleaned}
 
 
 def choose_by_entities(images: Sequence[str], entities: Mapping[str, str], problems: list[str]) -> list[str]:
-    """Return the files whose names have the chosen entities, and append to ``problems`` if none has.
+    """Return the files whose names have the selected entities; it is a problem if there are none.
 
     Args:
         images: paths.
-        entities: what :func:`check_entities` gives.
-        problems: what is wrong is appended here.
+        entities: entities from :func:`check_entities`.
+        problems: list to which the problem is appended.
     """
     kept = [
         image
@@ -81,11 +81,11 @@ def choose_by_entities(images: Sequence[str], entities: Mapping[str, str], probl
 
 
 def refuse_several(records: Iterable[Record], problems: list[str]) -> None:
-    """Append to ``problems`` where a subject has several volumes of one session and run, or grids are mixed.
+    """Append a problem if a subject has several volumes of one session and run, or if different grids are mixed.
 
     Args:
-        records: with "image", "subject", and "session" and "run" where known.
-        problems: what is wrong is appended here.
+        records: records with "image", "subject", and "session" and "run" if known.
+        problems: list to which the problem is appended.
     """
     records = list(records)
     groups: dict[tuple[Any, ...], list[str]] = defaultdict(list)
@@ -120,7 +120,7 @@ def _settles(several: Sequence[Sequence[str]], images: Sequence[str]) -> str:
 
 
 def _shown(images: Sequence[str]) -> list[str]:
-    """Return files' names, with their folders where the names are the same."""
+    """Return the names of files, with their folders if names occur twice."""
     names = [os.path.basename(image) for image in images]
     if len(set(names)) == len(names):
         return names

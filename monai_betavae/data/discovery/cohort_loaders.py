@@ -1,4 +1,4 @@
-"""Public cohorts by the loaders that fetch them: OASIS through nilearn, IXI and the Decathlon through MONAI."""
+"""Loaders of public cohorts: OASIS through nilearn, IXI and the Medical Segmentation Decathlon through MONAI."""
 
 from __future__ import annotations
 
@@ -31,26 +31,29 @@ def oasis_vbm(
     *,
     dartel: bool = True,
 ) -> list[Record]:
-    """List OASIS-1's maps of voxel-based morphometry, which nilearn fetches where they aren't there.
+    """List the voxel-based morphometry maps of OASIS-1; nilearn downloads missing ones.
 
     Source: D. S. Marcus et al., "Open Access Series of Imaging Studies (OASIS)", Journal of Cognitive Neuroscience 19,
     2007; maps and covariates by ``nilearn.datasets.fetch_oasis_vbm``, under OASIS's terms of use.
 
     Args:
-        n_subjects: the first so many; ``None`` for all, 403 (415 without DARTEL).
-        data_dir: nilearn's folder of data; ``None`` for its default.
+        n_subjects: number of subjects, from the first; ``None`` for all 403 (415 without DARTEL).
+        data_dir: nilearn's data folder; ``None`` for its default.
         tissue: "gray_matter" or "white_matter".
-        dartel: whether to take the maps registered by DARTEL.
+        dartel: whether to use the maps registered with DARTEL.
 
     Returns:
-        records: image, subject (``OAS1_0001``), and the covariates of OASIS's table: age, sex (``"M"``, ``"F"``), hand,
-        educ, ses, mmse, cdr, etiv, nwbv, asf, delay.
+        records with image, subject (``OAS1_0001``) and the covariates of OASIS's table: age, sex (``"M"``, ``"F"``),
+        hand, educ, ses, mmse, cdr, etiv, nwbv, asf, delay.
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: if an argument is invalid; the message names it.
 
     Example:
         >>> records = oasis_vbm(100)  # doctest: +SKIP
+        >>> oasis_vbm(100, tissue="csf")
+        Traceback (most recent call last):
+        ValueError: `tissue` must be one of 'gray_matter', 'white_matter', got 'csf'.
     """
     from nilearn.datasets import fetch_oasis_vbm
 
@@ -70,25 +73,32 @@ def oasis_vbm(
 
 
 def ixi(root_dir: str | os.PathLike[str], modality: str = "T1", *, download: bool = False) -> list[Record]:
-    """List IXI's volumes with its table of subjects.
+    """List the volumes of IXI with the covariates of its subject table.
 
     Source: https://brain-development.org/ixi-dataset/, CC BY-SA 3.0.
 
     Args:
-        root_dir: folder with ``IXI*-{modality}.nii.gz``, and ``IXI.xls``, anywhere below it.
+        root_dir: folder that contains ``IXI*-{modality}.nii.gz`` and ``IXI.xls`` at any depth.
         modality: "T1", "T2", "PD" or "MRA".
-        download: whether to fetch ``IXI-{modality}.tar`` (4.8 GB for T1) and ``IXI.xls`` into ``root_dir`` with MONAI,
-            if there is no volume yet.
+        download: whether to download ``IXI-{modality}.tar`` (4.8 GB for T1) and ``IXI.xls`` into ``root_dir`` with
+            MONAI if there is no volume yet.
 
     Returns:
-        records: image, subject (``IXI002``), site (``Guys``, ``HH``, ``IOP``), and, where there is ``IXI.xls`` (which
-        needs the extra ``cohorts``), age, sex and its other columns. A subject whose rows disagree has ``None`` there.
+        records with image, subject (``IXI002``), site (``Guys``, ``HH``, ``IOP``) and, if there is an ``IXI.xls`` (it
+        needs the extra ``cohorts``), age, sex and its other columns. If a subject's rows disagree, the value is
+        ``None``.
 
     Raises:
-        ValueError: naming the argument, or the folder without volumes.
+        ValueError: if an argument is invalid or the folder has no volume; the message names the argument or the folder.
 
     Example:
         >>> records = ixi("data/ixi", download=True)  # doctest: +SKIP
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "IXI002-Guys-0828-T1.nii.gz").touch()
+        ...     (record,) = ixi(folder)
+        >>> record["subject"], record["site"]
+        ('IXI002', 'Guys')
     """
     check_choice("modality", modality, IXI_MODALITIES)
     root = Path(root_dir)
@@ -114,25 +124,34 @@ def ixi(root_dir: str | os.PathLike[str], modality: str = "T1", *, download: boo
 def decathlon(
     root_dir: str | os.PathLike[str], task: str, *, channel: int | None = None, download: bool = False
 ) -> list[Record]:
-    """List the volumes of a task of the Medical Segmentation Decathlon, labels as a path beside each.
+    """List the volumes of a task of the Medical Segmentation Decathlon, with the path of each volume's labels.
 
     Source: M. Antonelli et al., "The Medical Segmentation Decathlon", Nature Communications 13, 2022; addresses and
     digests are those of ``monai.apps.DecathlonDataset``.
 
     Args:
-        root_dir: folder of the task's folder.
-        task: such as "Task01_BrainTumour" (four channels: FLAIR, T1w, T1gd, T2w) or "Task04_Hippocampus".
-        channel: which one, from 0, of a task of several.
-        download: whether to fetch the task with MONAI, if its folder isn't there.
+        root_dir: folder that contains the task's folder.
+        task: name such as "Task01_BrainTumour" (four channels: FLAIR, T1w, T1gd, T2w) or "Task04_Hippocampus".
+        channel: index of the channel, from 0, in a task with several channels.
+        download: whether to download the task with MONAI if its folder doesn't exist.
 
     Returns:
         the records of :func:`discover`, with "split" from the task's ``dataset.json``, and "channel".
 
     Raises:
-        ValueError: naming the argument; or as in ``discover``.
+        ValueError: if an argument is invalid (the message names it), or for the reasons given in ``discover``.
 
     Example:
         >>> records = decathlon("data", "Task01_BrainTumour", channel=1, download=True)  # doctest: +SKIP
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     (Path(folder) / "Task04_Hippocampus").mkdir()
+        ...     Path(folder, "Task04_Hippocampus", "hippocampus_001.nii.gz").touch()
+        ...     text = '{"training": [{"image": "hippocampus_001.nii.gz", "label": "label_001.nii.gz"}]}'
+        ...     _ = Path(folder, "Task04_Hippocampus", "dataset.json").write_text(text)
+        ...     (record,) = decathlon(folder, "Task04_Hippocampus")
+        >>> record["subject"], Path(record["label"]).name
+        ('hippocampus_001', 'label_001.nii.gz')
     """
     from monai.apps import DecathlonDataset, download_and_extract
 
@@ -149,7 +168,7 @@ def decathlon(
 
 
 def set_channel(records: list[Record], channel: int | None) -> list[Record]:
-    """Return records that name the volume to take of each file of several along a fourth axis; ``None`` names none."""
+    """Add to records the channel to read from files with a fourth axis; ``None`` adds nothing."""
     if channel is None:
         return records
     check_integer("channel", channel, minimum=0)
@@ -173,7 +192,7 @@ def _fetch_ixi(root: Path, modality: str) -> None:
 
 
 def _ixi_rows(path: Path) -> dict[str, Record]:
-    """Return the covariates of each subject of IXI.xls, ``None`` where its rows say different things."""
+    """Return the covariates of each subject in IXI.xls, ``None`` where its rows disagree."""
     if find_spec("xlrd") is None:
         raise ValueError(f"{path} needs xlrd to be read: pip install 'monai-betavae[cohorts]'.")
     import xlrd
@@ -181,7 +200,7 @@ def _ixi_rows(path: Path) -> dict[str, Record]:
     try:
         with xlrd.open_workbook(path, logfile=io.StringIO()) as book:
             lines = [[_xls_value(cell, book.datemode) for cell in line] for line in book.sheet_by_index(0).get_rows()]
-    except Exception as error:  # xlrd has an error for each way in which a file is none
+    except Exception as error:  # xlrd raises many kinds of errors for files that aren't XLS
         raise ValueError(f"{path} can't be read as IXI's table of subjects: {error}") from error
     header = [str(name) for name in lines[0]] if lines else []
     if "IXI_ID" not in header:
@@ -202,15 +221,15 @@ def _ixi_rows(path: Path) -> dict[str, Record]:
                 unclear.add(subject)
     if unclear:
         warnings.warn(
-            f"{path}: the rows of {len(unclear)} subjects disagree ({', '.join(sorted(unclear)[:5])} ...): what they "
-            "disagree about is missing.",
+            f"{path}: the rows of {len(unclear)} subjects disagree ({', '.join(sorted(unclear)[:5])} ...): "
+            "conflicting values are treated as missing.",
             stacklevel=3,
         )
     return rows
 
 
 def _xls_value(cell: Any, datemode: int) -> Any:
-    """Return a cell's number or text, a date as text, and ``None`` for an empty one."""
+    """Return a cell's number or text, its date as text, or ``None`` if it is empty."""
     import xlrd
 
     if cell.ctype == xlrd.XL_CELL_DATE:
@@ -223,7 +242,7 @@ def _ixi_column(name: str) -> str:
 
 
 def _without_nan(row: Mapping[str, Any]) -> Record:
-    """Return plain values, missing ones as ``None``, dates as text."""
+    """Return a row as plain values, with missing ones as ``None`` and dates as text."""
     plain: Record = {}
     for key, value in row.items():
         entry = value.item() if hasattr(value, "item") else value

@@ -1,4 +1,4 @@
-"""Volumes that a table or a datalist lists, one entry each: their files, their subjects, their covariates."""
+"""Volumes listed by a table or a datalist, one per entry, with their files, subjects and covariates."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ SUBJECT_COLUMNS = (
     "patientid",
     "sub_id",
 )
-"""Columns that hold the subject, whatever their case."""
+"""Columns that hold the subject, in any case."""
 
 PERHAPS_SUBJECT_COLUMNS = frozenset(
     ["id", "ptid", "rid", "eid", "case", "case_id", "caseid", "sub", "subj", "subj_id", "subjid", "person", "person_id",
      "subjectkey", "src_subject_id", "guid", "code", "name", "mrn"]
 )  # fmt: skip
-"""Columns that may hold the subject, or something else; whatever their case."""
+"""Columns that may hold the subject or something else, in any case."""
 
 
 class Entry(NamedTuple):
-    """An entry of a datalist or row of a table, the place where it stands, and the part that it is listed in."""
+    """An entry of a datalist or a row of a table, with its place in the file and the split that lists it."""
 
     fields: Mapping[str, Any]
     place: str
@@ -42,7 +42,7 @@ class Entry(NamedTuple):
 
 
 def subject_columns(columns: Iterable[str]) -> list[str]:
-    """Return the columns that hold the subject, the surest first.
+    """Return the columns that hold the subject, the most certain first.
 
     Example:
         >>> subject_columns(["image", "Participant_ID", "age"])
@@ -55,14 +55,14 @@ def subject_columns(columns: Iterable[str]) -> list[str]:
 def listed_volumes(
     entries: Sequence[Entry], path: Path, image_column: str, subject_from: str | None, problems: list[str]
 ) -> list[ListedVolume]:
-    """Return the volumes of entries, and append to ``problems`` what is wrong with them.
+    """Return the volumes of a list's entries.
 
     Args:
-        entries: of the list.
-        path: of the list; the entries' paths are relative to its folder.
+        entries: entries of the list.
+        path: path of the list; the entries' paths are relative to its folder.
         image_column: the field that holds the image's path.
-        subject_from: the field that holds the subject, or a pattern of the paths; ``None`` to find out.
-        problems: what is wrong is appended here.
+        subject_from: the field that holds the subject, or a pattern of the paths; ``None`` to infer it.
+        problems: list to which problems are appended.
     """
     usable: list[Entry] = []
     images: list[str] = []
@@ -89,7 +89,7 @@ def listed_volumes(
     for entry, own in zip(usable, named, strict=True):
         if own is None:
             continue
-        # The list's own "session" and "run" stand: it was written by hand, the file's name perhaps by a scanner
+        # the list's "session" and "run" take precedence: a person wrote it, but perhaps a scanner named the file
         covariates = {
             key: _path_in(path.parent, value) if _is_volume_path(value) else value
             for key, value in entry.fields.items()
@@ -134,8 +134,8 @@ def _named(entry: Entry, image: str, column: str, problems: list[str]) -> Record
 def _from_paths(
     entries: Sequence[Entry], images: Sequence[str], path: Path, pattern: str | None, problems: list[str]
 ) -> list[Record | None]:
-    """Return the records that the files' paths give, ``None`` for those that a pattern leaves out."""
-    distinct = list(dict.fromkeys(images))  # a file that is listed twice is told elsewhere
+    """Return the records read from the files' paths, ``None`` for files that a pattern leaves out."""
+    distinct = list(dict.fromkeys(images))  # discover reports files that are listed twice
     inside = all(Path(image).is_relative_to(path.parent) for image in distinct)
     base = path.parent if inside else Path(os.path.commonpath([os.path.dirname(image) for image in distinct]))
     try:
@@ -145,7 +145,7 @@ def _from_paths(
     except ValueError as error:
         problems.append(f"{path.name}: {error}")
         return [None] * len(entries)
-    # groups that folders are called by are for cohorts without a table
+    # groups named by folders are only used for cohorts without a table
     keys = ("image", "subject", "session", "run")
     records = [found.get(image) for image in images]
     if pattern is None:
@@ -156,7 +156,7 @@ def _from_paths(
 def _check_other_columns(
     entries: Sequence[Entry], named: Sequence[Record | None], fields: Sequence[str], name: str, problems: list[str]
 ) -> None:
-    """Refuse columns such as ``ID`` that divide the volumes into other subjects than their paths do."""
+    """Refuse columns such as ``ID`` that assign the volumes to different subjects than the paths do."""
     rows = [i for i, record in enumerate(named) if record is not None]
     by_path = _partition([record["subject"] for record in named if record is not None])
     for column in fields:
@@ -178,7 +178,7 @@ def _partition(values: Sequence[Any]) -> tuple[int, ...]:
 
 
 def _is_volume_path(value: Any) -> bool:
-    # a label map or a mask: nothing here needs it, so it does not have to exist, but its folder must not be lost
+    # a label map or mask is not used here and need not exist, but its path must stay relative to the list's folder
     return isinstance(value, str) and is_volume(os.path.basename(value), NIFTI_SUFFIXES)
 
 

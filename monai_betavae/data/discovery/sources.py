@@ -1,4 +1,4 @@
-"""Which volumes there are: one record per volume, from whatever form of list or folder holds them."""
+"""Discovery of a cohort's volumes: one record per volume, from any supported list or folder."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _FILES = (*VOLUME_SUFFIXES, ".npy")
 
 
 class Request(NamedTuple):
-    """What a caller of :func:`discover` asks for, beside the source."""
+    """The arguments of :func:`discover` other than the source."""
 
     suffix: str
     image_column: str
@@ -59,56 +59,56 @@ def discover(
     r"""List the volumes of a cohort: one record per volume, without reading a voxel.
 
     Every record is ``{"image": absolute path, "subject": id, ...covariates}``, and all records have the same
-    keys; what is missing is ``None``, never NaN. ``"session"``, ``"run"``, ``"group"`` and ``"split"`` are added where
-    names say them. Identifiers from BIDS names keep their prefix (``"sub-01"``, ``"ses-1"``, ``"run-1"``).
+    keys; missing values are ``None``, never NaN. ``"session"``, ``"run"``, ``"group"`` and ``"split"`` are added if
+    names contain them. Identifiers from BIDS names keep their prefix (``"sub-01"``, ``"ses-1"``, ``"run-1"``).
 
     ========================  ========================================================================================
-    ``source``                what is taken
+    ``source``                volumes
     ========================  ========================================================================================
     BIDS folder               ``sub-*/[ses-*/]anat/*_{suffix}.nii[.gz]``, with the columns of ``participants.tsv``, of
                               ``sub-*/sub-*_sessions.tsv`` by session, and of ``sub-*/[ses-*/]*_scans.tsv`` by file;
-                              known by ``dataset_description.json``, ``participants.tsv`` or ``sub-*/[ses-*/]anat``
+                              recognised by ``dataset_description.json``, ``participants.tsv`` or ``sub-*/[ses-*/]anat``
     datalist (``.json``)      ``{"training": [{"image": path, ...}], "validation": ..., "test": ...}`` as in MONAI and
-                              the Decathlon; plain paths as entries too; several sections give ``"split"``
-    table (``.csv, .tsv``)    the column ``image_column``; ``subject`` or ``participant_id`` for the subject, if there
-    folder                    its ``dataset.json``, if it has one (a Decathlon folder holds label maps as well),
-                              otherwise every NIfTI file below it but hidden ones and ``derivatives``; if there is
-                              none, every folder that holds DICOM files (with the extra ``dicom``), one series each
-    OpenBHB's folder          ``{train,val}/derivatives/sub-*/ses-*/*_{suffix}.npy`` with ``participants.tsv``; also one
-                              of the two parts. Affines are those of the templates in its ``resource``
-    glob pattern              the NIfTI and MGH files that match, or the DICOM folders; ``**`` goes into folders
+                              the Decathlon; entries may be plain paths; several sections give ``"split"``
+    table (``.csv, .tsv``)    the column ``image_column``; the subject from ``subject`` or ``participant_id`` if present
+    folder                    those of its ``dataset.json``, if it has one (a Decathlon folder also holds label maps),
+                              otherwise every NIfTI file below it except hidden ones and ``derivatives``; if there is
+                              none, every folder of DICOM files (needs the extra ``dicom``), one series each
+    OpenBHB folder            ``{train,val}/derivatives/sub-*/ses-*/*_{suffix}.npy`` with ``participants.tsv``; one of
+                              the two parts also works. The affines are those of the templates in ``resource``
+    glob pattern              the NIfTI and MGH files, or DICOM folders, that match; ``**`` descends into folders
     NIfTI or MGH file         that file
     ========================  ========================================================================================
 
-    The subject is, in this order, what ``subject_from`` says; the column or key ``subject`` or ``participant_id``; the
-    BIDS entity ``sub-`` of the file or of a folder; the one part of the paths that differs from file to file, when
-    sessions, repeats and groups that are called so are set aside. Where two parts could be the subject, that is an
-    error with the options that settle it (docs/identity.md has the whole rule).
+    The subject is determined by the first of these that applies: ``subject_from``; the column or key ``subject`` or
+    ``participant_id``; the BIDS entity ``sub-`` of the file or a folder; the one part of the paths that differs between
+    files, apart from parts whose names mark them as sessions, repeats or groups. If two parts could be the subject,
+    there is an error with the options that settle it (docs/identity.md has the complete rule).
 
     Paths in a datalist or a table are relative to its folder. A column of a table is ``int`` if all its values are
-    integers, ``float`` if all are numbers, otherwise ``str`` (identifiers such as ``"007"`` too). Lists keep the
+    integers, ``float`` if all are numbers, otherwise ``str`` (also for identifiers such as ``"007"``). Lists keep the
     order of their file; folders and patterns give natural order (``sub-2`` before ``sub-10``).
 
     Args:
-        source: where the volumes are.
-        suffix: the end of the file names to take from a BIDS folder, such as ``"FLAIR"`` or ``"desc-preproc_T1w"``.
+        source: location of the volumes.
+        suffix: end of the file names to include from a BIDS folder, such as ``"FLAIR"`` or ``"desc-preproc_T1w"``.
         image_column: the column of a table, or key of a datalist's entries, that holds the path.
         subject_from: a pattern of the paths below the folder, such as ``"{group}/{subject}/*"``
             (:class:`~.subject_patterns.SubjectPattern`); or the column of a table, or key of a datalist's entries, that
             holds the subject.
         entities: BIDS entities that the names must have, such as ``"space=MNI152NLin2009cAsym,desc=none"``; "none"
-            takes names without the entity. Not for tables and datalists.
-        missing_values: texts of tables that mean missing, such as ``["-9", "unknown"]``, beside empty cells and
-            "n/a", "NA", "NaN"; given, no other value is taken for missing.
+            selects names without the entity. Not for tables and datalists.
+        missing_values: texts in tables that mean missing, such as ``["-9", "unknown"]``, in addition to empty cells,
+            "n/a", "NA" and "NaN". If given, no other value is treated as missing.
 
     Returns:
         the records.
 
     Raises:
-        ValueError: if ``source`` is not one of these, or anything in it is wrong: files that are not there, a
-            volume listed twice or as two subjects', subjects that can't be told, several volumes of one BIDS session, a
-            subject twice in ``participants.tsv``, a table that cannot be read or whose rows match no subject, nothing
-            found. One error lists all problems, with file and line.
+        ValueError: if ``source`` is none of these or has problems: files that don't exist, a volume that is listed
+            twice or under two subjects, ambiguous subjects, several volumes of one BIDS session, a subject listed twice
+            in ``participants.tsv``, a table that cannot be read or whose rows match no subject, or no volume at all.
+            One error lists all problems, with file and line.
 
     Example:
         >>> import tempfile
@@ -139,7 +139,7 @@ def discover(
     return [{key: volume.record.get(key) for key in keys} for volume in volumes]
 
 
-# ---- which form the source has ----
+# ---- form of the source ----
 
 
 def _check_name(name: str, value: Any) -> None:
@@ -148,7 +148,7 @@ def _check_name(name: str, value: Any) -> None:
 
 
 def _source_text(source: Any) -> str:
-    """Return the source as text; the empty string is refused, since as a path it means the working directory."""
+    """Return the source as text; refuse the empty string, which as a path means the working directory."""
     text = os.fspath(source) if isinstance(source, (str, os.PathLike)) else None
     if not isinstance(text, str) or not text.strip():
         raise ValueError(f"`source` must be {_ACCEPTED}, got {source!r}.")
@@ -156,11 +156,11 @@ def _source_text(source: Any) -> str:
 
 
 def _volumes(text: str, request: Request, problems: list[str]) -> list[ListedVolume]:
-    """Return what the source lists, by the form it has, and append to ``problems`` what is wrong with it."""
-    # Not resolved: a link's own name has the BIDS entities, the file behind it (git-annex) is called by its hash.
+    """Return the volumes of a source, read according to its form, and append problems to ``problems``."""
+    # Not resolved: the name of a link has the BIDS entities, but its target (git-annex) is named by its hash.
     path = Path(os.path.abspath(text))
     ending = path.suffix.lower()
-    # os.path and not Path's own, which stop at a name that is too long for the file system
+    # os.path, because Path's methods fail for a name that is too long for the file system
     is_file, exists = os.path.isfile(path), os.path.exists(path)
     if os.path.isdir(path):
         return _from_directory(path, request, problems)
@@ -192,7 +192,7 @@ def _from_directory(root: Path, request: Request, problems: list[str]) -> list[L
             return _from_datalist(root / "dataset.json", request, problems)
         return _from_folder(root, request, problems)
     except OSError as error:
-        # a folder that may not be read: passed over, part of the cohort would be missing without a word
+        # skipping an unreadable folder would silently lose part of the cohort
         problems.append(f"{error.filename!r}: {error.strerror}")
         return []
 
@@ -208,7 +208,7 @@ def _refuse_unused(request: Request, form: str, problems: list[str]) -> None:
 
 def _from_datalist(path: Path, request: Request, problems: list[str]) -> list[ListedVolume]:
     try:
-        # NaN and Infinity are no JSON, but Python writes them: here they are missing values
+        # NaN and Infinity aren't valid JSON, but Python writes them: they are read as missing values
         content = json.loads(path.read_text(encoding="utf-8-sig"), parse_constant=lambda _: None)
     except json.JSONDecodeError as error:
         problems.append(f"{path.name}, line {error.lineno}: not JSON: {error.msg}")
@@ -221,7 +221,7 @@ def _from_datalist(path: Path, request: Request, problems: list[str]) -> list[Li
     if not sections:
         there = f"the keys there are: {', '.join(keys)}" if keys else f"the file holds a {type(content).__name__}"
         problems.append(f'{path.name}: no section "training", "validation" or "test"; {there}')
-    # the Decathlon's files have "test": [], which is no part of a split
+    # the Decathlon's files have "test": []; an empty section is no split
     filled = [section for section in sections if content[section] != []]
     entries: list[Entry] = []
     for section in filled:
@@ -258,12 +258,12 @@ def _from_folder(root: Path, request: Request, problems: list[str]) -> list[List
     series = in_natural_order(folder for folder in _folders_below(root) if is_dicom_folder(folder))
     if not series:
         problems.append("no .nii or .nii.gz file in this folder or below it, and no DICOM file")
-    # a series that is the folder itself is named by it
+    # if the folder itself is a series, its name counts as part of the path
     return _plain(series, root.parent if str(root) in series else root, request, problems)
 
 
 def _from_pattern(pattern: str, request: Request, problems: list[str]) -> list[ListedVolume]:
-    # a set, because "**/**" meets the same file several times
+    # a set, because "**/**" matches the same file several times
     matches = {os.path.abspath(match) for match in glob.glob(pattern, recursive=True)}
     files = [match for match in matches if is_volume(os.path.basename(match), _FILES) and not os.path.isdir(match)]
     images = in_natural_order(files or [match for match in matches if is_dicom_folder(match)])
@@ -275,14 +275,14 @@ def _from_pattern(pattern: str, request: Request, problems: list[str]) -> list[L
 
 
 def _plain(images: list[str], base: Path, request: Request, problems: list[str]) -> list[ListedVolume]:
-    """Return the volumes of files that no list describes."""
+    """Return the volumes of files that are not described by a list."""
     images = choose_by_entities(images, request.entities, problems)
     try:
         records = path_records(images, base, request.subject_from)
     except ValueError as error:
         problems.append(str(error))
         return []
-    # what a pattern names is as the user wants it
+    # with a pattern, several volumes per session are the user's choice
     if request.subject_from is None and len(records) > 1:
         refuse_several(records, problems)
     root = _bids_root(records)
@@ -292,7 +292,7 @@ def _plain(images: list[str], base: Path, request: Request, problems: list[str])
 
 
 def _bids_root(records: Sequence[Record]) -> Path | None:
-    """Return the BIDS dataset that some of a pattern's files are all of, if it has a table of participants."""
+    """Return the one BIDS dataset that contains all files, if it has a table of participants."""
     roots = set()
     for record in records:
         folders = Path(record["image"]).parents
@@ -311,11 +311,11 @@ def _volumes_below(root: Path) -> Iterator[str]:
 
 
 def _folders_below(root: Path) -> Iterator[str]:
-    """Yield a folder and those below it, through links too, but no hidden ones, no ``derivatives``, and none twice."""
+    """Yield a folder and those below it, each once, following links but skipping hidden ones and ``derivatives``."""
     entered = set()
     for folder, folders, _ in os.walk(root, followlinks=True, onerror=_raise):
         real = os.path.realpath(folder)
-        # os.walk reads this list again; sorted, so that of two ways to one folder the same is taken every time
+        # os.walk reads this list again; sorting it fixes which of two paths to the same folder is used
         folders[:] = [] if real in entered else sorted(f for f in folders if f[0] != "." and f != "derivatives")
         if real not in entered:
             entered.add(real)
@@ -326,7 +326,7 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-# ---- what is wrong ----
+# ---- problems ----
 
 
 def _absent(volumes: list[ListedVolume]) -> Iterator[str]:

@@ -1,15 +1,15 @@
-"""Whose a volume is: the one rule that turns paths into subjects and sessions.
+"""The rule that decides from a path which subject and session a volume belongs to.
 
 ====================  ==========================================================================================
-``subject_rule``      the rule: which part of the paths is the subject, and when that cannot be told
-``path_fields``       a path as fields
-``path_words``        the words of a field and what they say
+``subject_rule``      the rule: which part of the paths is the subject, and when the paths are ambiguous
+``path_fields``       the fields of a path
+``path_words``        the words of a field and their meanings
 ``path_sessions``     sessions, visits and dates
 ``path_records``      the records of a folder's files
-``naming``            BIDS entities, stems and natural order of one path
-``subject_patterns``  ``subject_from``: a pattern that the user gives
-``readings``          what a refusal lists: the readings that are possible
+``naming``            BIDS entities, stems and natural order of paths
+``subject_patterns``  ``subject_from``: patterns given by the user
+``readings``          the possible readings that a refusal lists
 ``public_cohorts``    identifiers of public cohorts
-``joins``             rows of a table and files of the same subject
+``joins``             comparison of a table's keys with those of the cohort
 ====================  ==========================================================================================
 """

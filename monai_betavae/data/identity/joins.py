@@ -1,4 +1,4 @@
-"""Keys of a table beside those of the cohort it is joined to: what is in one only is said, and no match is an error."""
+"""A comparison of a table's keys with those of the cohort that it is joined to."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ def compare_keys(
 ) -> None:
     """Compare the keys of a cohort with those of a table that is joined to it.
 
-    If no key is in both, that is a problem, and keys that people write differently are named; if some are in one only,
-    there is a warning with both counts.
+    If they have no key in common, that is a problem, and the message names keys that differ only in spelling. If some
+    keys occur on one side only, there is a warning with both counts.
 
     Args:
-        place: the table, for messages.
-        what: what a key names, such as "subject".
+        place: the table's name in messages.
+        what: the kind of key, such as "subject".
         wanted: keys of the cohort.
         rows: keys of the table's rows.
-        problems: what is wrong is appended here.
-        complete: whether rows for nothing in the cohort deserve a warning.
+        problems: list to which the problem is appended.
+        complete: whether to warn of rows without a volume in the cohort.
 
     Example:
         >>> problems = []
@@ -59,7 +59,7 @@ def compare_keys(
 
 
 def _alike(lacking: Sequence[str], spare: Sequence[str]) -> str:
-    """Return pairs of keys that differ in case, separators, leading zeros or prefix only."""
+    """Return pairs of keys that differ only in case, separators, leading zeros or prefix."""
     by_normal: dict[Hashable, str] = {normal_id(key): key for key in spare}
     pairs = [f"{by_normal[normal_id(key)]!r} for {key!r}" for key in lacking if normal_id(key) in by_normal]
     return listed(pairs)

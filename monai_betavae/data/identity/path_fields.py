@@ -1,4 +1,4 @@
-"""Parts of paths that differ from file to file, and the identity that is read from them."""
+"""Fields, which are the parts of paths that differ between files, and the identity that is read from them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from typing import Any, NamedTuple
 
 
 class Identity(NamedTuple):
-    """Whose a volume is, and what else its path says."""
+    """The subject of a volume and the other entries of its record that the path gives."""
 
     subject: str
     entries: dict[str, str]  # session, run, group, split
 
 
 class UnknownIdentityError(Exception):
-    """The paths leave open whose volumes they are.
+    """The paths don't determine the subjects of the volumes.
 
     Args:
         reason: the end of a sentence about the volumes.
-        readings: lines of options that would settle it.
+        readings: lines with options that would settle it.
     """
 
     def __init__(self, reason: str, readings: Iterable[str] = ()) -> None:
@@ -31,13 +31,13 @@ class UnknownIdentityError(Exception):
 
 @dataclass(frozen=True)
 class Field:
-    """A part of the paths that isn't the same in all: of which folder or file, which chunk and atom, and its texts."""
+    """A part of the paths that differs between files: its level (folder or file), chunk and atom, and its texts."""
 
     level: int
-    chunk: int | None  # None: the whole name
-    atom: int | None  # None: the whole chunk
+    chunk: int | None  # None for the whole name
+    atom: int | None  # None for the whole chunk
     texts: tuple[str, ...]
-    word: str  # what stands before it in all paths
+    word: str  # the word that precedes it in all paths
     role: str
 
     @cached_property
@@ -47,7 +47,7 @@ class Field:
 
 
 def partition(texts: Sequence[Any]) -> tuple[int, ...]:
-    """Return a number for each text, the same for the same ones.
+    """Return a number for each text, the same for equal texts.
 
     Example:
         >>> partition(["b", "a", "b"])
@@ -58,7 +58,7 @@ def partition(texts: Sequence[Any]) -> tuple[int, ...]:
 
 
 def normal_text(text: str) -> str:
-    """Return a text in lower case, and a number without leading zeros.
+    """Return a text in lower case, or a number without leading zeros.
 
     Example:
         >>> normal_text("Anna"), normal_text("007")

@@ -1,4 +1,4 @@
-"""Records of files that no list describes: whose they are by BIDS names, by a given pattern, or by their paths."""
+"""Records of files without a list: their subjects come from a pattern, from BIDS names or from the other paths."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ TABLE_LINE = "or give a table (.csv, .tsv) with the columns image and subject as
 
 
 def path_records(images: Sequence[str], base: str | os.PathLike[str], subject_from: str | None = None) -> list[Record]:
-    """Return a record for each file, with its subject, and session, run and group where the paths say them.
+    """Return a record for each file, with its subject, and the session, run and group if the path contains them.
 
-    In this order: ``subject_from``, a pattern of the paths below ``base``; the BIDS entity ``sub-`` in the file's name,
-    or in that of a folder; what :func:`~.identity.identities` reads from the paths. FreeSurfer's templates, which stand
-    beside its subjects (``fsaverage``), are left out with a warning.
+    The first of these that applies determines the subject: ``subject_from``, a pattern of the paths below ``base``; the
+    BIDS entity ``sub-`` in the name of the file or of a folder; :func:`~.subject_rule.identities` of the paths.
+    FreeSurfer's templates, such as ``fsaverage`` among its subjects, are left out with a warning.
 
     Args:
         images: absolute paths, each once.
@@ -36,7 +36,7 @@ def path_records(images: Sequence[str], base: str | os.PathLike[str], subject_fr
         subject_from: pattern such as ``"{group}/{subject}/*"``; files that don't match are left out with a warning.
 
     Raises:
-        ValueError: if it can't be told whose the volumes are, with options that settle it; if no file matches.
+        ValueError: if the subjects are ambiguous (the message lists options that settle it), or if no file matches.
     """
     images = _without_templates(images, base)
     if not images:
@@ -45,7 +45,7 @@ def path_records(images: Sequence[str], base: str | os.PathLike[str], subject_fr
     if subject_from is not None:
         return _by_pattern(images, paths, SubjectPattern(unicodedata.normalize("NFC", subject_from)))
     records = [record_of(image) for image in images]
-    # of a name such as sub-01.visit2 the rest must be read, too
+    # in a name such as sub-01.visit2, the rest must be interpreted too
     stated = [re.fullmatch(r"sub-[A-Za-z0-9]+", record["subject"]) is not None for record in records]
     stems = [f"{path[: len(path) - len(os.path.basename(path))]}{stem_of(os.path.basename(path))}" for path in paths]
     try:
@@ -54,7 +54,7 @@ def path_records(images: Sequence[str], base: str | os.PathLike[str], subject_fr
             return _with_sessions(stems, records)
         if any(stated):
             without = [path for path, is_stated in zip(paths, stated, strict=True) if not is_stated]
-            # the pattern of the others, unless these are written sub-01-2 or sub-01.T1
+            # suggest a pattern for the plain sub- names, unless all others are names such as sub-01-2 or sub-01.T1
             in_names = all(os.path.basename(path).startswith("sub-") for path in paths if path not in set(without))
             alone = [f'--dataset_dir "{os.path.join(base, "**", "sub-*" if in_names else "sub-*/**/*")}"']
             raise UnknownIdentityError(
@@ -72,12 +72,12 @@ def _with(record: Record, identity: Identity) -> Record:
 
 
 def _relative(image: str, base: str | os.PathLike[str]) -> str:
-    # macOS writes letters and their accents apart
+    # macOS decomposes accented characters
     return unicodedata.normalize("NFC", Path(os.path.relpath(image, base)).as_posix())
 
 
 def _without_templates(images: Sequence[str], base: str | os.PathLike[str]) -> Sequence[str]:
-    """Return files without those of FreeSurfer's templates."""
+    """Return the files that don't belong to FreeSurfer's templates."""
     left_out = [
         path
         for path in (_relative(image, base) for image in images if TEMPLATE_SUBJECT.search(image))
@@ -121,7 +121,7 @@ def _by_pattern(images: Sequence[str], paths: Sequence[str], pattern: SubjectPat
 
 
 def _check_stated(paths: Sequence[str], records: Sequence[Record], base: str | os.PathLike[str]) -> None:
-    """Refuse ``sub-01`` where it doesn't say enough: in several folders, with more glued to it, of several kinds."""
+    """Refuse ambiguous ``sub-01`` names: in several folders, with a suffix attached, or of several kinds of images."""
     places: dict[str, str] = {}
     for path, record in zip(paths, records, strict=True):
         subject = record["subject"]
@@ -148,13 +148,13 @@ def _check_stated(paths: Sequence[str], records: Sequence[Record], base: str | o
 
 
 def _repeats(folder: str, subject: str) -> bool:
-    """Whether a folder is the subject's own, as ``OAS30001_MR_d0129`` is of ``sub-OAS30001``."""
+    """Return whether a folder's name repeats the subject, as ``OAS30001_MR_d0129`` repeats ``sub-OAS30001``."""
     label = subject.removeprefix("sub-")
     return folder.startswith(subject) or (len(label) > 4 and folder.startswith(label))
 
 
 def _refuse_glued(subjects: Sequence[str]) -> None:
-    """Refuse labels that end in a word for a kind of image or a session: ``sub-01T1``, ``sub-01pre``."""
+    """Refuse labels that end in a word for a kind of image or a session, such as ``sub-01T1`` or ``sub-01pre``."""
     labels: dict[str, list[tuple[str, str]]] = defaultdict(list)
     for subject in subjects:
         found = re.fullmatch(r"(sub-.*?\d)([A-Za-z]\w*)", subject)
@@ -168,7 +168,7 @@ def _refuse_glued(subjects: Sequence[str]) -> None:
 
 
 def _refuse_suffixes(paths: Sequence[str], base: str | os.PathLike[str]) -> None:
-    """Refuse files of several kinds: by the last word of their names, as BIDS has it."""
+    """Refuse files of several kinds, according to the last word of their names (the BIDS suffix)."""
     last = [(chunks_of(path.rpartition("/")[2]) or [""])[-1] for path in paths]
     kinds = Counter(word.casefold().removesuffix("w") for word in last if word.casefold() in KINDS | MAPS)
     if kinds and (len(kinds) > 1 or kinds.total() < len(paths)):
@@ -180,7 +180,7 @@ def _refuse_suffixes(paths: Sequence[str], base: str | os.PathLike[str]) -> None
 
 
 def _with_sessions(paths: Sequence[str], records: Sequence[Record]) -> list[Record]:
-    """Return records of ``sub-*`` with the sessions that are named in another way than ``ses-*``."""
+    """Add sessions whose names don't follow ``ses-*`` to records of ``sub-*``."""
     if any("session" in record for record in records):
         return list(records)
     sessions = sessions_of(paths, [record["subject"] for record in records])

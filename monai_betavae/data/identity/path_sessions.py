@@ -1,4 +1,4 @@
-"""Sessions that paths name: ``visit2``, ``2019-01-31``, ``baseline``; for subjects that are known already."""
+"""Session names in the paths of known subjects, such as ``visit2``, ``2019-01-31`` or ``baseline``."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ from .path_words import SESSION_WORDS, SESSIONS, atoms_of, chunks_of, is_date
 
 
 def sessions_of(paths: Sequence[str], subjects: Sequence[str]) -> list[str]:
-    """Return what names the session in each path, without what is in all of them.
+    """Return the name of the session in each path, without the words that all paths contain.
 
-    Where one volume of a subject has no session's name, none of its volumes gets one: it may be another kind of image.
+    If one volume of a subject has no session name, none of the subject's volumes gets one, since the name may denote
+    another kind of image.
 
     Args:
-        paths: of the volumes.
-        subjects: whose they are.
+        paths: paths of the volumes.
+        subjects: subject of each volume.
 
     Example:
         >>> sessions_of(["anna/visit1/T1", "anna/visit2/T1", "ben/T1", "ida/visit1/T1", "ida/visit1bet/T1"],
@@ -51,7 +52,7 @@ def session_words(path: str) -> list[str]:
 
 
 def is_session_folder(folder: str) -> bool:
-    """Whether a folder is named as a session.
+    """Return whether a folder's name is that of a session.
 
     Example:
         >>> [is_session_folder(name) for name in ("ses-pre", "visit_2", "20190131", "siteA")]

@@ -1,4 +1,4 @@
-"""Names of public cohorts that don't follow BIDS: which part is the subject's identifier, and which the session's."""
+"""File names of public cohorts that don't follow BIDS: the parts that identify the subject and the session."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ABIDE_SITES = (
 
 
 class CohortNames(NamedTuple):
-    """How a cohort names its files: regular expressions of a subject's identifier and of a session's, if it has one."""
+    """A cohort's naming scheme: regular expressions of the subject's identifier and, if there is one, the session's."""
 
     cohort: str
     subject: str
@@ -28,7 +28,7 @@ COHORTS = (
     CohortNames(
         "ADNI", r"(?<!\d)\d{3}_S_\d{4,5}(?!\d)", rf"(?<!\d){_DOWNLOAD_DATE}|(?<=[_/])(?:bl|sc|m\d\d)(?=[_/]|$)"
     ),
-    # series of the Image and Data Archive: subject/series/date/image, as PPMI and AIBL come
+    # series of the Image and Data Archive, which distributes PPMI and AIBL: subject/series/date/image
     CohortNames("LONI IDA", rf"(?:^|(?<=/))[^/]+(?=/[^/]+/{_DOWNLOAD_DATE}/[IS]\d+/)", rf"(?<=/){_DOWNLOAD_DATE}(?=/)"),
     CohortNames("OASIS-1, OASIS-2", r"OAS[12]_\d{4}(?!\d)", r"(?<=_)MR\d+"),
     CohortNames("OASIS-3, OASIS-4", r"OAS[34]\d{4}(?!\d)", r"(?:(?<=_MR_)|(?<=_ses-)|(?<=_sess-))d\d{4}"),
@@ -39,11 +39,11 @@ COHORTS = (
     CohortNames("ABIDE", rf"(?:{_ABIDE_SITES})[_/](005[01]\d{{3}})(?!\d)", r"session_\d"),
     CohortNames("BraTS", r"BraTS-[A-Za-z]+-\d{5}(?=-\d{3})", r"(?<=-\d{5}-)\d{3}(?!\d)"),
 )
-"""Cohorts whose names are known by their form."""
+"""Cohorts that are recognised by the form of their file names."""
 
 
 def cohort_subjects(paths: Sequence[str]) -> list[tuple[str, str]] | None:
-    """Return subject and session (or "") of files that are all named as those of one public cohort, or ``None``.
+    """Return the subject and session (or "") of each file if all names follow one public cohort, otherwise ``None``.
 
     Example:
         >>> cohort_subjects(["OAS2_0001_MR1/mpr-1", "OAS2_0001_MR2/mpr-1", "OAS2_0002_MR1/mpr-1"])
@@ -57,12 +57,12 @@ def cohort_subjects(paths: Sequence[str]) -> list[tuple[str, str]] | None:
         subjects = [_only(names.subject, path) for path in paths]
         if all(subjects) and len(set(subjects)) > 1:
             sessions = [_only(names.session, path) if names.session else "" for path in paths]
-            # the cohort's own names, or others that everybody understands
+            # the cohort's own session names, or else common ones
             return list(zip(subjects, sessions if all(sessions) else sessions_of(paths, subjects), strict=True))
     return None
 
 
 def _only(pattern: str, path: str) -> str:
-    """Return the text that a path holds once or several times, "" if none or different ones."""
+    """Return the only text in a path that matches, even if it occurs several times, otherwise ""."""
     found = set(re.findall(pattern, path))
     return found.pop() if len(found) == 1 else ""

@@ -1,4 +1,4 @@
-"""Options that would settle whose volumes they are, each tried on the paths and shown with what it makes of them."""
+"""Options that would settle the subjects; each is tried on the paths and shown with the subjects that it gives."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _MAX_LITERAL_LENGTH = 40
 
 
 def subject_readings(paths: Sequence[str], levels: Sequence[Sequence[str]], fields: Sequence[Field]) -> list[str]:
-    """Return patterns that take one part or another for the subject."""
+    """Return options whose patterns take different parts of the paths as the subject."""
     open_ones = [field for field in fields if field.role in ("unknown", "subject", "group")]
     depth = len(levels[0])
     patterns = [(_pattern(levels, field, fields), field.groups) for field in open_ones]
-    # names that begin anew in every folder: of two parts, or of a day's folder and the number below it
+    # names that restart in every folder: the subject is two parts, such as a date folder and the number below it
     by_level = dict.fromkeys([field.level for field in [*open_ones, *fields] if field.role != "kind"])
     both: list[tuple[str, None]] = []
     if len(by_level) > 1:
@@ -31,17 +31,17 @@ def subject_readings(paths: Sequence[str], levels: Sequence[Sequence[str]], fiel
 
 
 def depth_readings(paths: Sequence[str]) -> list[str]:
-    """Return patterns that take the first or last folders, or the file, for the subject."""
+    """Return options whose patterns take one of the first or last folders, or the file, as the subject."""
     patterns = ("{subject}/**", "*/{subject}/**", "**/{subject}/*", "**/{subject}")
     return _tried(paths, [(pattern, None) for pattern in patterns])
 
 
 def kind_readings(paths: Sequence[str], kinds: Iterable[str]) -> list[str]:
-    """Return patterns that take one kind of image each; of maps, if there are no others.
+    """Return options whose patterns select one kind of image each, or one kind of map if there are no images.
 
     Args:
-        paths: of all the files.
-        kinds: words that some of the paths have, as they are written there.
+        paths: paths of all files.
+        kinds: words that occur in some of the paths, spelled as there.
     """
     images: list[str] = []
     maps: list[str] = []
@@ -54,7 +54,7 @@ def kind_readings(paths: Sequence[str], kinds: Iterable[str]) -> list[str]:
 
 
 def channel_readings(paths: Sequence[str], channels: Iterable[str]) -> list[str]:
-    """Return patterns that take one of nnU-Net's channels each."""
+    """Return options whose patterns select one nnU-Net channel each."""
     lines: list[str] = []
     for channel in channels:
         lines += _tried_some(paths, ["**/{subject}_" + channel])[:1]
@@ -62,7 +62,7 @@ def channel_readings(paths: Sequence[str], channels: Iterable[str]) -> list[str]
 
 
 def prefix_readings(paths: Sequence[str], level: int, prefixes: Iterable[str]) -> list[str]:
-    """Return patterns that take the images with one of SPM's or CAT12's prefixes each."""
+    """Return options whose patterns select the images with one SPM or CAT12 prefix each."""
     before = "*/" * level
     lines: list[str] = []
     for prefix in prefixes:
@@ -71,7 +71,7 @@ def prefix_readings(paths: Sequence[str], level: int, prefixes: Iterable[str]) -
 
 
 def _of_kind(paths: Sequence[str], kind: str) -> list[str]:
-    """Return the pattern that takes just the files with a word at the end or beginning of a name."""
+    """Return the option whose pattern selects only the files with a word at the end or beginning of a name."""
     levels = [path.split("/") for path in paths]
     for place in (-1, 0):
         for at in range(max(map(len, levels))):
@@ -91,14 +91,14 @@ def _of_kind(paths: Sequence[str], kind: str) -> list[str]:
 
 
 def _rest(name: str, kind: str, place: int) -> str | None:
-    """Return the separator between a kind's word and the rest of a name, ``None`` if the word is all of it."""
+    """Return the separator between the word of a kind and the rest of a name, ``None`` if there is no rest."""
     if name == kind:
         return None
     return _separators(name)[-2 if place == -1 else 1]
 
 
 def _kind_patterns(depth: int, at: int, kind: str, place: int, joint: str | None) -> list[str]:
-    """Return patterns with a kind at a place of one folder's or the file's name, and the subject at any other."""
+    """Return patterns with a kind in the name at one level, and the subject at any level."""
     if joint is None:
         return [
             "/".join({at: kind, own: "{subject}"}.get(i, "*") for i in range(depth))
@@ -154,7 +154,7 @@ def _level_pattern(levels: Sequence[Sequence[str]], level: int, field: Field, se
 
 
 def _separators(name: str) -> tuple[str, ...]:
-    """Return what stands before, between and after the chunks of a name."""
+    """Return the texts before, between and after the chunks of a name."""
     parts, end = [], 0
     for chunk in chunks_of(name):
         start = name.index(chunk, end)
@@ -168,7 +168,7 @@ def _is_literal(text: str) -> bool:
 
 
 def _tried(paths: Sequence[str], patterns: Iterable[tuple[str, tuple[int, ...] | None]]) -> list[str]:
-    """Return options with the patterns that divide the paths as they should, one for each way of dividing them."""
+    """Return options with the patterns that give the wanted partition of the paths, one option per partition."""
     lines: dict[tuple[int, ...], str] = {}
     for text, wanted in patterns:
         found = [SubjectPattern(text).match(path) for path in paths]
@@ -180,7 +180,7 @@ def _tried(paths: Sequence[str], patterns: Iterable[tuple[str, tuple[int, ...] |
 
 
 def _tried_some(paths: Sequence[str], patterns: Iterable[str]) -> list[str]:
-    """Return options with the patterns that take some of the paths."""
+    """Return options with the patterns that find several subjects among some of the paths."""
     lines = []
     for text in patterns:
         found = [SubjectPattern(text).match(path) for path in paths]

@@ -1,4 +1,4 @@
-"""Patterns such as ``{subject}/{session}/*`` that say which part of a path is whose volume it is."""
+"""Patterns such as ``{subject}/{session}/*`` that say which part of a path is the subject."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ EXAMPLES = '"{subject}/*", "{group}/{subject}/*", "{subject}_{session}_T1w.nii.g
 
 
 class SubjectPattern:
-    """A pattern of paths: ``{subject}``, ``{session}`` and other names take a part of one folder's or the file's name.
+    """A pattern of paths; ``{subject}``, ``{session}`` and other names match parts of a folder's or the file's name.
 
-    ``{name}`` takes as few characters as it can, at least one, but no ``/``; a name that stands twice takes the same
-    text twice. Where numbers begin anew in every group, ``{subject1}/{subject2}/*`` makes a subject of both, ``AD_01``.
-    ``*`` stands for any characters but ``/``, ``?`` for one, ``**/`` for any folders, none included. All of
-    the path below the folder that was given must match; the file's ending (``.nii.gz``) may be left out.
+    ``{name}`` matches as few characters as possible, at least one and no ``/``. A name that occurs twice must match the
+    same text. If numbers restart in every group, ``{subject1}/{subject2}/*`` joins both into one subject, ``AD_01``.
+    ``*`` matches any characters except ``/``, ``?`` matches one, and ``**/`` matches any number of folders, including
+    none. The pattern must match the entire path below the given folder; the file extension (``.nii.gz``) is optional.
 
     Args:
-        text: the pattern, with ``{subject}`` in it.
+        text: the pattern; it must contain ``{subject}``.
 
     Raises:
-        ValueError: naming ``subject_from``, if it isn't such a pattern.
+        ValueError: if ``subject_from`` isn't such a pattern.
 
     Example:
         >>> pattern = SubjectPattern("{group}/{subject}_visit{session}*")
@@ -49,7 +49,7 @@ class SubjectPattern:
         self._regex = re.compile(_regex_of(text.removeprefix("./").lstrip("/")), re.DOTALL)
 
     def match(self, *paths: str) -> dict[str, str] | None:
-        """Return the text that each name takes in the first of several forms of a path that matches, or ``None``."""
+        """Return the text of each name in the first of several forms of a path that matches, or ``None``."""
         for path in paths:
             found = self._regex.fullmatch(path)
             if found is not None:
@@ -77,11 +77,11 @@ def _regex_of(text: str) -> str:
 
 
 def is_pattern(text: str) -> bool:
-    """Whether a text is meant as a pattern, and not as a column's name."""
+    """Return whether a text is a pattern rather than the name of a column."""
     return any(sign in text for sign in "{}*/")
 
 
 def listed(values: Sequence[str], at_most: int = 3) -> str:
-    """Return the first few of some values, and how many more there are."""
+    """Return the first few values as text, with the number of further ones."""
     shown = ", ".join(values[:at_most])
     return shown if len(values) <= at_most else f"{shown} and {len(values) - at_most} more"

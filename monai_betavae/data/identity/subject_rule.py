@@ -1,8 +1,8 @@
-"""Whose volumes they are, where nothing but their paths says so; where these leave it open, a refusal with readings.
+"""The rule that infers subjects from paths alone, or refuses ambiguous paths and lists the possible readings.
 
-The rule, which docs/identity.md explains: the subject is the one part of the paths that differs from file to file, when
-sessions, repeats and groups that are called so are set aside. If two parts differ that don't follow from one another,
-either could be the subject, and nothing is guessed.
+The rule, which docs/identity.md explains: the subject is the one part of the paths that differs between files, apart
+from parts whose names mark them as sessions, repeats or groups. If two differing parts don't determine one another,
+either could be the subject, and the rule doesn't guess.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ from .public_cohorts import cohort_subjects
 from .readings import channel_readings, depth_readings, kind_readings, prefix_readings, subject_readings
 from .subject_patterns import listed
 
-_T1_NAMES = frozenset(["t1", "t1w", "t1n", "mprage"])  # one kind of image by several names
+_T1_NAMES = frozenset(["t1", "t1w", "t1n", "mprage"])  # several names for one kind of image
 _MAX_KINDS = 8
-_MIN_HEAD_LENGTH = 3  # letters that names which are made of two words begin with
-_MAX_COUNT_LENGTH = 3  # digits of numbers that may count the examinations of a day
+_MIN_HEAD_LENGTH = 3  # letters of the first word in a name made of two words
+_MAX_COUNT_LENGTH = 3  # digits of a number that may count the examinations of a day
 
 
 def identities(paths: Sequence[str]) -> list[Identity]:
-    r"""Return whose volumes some files are, from their paths below the folder that was given.
+    r"""Return the identities of files, inferred from their paths below the given folder.
 
     Args:
-        paths: relative, with ``/``, without the files' endings, each once.
+        paths: relative paths with ``/``, without file extensions, each once.
 
     Returns:
         one identity per path.
 
     Raises:
-        UnknownIdentityError: if the paths leave it open.
+        UnknownIdentityError: if the paths are ambiguous.
 
     Example:
         >>> for identity in identities(["anna/anna_visit1", "anna/anna_visit2", "ben/ben_visit1"]):
@@ -82,10 +82,10 @@ def identities(paths: Sequence[str]) -> list[Identity]:
 
 
 def refuse_twins(subjects: Iterable[str]) -> None:
-    """Refuse subjects that differ in upper and lower case, separators or leading zeros only.
+    """Refuse subjects whose names differ only in case, separators or leading zeros.
 
     Raises:
-        UnknownIdentityError: with the pairs.
+        UnknownIdentityError: if there are such pairs; the message lists them.
     """
     by_normal: dict[str, str] = {}
     twins = []
@@ -98,7 +98,7 @@ def refuse_twins(subjects: Iterable[str]) -> None:
 
 
 def normal_id(text: str) -> str:
-    """Return an identifier without what people write differently: case, separators, leading zeros, ``sub-``.
+    """Normalise the parts of an identifier that people write differently: case, separators, leading zeros, ``sub-``.
 
     Example:
         >>> normal_id("sub-001"), normal_id("1"), normal_id("A_01") == normal_id("a1")
@@ -108,27 +108,27 @@ def normal_id(text: str) -> str:
     """
     text = re.sub(r"^sub(ject)?(?=[\W_]|\d)", "", text.casefold().strip())
     text = re.sub(r"[\W_]+", "-", text).strip("-")
-    text = re.sub(r"(?<!\d)-|-(?!\d)", "", text)  # between two numbers it says where one ends
+    text = re.sub(r"(?<!\d)-|-(?!\d)", "", text)  # kept between two numbers, where it separates them
     return re.sub(r"(?<!\d)0+(?=\d)", "", text) or text
 
 
 def refuse_kinds(paths: Sequence[str]) -> None:
-    """Refuse files of which some are named as another kind of image, or as a map.
+    """Refuse files if some of their names denote another kind of image, or a map.
 
     Raises:
-        UnknownIdentityError: with the kinds and their counts.
+        UnknownIdentityError: if there are several kinds; the message lists them with their counts.
     """
     words = [{chunk.casefold() for chunk in chunks_of(path)} & (KINDS | MAPS) for path in paths]
     others = [each - _T1_NAMES for each in words]
     common = set.intersection(*others)
-    # one letter is rather part of a series' name: MPR-R
+    # a single letter is more likely part of a series' name: MPR-R
     if any(len(word) > 1 for each in others for word in each - common):
         counts = Counter("_".join(sorted(each - common)) or "no such word" for each in words)
         raise _kinds_error(counts, kind_readings(paths, _spellings(paths, KINDS | MAPS)))
 
 
 def _spellings(paths: Iterable[str], words: frozenset[str]) -> list[str]:
-    """Return how some words are written in paths."""
+    """Return the spellings of words in paths."""
     return sorted({chunk for path in paths for chunk in chunks_of(path) if chunk.casefold() in words})
 
 
@@ -142,7 +142,7 @@ def _by_fields(paths: Sequence[str], levels: Sequence[Sequence[str]]) -> list[Id
         texts = list(dict.fromkeys(kinds[0].texts))
         words = [*(texts if len(texts) <= _MAX_KINDS else []), *_spellings(paths, KINDS | MAPS)]
         readings = kind_readings(paths, words)
-        if all(re.fullmatch(r"[Tt]\d", text) for text in texts):  # perhaps time points
+        if all(re.fullmatch(r"[Tt]\d", text) for text in texts):  # these may be time points
             visits = [replace(field, role="session") if field is kinds[0] else field for field in fields]
             readings += [line for line in subject_readings(paths, levels, visits) if "{session}" in line]
         raise _kinds_error(_kinds_of(kinds[0].texts), readings)
@@ -169,7 +169,7 @@ def _by_fields(paths: Sequence[str], levels: Sequence[Sequence[str]]) -> list[Id
 
 
 def _fields(levels: Sequence[Sequence[str]]) -> tuple[list[Field], list[str]]:
-    """Return the parts that differ, one for each partition and role, and what makes a part unfit to tell subjects."""
+    """Return the differing parts of the paths, without copies, and reasons why a part can't identify subjects."""
     fields: list[Field] = []
     doubts: list[str] = []
     for level in range(len(levels[0])):
@@ -221,11 +221,11 @@ def _chunk_fields(level: int, number: int, texts: list[str], word: str, doubts: 
 
 
 def _role_of_texts(texts: Sequence[str], whole: bool = True) -> str:
-    """Return what a part of the paths is by its texts; "unknown" if they don't say it."""
+    """Return the role of a part of the paths according to its texts, or "unknown"."""
     folded = {text.casefold() for text in texts}
-    if folded <= GROUPS and not folded <= KINDS:  # "pd" is a kind of image, and a group beside controls
+    if folded <= GROUPS and not folded <= KINDS:  # "pd" is a kind of image, but a group among controls
         return "group"
-    # a single "seg" among names makes all doubtful; "pd" among initials doesn't
+    # a single "seg" among whole names makes the part a kind; "pd" among initials doesn't
     if _has_kind(folded) if whole else folded <= KINDS | MAPS:
         return "kind"
     if all(is_date(text) for text in folded) or _are_sessions(folded):
@@ -234,8 +234,8 @@ def _role_of_texts(texts: Sequence[str], whole: bool = True) -> str:
 
 
 def _role_of_word(word: str, texts: Sequence[str]) -> str:
-    """Return what a part of the paths is by the word before it; "unknown" if that doesn't say it."""
-    # after these stand numbers and letters; in visit_anna and study_anna the word is part of all names
+    """Return the role of a part of the paths according to the word before it, or "unknown"."""
+    # a number or letter follows these words; in visit_anna and study_anna the word is a prefix of all names
     counted = all(re.fullmatch(r"\d{1,4}|\w|[IVX]+", text) for text in texts)
     if word in SUBJECT_WORDS:
         return "subject"
@@ -247,7 +247,7 @@ def _role_of_word(word: str, texts: Sequence[str]) -> str:
 
 
 def _is_one(texts: Iterable[str]) -> bool:
-    """Whether texts are one, or one kind of image that is written in several ways: ``T1w`` and ``T1W``."""
+    """Return whether texts are equal, or denote one kind of image in several spellings: ``T1w`` and ``T1W``."""
     distinct = set(texts)
     return len(distinct) == 1 or (len({text.casefold() for text in distinct}) == 1 and _has_kind(distinct))
 
@@ -257,13 +257,13 @@ def _has_kind(texts: Iterable[str]) -> bool:
 
 
 def _has_uneven_kinds(chunks: Sequence[Sequence[str]]) -> bool:
-    """Whether some names have a kind's or map's word that others haven't."""
+    """Return whether some names contain a word for a kind of image or map that others lack."""
     words = [{chunk.casefold() for chunk in each} & (KINDS | MAPS) for each in chunks]
     return any(each != words[0] for each in words)
 
 
 def _are_sessions(texts: Iterable[str]) -> bool:
-    """Whether all of some texts are sessions' names: ``visit2``, ``baseline``, and beside such ``m06``."""
+    """Return whether all texts name sessions: ``visit2``, ``baseline``, and, together with such names, ``m06``."""
     texts = set(texts)
     sure = {text for text in texts if text in SESSIONS or _is_counted(text, SESSION_WORDS)}
     return bool(sure) and all(text in sure or is_date(text) or re.fullmatch(r"m\d{1,3}", text) for text in texts)
@@ -275,7 +275,7 @@ def _is_counted(text: str, words: frozenset[str]) -> bool:
 
 
 def _doubts(texts: Sequence[str]) -> list[str]:
-    """Return why names of different forms don't tell subjects apart: parts that some share, or that all share."""
+    """Return why names of different forms can't identify subjects: some share parts, or have no part of their own."""
     distinct = {normal_text(text): text for text in sorted(texts)}
     atoms = {
         text: {normal_text(atom) for chunk in chunks_of(original) for atom in atoms_of(chunk)}
@@ -293,7 +293,7 @@ def _doubts(texts: Sequence[str]) -> list[str]:
 
 
 def _doubts_of_uids(texts: Sequence[str]) -> list[str]:
-    """Return why DICOM's identifiers don't tell subjects apart: some are parts of the same examination."""
+    """Return why DICOM UIDs can't identify subjects: some belong to the same examination."""
     parents: dict[str, str] = {}
     distinct = dict.fromkeys(texts)
     pairs = [(parents.setdefault(text.rpartition(".")[0], text), text) for text in distinct]
@@ -304,7 +304,7 @@ def _doubts_of_uids(texts: Sequence[str]) -> list[str]:
 
 
 def _doubts_of_words(texts: Sequence[str]) -> list[str]:
-    """Return why words don't tell subjects apart: they are made of two, ``annaearly``, ``annalate`` and ``benlate``."""
+    """Return why words can't identify subjects: they are compounds, ``annaearly``, ``annalate`` and ``benlate``."""
     words = sorted({text for text in texts if not text.isdigit()})
     backwards = sorted(word[::-1] for word in words)
     pair = _made_of_two(words) or tuple(word[::-1] for word in _made_of_two(backwards))
@@ -312,11 +312,11 @@ def _doubts_of_words(texts: Sequence[str]) -> list[str]:
 
 
 def _made_of_two(words: Sequence[str]) -> tuple[str, ...]:
-    """Return two words with one beginning, if their endings are those of other beginnings, too."""
+    """Return two words with the same beginning if their endings also occur after another beginning."""
     for cut in range(1, min(map(len, words), default=0)):
         heads = {word[:cut] for word in words}
         tails = {word[cut:] for word in words}
-        if len(heads) > 1 and len(tails) > 1 and len(heads) * len(tails) == len(words):  # each with each
+        if len(heads) > 1 and len(tails) > 1 and len(heads) * len(tails) == len(words):  # all combinations occur
             return words[0], words[1]
     endings: dict[str, set[str]] = defaultdict(set)
     for word in words:
@@ -334,9 +334,9 @@ def _made_of_two(words: Sequence[str]) -> tuple[str, ...]:
                 if other.startswith(head) or head.startswith(other):
                     continue
                 others = endings[other]
-                # two that both beginnings have, or one of some length
+                # both beginnings share two endings, or one that is long enough
                 both = len(others & endings[head]) > 1 or min(map(len, {*others, tail})) >= _MIN_HEAD_LENGTH
-                # and not by chance: most words end so
+                # and not by chance: at least half of the words have these endings
                 if both and sum(each.endswith(tuple(others)) for each in words) * 2 >= len(words):
                     first, second = sorted(others, key=lambda each: (each != tail, each))[:2]
                     return (other + first, other + second)
@@ -344,14 +344,14 @@ def _made_of_two(words: Sequence[str]) -> tuple[str, ...]:
 
 
 def _are_hashes(texts: Sequence[str], atoms: Sequence[Sequence[str]]) -> bool:
-    """Whether texts are random hexadecimal identifiers such as ``a8f3e10c``, of one length, with letters and digits."""
+    """Return whether texts are random hexadecimal identifiers of one length, such as ``a8f3e10c``."""
     distinct = sorted(set(texts))
     same_length = len({len(text) for text in distinct}) == 1 and len(distinct[0]) >= 8
-    # of random ones, one in forty has digits only
+    # random identifiers mix letters and digits; only one in forty has digits only
     mixed = sum(map(len, atoms)) / len(atoms) >= 2.5
     if not same_length or not mixed or not all(re.fullmatch("[0-9a-fA-F]+", text) for text in distinct):
         return False
-    # what begins or ends alike, or has its letters in the same places, isn't random: more may be glued to it
+    # equal beginnings or ends, or letters in the same places, aren't random: the texts may be compounds
     alike = max(6, len(distinct[0]) - 6)
     beginnings, ends = {text[:alike] for text in distinct}, {text[-alike:] for text in distinct}
     places = {tuple(sign.isdigit() for sign in text) for text in distinct}
@@ -359,22 +359,22 @@ def _are_hashes(texts: Sequence[str], atoms: Sequence[Sequence[str]]) -> bool:
 
 
 def _without_copies(fields: Sequence[Field]) -> list[Field]:
-    """Return fields without those that repeat another's texts, such as the folder's name in its files' names."""
+    """Return fields without those that repeat another's texts, such as a folder's name in its files' names."""
     kept: dict[tuple[str, ...], Field] = {}
     for field in fields:
         texts = tuple(normal_text(text) for text in field.texts)
         other = kept.setdefault(texts, field)
-        # "rep_127/127": the number may be more than what the word before it says
+        # "rep_127/127": a number that also occurs without the word "rep" may be more than a repeat
         if field.role in ("unknown", "subject") and other.role not in ("unknown", "subject"):
             kept[texts] = field
     return list(kept.values())
 
 
 def _subject_field(paths: Sequence[str], levels: Sequence[Sequence[str]], fields: Sequence[Field]) -> Field:
-    """Return the one part that tells subjects apart."""
+    """Return the one part of the paths that identifies the subjects."""
     called = [field for field in fields if field.role == "subject"]
     unknown = [field for field in fields if field.role == "unknown"]
-    # "case 1" and "patient 1" may be a scan's number beside a person's name; "subject 1" isn't
+    # "case 1" or "patient 1" next to a person's name may number the scans; "subject 1" doesn't
     decisive = called and all(field.word in DECISIVE_WORDS for field in called)
     candidates = called if decisive else called + unknown
     if not candidates:
@@ -397,7 +397,7 @@ def _subject_field(paths: Sequence[str], levels: Sequence[Sequence[str]], fields
             raise _doubt(
                 paths, levels, fields, f"have {name!r} with {listed(sorted(within[several]))}: one subject, or several"
             )
-    # the name that has nothing else in it reads best
+    # prefer a name that contains nothing else
     same = [field for field in candidates if field.groups == subject.groups]
     clean = [field for field in same if all(f.level != field.level or f.groups == field.groups for f in fields)]
     return (clean or same)[0]
@@ -406,7 +406,7 @@ def _subject_field(paths: Sequence[str], levels: Sequence[Sequence[str]], fields
 def _refuse_numbers_of_the_day(
     paths: Sequence[str], levels: Sequence[Sequence[str]], fields: Sequence[Field], subject: Field
 ) -> None:
-    """Refuse short numbers after days that begin anew, as scanners count: ``2019-01-31/01``, ``2019-02-01/01``."""
+    """Refuse short numbers that restart on every date, as scanners count: ``2019-01-31/01``, ``2019-02-01/01``."""
     place = (subject.level, subject.chunk or 0)
     days = [f for f in fields if (f.level, f.chunk or 0) < place and f.role == "session" and all(map(is_date, f.texts))]
     counted = all(text.isdigit() and len(text) <= _MAX_COUNT_LENGTH for text in subject.texts)
@@ -415,7 +415,7 @@ def _refuse_numbers_of_the_day(
 
 
 def _labels(levels: Sequence[Sequence[str]], subject: Field, fields: Sequence[Field]) -> list[str]:
-    """Return subjects' names: of the folder or file, or what in it isn't a session's or repeat's."""
+    """Return the subjects' names: the name of the folder or file, or the part of it that isn't a session or repeat."""
     others = [
         field
         for field in fields
@@ -430,7 +430,7 @@ def _labels(levels: Sequence[Sequence[str]], subject: Field, fields: Sequence[Fi
         before = [each[subject.atom - 1] if subject.atom else "" for each in atoms]
         labels = [word * word.isalpha() + text for word, text in zip(before, subject.texts, strict=True)]
         if partition([normal_text(label) for label in labels]) != subject.groups:
-            labels = list(subject.texts)  # what stands before is a session's, as in pre01 and post01
+            labels = list(subject.texts)  # the word before it names a session, as in pre01 and post01
     begun = subject.word not in SUBJECT_WORDS or all(text.casefold().startswith(subject.word) for text in labels)
     return labels if begun else [subject.word + text for text in labels]
 
@@ -439,7 +439,7 @@ def _labels(levels: Sequence[Sequence[str]], subject: Field, fields: Sequence[Fi
 
 
 def _by_unique_parts(paths: Sequence[str], levels: Sequence[Sequence[str]]) -> list[Identity]:
-    """Return identities of paths that don't align: each by the one part that no other path has."""
+    """Return identities of paths that don't align, each from the first part that is unique to its path."""
     atoms = [[{normal_text(a) for c in chunks_of(part) for a in atoms_of(c)} for part in parts] for parts in levels]
     counts = Counter(atom for each in atoms for atom in set().union(*each))
     words = [{chunk.casefold() for chunk in chunks_of(path)} for path in paths]
@@ -461,7 +461,7 @@ def _by_unique_parts(paths: Sequence[str], levels: Sequence[Sequence[str]]) -> l
 def _doubt(
     paths: Sequence[str], levels: Sequence[Sequence[str]], fields: Sequence[Field], reason: str
 ) -> UnknownIdentityError:
-    """Return the refusal for a reason, or for a better one: the files are several kinds of image by other signs."""
+    """Return the refusal for a reason, or a better one if channels or prefixes show several kinds of images."""
     for field in fields:
         if field.role == "unknown":
             channels = _channels(field, levels, fields)
@@ -475,7 +475,7 @@ def _doubt(
 
 
 def _channels(field: Field, levels: Sequence[Sequence[str]], fields: Sequence[Field]) -> list[str]:
-    """Return the numbers of nnU-Net's channels, ``_0000`` and ``_0001`` at the end of every case's names."""
+    """Return the numbers of nnU-Net channels, such as ``_0000`` and ``_0001`` at the end of each case's names."""
     last = field.level == len(levels[0]) - 1 and all(
         parts[-1].endswith(f"_{text}") for parts, text in zip(levels, field.texts, strict=True)
     )
@@ -486,13 +486,13 @@ def _channels(field: Field, levels: Sequence[Sequence[str]], fields: Sequence[Fi
 
 
 def _prefixes(texts: Sequence[str]) -> list[str]:
-    """Return what SPM or CAT12 wrote before the names of several images of one, "" for none."""
+    """Return the prefixes by which SPM or CAT12 names several images of one scan, "" for none."""
     found = {text: SPM_PREFIX.match(text) for text in texts}
     tails = Counter(text[match.end() :] for text, match in found.items() if match)
     prefixes = {}
     for text, match in found.items():
         tail = text[match.end() :] if match else ""
-        # "m" and "r" begin names as well: before the rest stands another prefix elsewhere, or none
+        # "m" and "r" also begin ordinary names: the rest must occur with another prefix, or without one
         is_prefix = tail and (tail in found or tails[tail] > 1)
         prefixes[text] = match[0] if match and is_prefix else ""
     with_prefix = sum(bool(prefix) for prefix in prefixes.values())
@@ -501,7 +501,7 @@ def _prefixes(texts: Sequence[str]) -> list[str]:
 
 
 def _kinds_of(texts: Sequence[str]) -> Counter[str]:
-    """Return the kinds' words in texts with their counts, the others' texts as "others" if they are many."""
+    """Return the kinds of images that texts name, with counts; other texts count as "others" if there are many."""
     counts: Counter[str] = Counter()
     for text in texts:
         words = [chunk.casefold() for chunk in chunks_of(text) if chunk.casefold() in KINDS | MAPS]

@@ -1,7 +1,7 @@
-"""The anatomy behind the simulated cohort: the MNI152 template as tissue maps, and how a subject deforms it.
+"""The anatomy of the simulated cohort: the MNI152 template as tissue maps, and their deformation for a subject.
 
 The template is symmetric and is the mean of many people, so everything that differs between simulated subjects comes
-from the warp here and from the rendering in `monai_betavae.data.simulation.rendering`.
+from the warp in this module and from the rendering in `monai_betavae.data.simulation.rendering`.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
 
 Floats = npt.NDArray[np.float32]
 
-# The MNI152 brain is larger than a typical one (1.67 l of tissue); 0.9 along each axis gives a usual 1.2 l.
+# The MNI152 brain (1.67 l of tissue) is larger than a typical one; a scale of 0.9 along each axis gives a usual 1.2 l.
 TYPICAL_SCALE = 0.9
 FIELD_OF_VIEW_MM = (192.0, 240.0, 192.0)
 # Centre of the grid in mm from the anterior commissure. x = 0 keeps the grid mirror-symmetric, like the template.
 FIELD_CENTRE_MM = (0.0, -15.0, 4.0)
-# What T1 of the template reads in pure grey matter and CSF, relative to its white matter (medians of 95 % voxels).
+# T1 intensity of the template in pure grey matter and CSF, relative to its white matter (medians of 95 % voxels).
 TEMPLATE_GM, TEMPLATE_CSF = 0.737, 0.300
 
 _LEFT_VENTRICLE_MM = (-21, -38, 17)
@@ -36,17 +36,17 @@ _MARGIN_MM = 8
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Tissue maps of the template and what is needed to deform them; coordinates are MNI millimetres.
+    """Tissue maps of the template and the data needed to deform them, in MNI coordinates (mm).
 
     Attributes:
         maps: 1 mm maps: ``gm``, ``wm``, ``csf`` (fractions that add up to the brain mask), ``ventricle`` (lateral
             ventricles, part of ``csf``), ``rim_0``, ``rim_1`` (shares of ``gm`` that atrophy removes, outermost first)
-            and ``texture`` (what the T1 template holds beyond its tissues, in units of its white matter).
+            and ``texture`` (what remains of the T1 template beyond its tissues, in units of its white matter).
         origin: position of voxel (0, 0, 0) of every map.
-        support: where the brain may be after any deformation; one voxel per 4 mm, from 16 mm before ``origin``.
-        flow: displacements ``(entry, axis, x, y, z)`` in mm on a 2 mm grid, from a position in the brain whose
-            ventricles have grown to the position in the template.
-        flow_volumes: volume of the ventricles at each entry of ``flow``, relative to the template; rising.
+        support: mask of where the brain may be after any deformation; one voxel per 4 mm, from 16 mm before ``origin``.
+        flow: displacements ``(entry, axis, x, y, z)`` in mm on a 2 mm grid, which map positions in a brain with
+            enlarged ventricles to positions in the template.
+        flow_volumes: volume of the ventricles at each entry of ``flow``, relative to the template; increasing.
         lesion_sites: positions ``(n, 3)`` in cerebral white matter.
     """
 
@@ -60,7 +60,7 @@ class Anatomy:
 
 @dataclass(frozen=True)
 class Warp:
-    """Which voxels of a subject's grid may hold brain, and where in the template each comes from.
+    """The voxels of a subject's grid that may contain brain, and their positions in the template.
 
     Attributes:
         voxels: flat indices into the grid, ``(n,)``.
@@ -74,7 +74,7 @@ class Warp:
 
 
 def cohort_grid(spacing: float) -> tuple[tuple[int, int, int], npt.NDArray[np.float64]]:
-    """Return shape and RAS affine of the cohort's grid: 192 x 240 x 192 mm, isotropic.
+    """Return the shape and RAS affine of the cohort's grid: 192 x 240 x 192 mm, isotropic.
 
     Args:
         spacing: voxel size in mm.
@@ -93,7 +93,7 @@ def cohort_grid(spacing: float) -> tuple[tuple[int, int, int], npt.NDArray[np.fl
 def load_anatomy(spacing: float) -> Anatomy:
     """Return the template's maps, smoothed for sampling at ``spacing`` mm without aliasing."""
     fine = _fine_anatomy()
-    # a Gaussian whose full width at half maximum is 0.8 of a voxel, voxels measured in the larger template
+    # a Gaussian whose full width at half maximum is 0.8 voxels, with voxels measured in the larger template
     sigma = 0.34 * spacing / TYPICAL_SCALE
     maps = {name: ndimage.gaussian_filter(values, sigma, mode="constant") for name, values in fine.maps.items()}
     return Anatomy(maps, fine.origin, fine.support, fine.flow, fine.flow_volumes, fine.lesion_sites)
@@ -108,13 +108,13 @@ def warp_grid(
 ) -> Warp:
     """Trace every voxel of the grid back to the template.
 
-    A position is carried through head tilt, random deformation, brain size, left-right asymmetry and ventricle
-    enlargement, in that order; each step is smooth and invertible for the ranges that `factors` draws.
+    A position is mapped through head tilt, random deformation, brain size, left-right asymmetry and ventricle
+    enlargement, in that order; each step is smooth and invertible for the ranges from which factors are drawn.
 
     Args:
-        anatomy: what `load_anatomy` gave.
+        anatomy: the result of `load_anatomy`.
         shape: shape of the subject's grid.
-        affine: voxel to mm of the subject's grid.
+        affine: voxel-to-mm affine of the subject's grid.
         factors: the subject's anatomy.
         nuisance: tilt and deformation.
     """
@@ -147,8 +147,8 @@ def sample_tissues(anatomy: Anatomy, warp: Warp, atrophy: float) -> dict[str, Fl
     """Return the maps at the subject's voxels, after atrophy has turned the outer grey matter into CSF.
 
     Args:
-        anatomy: what `load_anatomy` gave.
-        warp: what `warp_grid` gave.
+        anatomy: the result of `load_anatomy`.
+        warp: the result of `warp_grid`.
         atrophy: from 0 (the template) to 1; the outer half of the rim goes first.
     """
     at = warp.template - anatomy.origin.astype(np.float32)[:, None]
@@ -168,13 +168,13 @@ def smooth_noise(
     width_mm: float,
     lattice_mm: float,
 ) -> Floats:
-    """Return a smooth random field of mean 0 and standard deviation 1 at ``position``, as seen over the whole grid.
+    """Return a smooth random field at ``position``, with mean 0 and standard deviation 1 over the whole grid.
 
     Args:
         rng: source of the field.
-        position: where to evaluate it, ``(3, n)`` in mm.
+        position: positions at which to evaluate the field, ``(3, n)`` in mm.
         width_mm: standard deviation of the Gaussian that smooths white noise into the field.
-        lattice_mm: distance of the points at which the field is drawn; at most half of ``width_mm``.
+        lattice_mm: distance between the points at which the field is drawn; at most half of ``width_mm``.
     """
     extent = np.array(FIELD_OF_VIEW_MM) + 24.0
     shape = tuple(math.ceil(side / lattice_mm) + 1 for side in extent)
@@ -194,7 +194,7 @@ def _fine_anatomy() -> Anatomy:
     gm, wm = gm * mask, wm * mask
     csf = np.clip(mask - gm - wm, 0, 1).astype(np.float32)
     ventricles = _lateral_ventricles(csf, mask, origin)
-    # the rim of partial volume around the ventricles belongs to them
+    # the rim of partial volume around the ventricles counts as ventricle
     ventricle = csf * ndimage.binary_dilation(ventricles, iterations=3)
     rim_0, rim_1 = _cortical_rim(gm, csf, mask, ventricles, origin)
     texture = t1 / np.float32(np.median(t1[wm > 0.95])) - (TEMPLATE_GM * gm + wm + TEMPLATE_CSF * csf) * mask
@@ -214,8 +214,8 @@ def _fine_anatomy() -> Anatomy:
 
 
 def _read_template() -> tuple[Floats, Floats, Floats, npt.NDArray[np.float64]]:
-    """Return T1, grey and white matter of the MNI152 2009a template at 1 mm, cropped to the brain, and their origin."""
-    from nilearn import datasets  # takes over a second to import, and only simulation needs it
+    """Return the MNI152 2009a template's T1, grey and white matter at 1 mm, cropped to the brain, and their origin."""
+    from nilearn import datasets  # the import takes over a second, and only simulation needs it
 
     loaders = (
         datasets.load_mni152_template,
@@ -231,7 +231,7 @@ def _read_template() -> tuple[Floats, Floats, Floats, npt.NDArray[np.float64]]:
 
 
 def _lateral_ventricles(csf: Floats, mask: npt.NDArray[np.bool_], origin: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
-    """Return the deep component of CSF through the body of the ventricles (cisterns and sulci are other components)."""
+    """Return the deep CSF component that contains the body of the ventricles, without cisterns and sulci."""
     depth = _distance_mm(mask)
     labels, _ = ndimage.label((csf > 0.5) & (depth > 15))
     inside = labels[tuple((np.array(_LEFT_VENTRICLE_MM) - origin).astype(int))]
@@ -247,16 +247,16 @@ def _cortical_rim(
     ventricles: npt.NDArray[np.bool_],
     origin: npt.NDArray[Any],
 ) -> tuple[Floats, Floats]:
-    """Return the outer and the next share of cortical grey matter, those that atrophy removes first and last."""
-    # 0.2 CSF marks the sulci: in a mean of many people no sulcus but the widest ones is empty
+    """Return the outermost share of cortical grey matter, which atrophy removes first, and the next one."""
+    # 0.2 CSF marks the sulci: in a mean of many people, only the widest sulci are pure CSF
     pial = (csf < 0.2) & mask
     x, y, z = (start + np.arange(size) for start, size in zip(origin, gm.shape, strict=True))
     x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
-    # cerebellum and brainstem, where "outer grey matter" means little: two ellipsoids with a soft edge
+    # exclude cerebellum and brainstem, where "outer grey matter" means little: two ellipsoids with a soft edge
     cerebellum = np.sqrt((x / 58) ** 2 + ((y + 62) / 36) ** 2 + ((z + 38) / 27) ** 2)
     brainstem = np.sqrt((x / 18) ** 2 + ((y + 28) / 18) ** 2 + ((z + 35) / 32) ** 2)
     cortex = np.clip((np.minimum(cerebellum, brainstem) - 0.9) / 0.2, 0, 1)
-    # "grey matter" beside the ventricles is partial volume of white matter and CSF, or deep nuclei
+    # "grey matter" next to the ventricles is partial volume of white matter and CSF, or deep nuclei
     cortex = gm * cortex * np.clip((_distance_mm(~ventricles) - 8) / 6, 0, 1)
     outer = cortex * ~pial
     inner = 0.7 * cortex * (pial & ndimage.binary_dilation(~pial))
@@ -266,12 +266,12 @@ def _cortical_rim(
 def _ventricle_flow(
     ventricle: Floats, wm: Floats, mask: npt.NDArray[np.bool_]
 ) -> tuple[npt.NDArray[np.float64], Floats]:
-    """Return volumes and displacements of the flow that widens or narrows the ventricles.
+    """Return the volumes and displacements of the flow that widens or narrows the ventricles.
 
-    The velocity is the gradient of a potential whose source is the ventricles and whose sink is the white matter:
-    radial around the ventricles, fading with distance, and, being a flow, free of folds at any time. White matter
-    gives way, the outline of the brain stays. Since the velocity has divergence 1 in the ventricles, their volume after
-    a time t is about 1 + t times that of the template for t > 0 and exp(t) times for t < 0; it is measured.
+    The velocity is the gradient of a potential whose source is the ventricles and whose sink is the white matter. It is
+    radial around the ventricles, fades with distance, and, being a flow, never folds. White matter gives way, and the
+    outline of the brain is preserved. Since the velocity has divergence 1 in the ventricles, their volume after a time
+    t is about 1 + t times that of the template for t > 0 and exp(t) times for t < 0; the exact volume is measured.
     """
     step = _FLOW_STEP_MM
     source, sink = (ndimage.gaussian_filter(values, 0.5 * step)[::step, ::step, ::step] for values in (ventricle, wm))
@@ -301,7 +301,7 @@ def _ventricle_flow(
     for (count, length), sign in ((_FLOW_STEPS_BACK, -1), (_FLOW_STEPS_FORTH, 1)):
         position = start
         for number in range(1, count + 1):
-            # the volume at a grid point of the grown brain comes from where the flow, run backwards, leads
+            # the backward flow leads from a grid point of the deformed brain to its position in the template
             position = move(position, -sign * length)
             entries[sign * length * number] = position - start
     flow = np.zeros((len(entries), 3, *source.shape), np.float32)
@@ -314,17 +314,17 @@ def _ventricle_flow(
 
 
 def _distance_mm(inside: npt.NDArray[np.bool_]) -> Floats:
-    """Return the distance to the nearest voxel outside, from a 2 mm grid: eight times faster than from 1 mm."""
+    """Return the distance to the nearest voxel outside, computed on a 2 mm grid, eight times faster than at 1 mm."""
     coarse = 2 * ndimage.distance_transform_edt(inside[::2, ::2, ::2]).astype(np.float32)
-    # by interpolation and not by repetition, which would shift everything to one side
-    # the matrix in full: of its diagonal alone older versions of scipy warn
+    # interpolation, since repetition would shift everything to one side;
+    # the full matrix, since older versions of scipy warn of a diagonal alone
     halved = np.diag([0.5] * 3)
     distance: Floats = ndimage.affine_transform(coarse, halved, output_shape=inside.shape, order=1, mode="nearest")
     return distance
 
 
 def _lesion_sites(wm: Floats, mask: npt.NDArray[np.bool_], origin: npt.NDArray[Any]) -> Floats:
-    """Return positions in white matter that lie well inside the cerebrum."""
+    """Return the positions of white matter well inside the cerebrum."""
     deep = ndimage.minimum_filter(wm, 5) > 0.8
     sites = np.argwhere(deep & mask)[::7] + origin
     above: Floats = sites[sites[:, 2] > -5].astype(np.float32)
@@ -342,9 +342,9 @@ def _ventricle_displacement(anatomy: Anatomy, position: Floats, volume: float) -
 
 
 def _deformation(position: Floats, nuisance: Nuisance) -> Floats:
-    """Return a random displacement in mm: a wide one (lobes) and a narrow one (gyri)."""
+    """Return a random displacement in mm, the sum of a wide one (lobes) and a narrow one (gyri)."""
     total = np.zeros_like(position)
-    # wider than this, the two halves of the brain would differ by as much as the asymmetry factor makes them
+    # a wider one would make the two halves of the brain differ as much as the asymmetry factor does
     rng = nuisance.stream("deformation")
     for width, amplitude in ((16.0, nuisance.deformation_mm), (8.0, 0.5 * nuisance.deformation_mm)):
         for axis in range(3):

@@ -1,4 +1,4 @@
-"""Simulated T1-weighted brains with known truth: one subject as a pure function, a cohort as a BIDS folder."""
+"""Simulated T1-weighted brains with known ground truth: one subject as a pure function, a cohort as a BIDS folder."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ _MAX_WORKERS = 8
 
 @dataclass(frozen=True)
 class SimulatedSubject:
-    """One simulated scan with its truth.
+    """A simulated scan with its ground truth.
 
     Attributes:
         volume: T1-weighted image, int16, 0 outside the brain.
         healthy: the same image without the lesion, or ``None`` if there is none.
         lesion_mask: uint8 mask of the lesion, or ``None`` if there is none.
-        truth: what was measured on the warped tissue maps, by column name; volumes in ml.
+        truth: measurements on the warped tissue maps, by column name; volumes in ml.
     """
 
     volume: npt.NDArray[np.int16]
@@ -56,18 +56,18 @@ def simulate_subject(
     *,
     spacing: float = 3.0,
 ) -> SimulatedSubject:
-    """Render one subject from its factors and measure the truth; a pure function of its arguments.
+    """Render one subject from its factors and measure the truth, as a pure function of the arguments.
 
-    Truth is measured on the warped tissue fractions f in voxels of volume v: V = v · Σ f. Lesions do not enter tissue
-    volumes: those are of the anatomy before the lesion. The coarser the grid, the more of the ventricles is partial
-    volume at their edge, which does not grow with them: for three times the template's ventricles, ``ventricle_ml``
-    is 2.9 times as large at 1.5 mm, 2.8 times at 3 mm and 2.3 times at 8 mm.
+    Truth is measured on the warped tissue fractions f in voxels of volume v: V = v · Σ f. Tissue volumes are those of
+    the anatomy before the lesion. The coarser the grid, the more of the ventricles is partial volume at their edge,
+    which does not grow with them: for three times the template's ventricles, ``ventricle_ml`` is 2.9 times as large at
+    1.5 mm, 2.8 times at 3 mm and 2.3 times at 8 mm.
 
     Args:
-        anatomy: what ``load_anatomy(spacing)`` gave.
+        anatomy: the result of ``load_anatomy(spacing)``.
         factors: the subject's anatomy and contrast.
         nuisance: tilt, deformation, bias field, noise; by default none of them.
-        spacing: voxel size in mm, the one ``anatomy`` was made for.
+        spacing: voxel size in mm, the same as for ``anatomy``.
 
     Example:
         >>> anatomy = load_anatomy(8.0)
@@ -101,7 +101,7 @@ def simulate_subject(
 
     volumes = {name: millilitres(tissues[name]) for name in ("gm", "wm", "csf", "ventricle")}
     brain = tissues["gm"] + tissues["wm"]
-    # the hemispheres are those of the template: a shift of the head does not move tissue to the other side
+    # hemispheres are defined in the template, so a shift of the head does not move tissue to the other side
     right = millilitres(brain * np.clip(warp.template[0] / np.float32(spacing) + np.float32(0.5), 0, 1))
     brain_ml = volumes["gm"] + volumes["wm"]
     truth = {
@@ -130,22 +130,22 @@ def simulate_cohort(
 
     Each subject is the MNI152 2009a template (skull-stripped, shipped with nilearn) under a warp x -> template and a
     rendering: I = gain · rice(bias · (WM + (1 - contrast) · GM + 0.3 · CSF + texture), noise). Six factors are drawn
-    independently per subject: brain size, ventricle volume, cortical atrophy, GM/WM contrast, left-right asymmetry
+    independently for each subject: brain size, ventricle volume, cortical atrophy, GM/WM contrast, left-right asymmetry
     and, for a share of the subjects, a white-matter lesion. ``age``, ``sex`` and ``site`` follow from or shift them;
-    ``control`` is standard normal and changes nothing. Scores obtained on these data are to be labelled "simulated".
+    ``control`` is standard normal and changes nothing. Label scores obtained on these data as "simulated".
 
-    The folder holds ``sub-001/anat/sub-001_T1w.nii.gz`` (int16, RAS, mm from the anterior commissure, 0 outside the
+    The folder contains ``sub-001/anat/sub-001_T1w.nii.gz`` (int16, RAS, mm from the anterior commissure, 0 outside the
     brain), ``participants.tsv`` with every factor and the truth measured in ml (described in ``participants.json``),
     a MONAI datalist ``dataset.json`` with the sections training, validation and test (70/15/15), and, for subjects
     with a lesion, the same image without it under ``derivatives/healthy`` and its mask under ``derivatives/lesions``.
 
-    The same arguments give the same bytes whatever the number of workers. Images, factors and truth of subject i
-    depend on ``seed`` and i alone; who has a lesion and which section a subject is in depend on ``n_subjects`` too.
+    The same arguments give the same bytes for any number of workers. The images, factors and truth of subject i depend
+    only on ``seed`` and i; the choice of subjects with a lesion and the sections also depend on ``n_subjects``.
 
     Args:
-        output_dir: the folder to make; it may exist if it is empty. It appears when everything is written, not before.
+        output_dir: the folder to make; it may exist if it is empty. It appears only when everything is written.
         n_subjects: number of subjects.
-        seed: integer that fixes everything that is random.
+        seed: integer that determines all random draws.
         spacing: voxel size in mm, from 1 to 12. The field of view is 192 x 240 x 192 mm, 64 x 80 x 64 voxels at 3 mm.
         lesion_fraction: share of the subjects with a lesion; exactly ``round(lesion_fraction * n_subjects)`` have one.
         n_workers: number of threads; by default one per available processor, at most 8.
@@ -188,16 +188,16 @@ def simulate_cohort(
 
 
 def _contrast(signal: npt.NDArray[Any], tissues: dict[str, npt.NDArray[Any]]) -> float:
-    """Return 1 - GM / WM, the tissues' intensities being the least-squares fit of the signal to their fractions."""
+    """Return 1 - GM / WM, with tissue intensities from the least-squares fit of the tissue fractions to the signal."""
     fractions = [tissues[name] for name in ("gm", "wm", "csf")]
-    # sums rather than a matrix product: BLAS may add in another order with another number of threads
+    # sums rather than a matrix product, since the order in which BLAS adds may depend on the number of threads
     normal = [[(a * b).sum(dtype=np.float64) for b in fractions] for a in fractions]
     gm, wm, _ = np.linalg.solve(normal, [(a * signal).sum(dtype=np.float64) for a in fractions])
     return float(1 - gm / wm)
 
 
 def _available_workers() -> int:
-    """Return the number of processors this process may use, at most 8."""
+    """Return the number of processors that this process may use, at most 8."""
     affinity = getattr(os, "sched_getaffinity", None)
     available = len(affinity(0)) if affinity else os.cpu_count() or 1
     return min(available, _MAX_WORKERS)
@@ -206,10 +206,10 @@ def _available_workers() -> int:
 def _in_order(
     work: Callable[[int], dict[str, Any]], subjects: Iterable[int], n_workers: int
 ) -> Iterator[dict[str, Any]]:
-    """Yield ``work`` of each subject, in order.
+    """Yield the result of ``work`` for each subject, in order.
 
-    Threads, not processes: numpy, scipy.ndimage and zlib release the interpreter lock, the maps are shared as they
-    are, and nothing is pickled or imported again, so it works in a notebook and without a main guard.
+    Threads are used instead of processes: numpy, scipy.ndimage and zlib release the interpreter lock, and the maps are
+    shared in memory. Nothing is pickled or imported again, so this works in a notebook and without a main guard.
     """
     if n_workers == 1:
         yield from map(work, subjects)
@@ -223,16 +223,16 @@ def _in_order(
 
 @contextlib.contextmanager
 def _folder_when_done(output_dir: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a folder to fill beside ``output_dir``, and rename it to ``output_dir`` on success.
+    """Provide a temporary folder next to ``output_dir``, and rename it to ``output_dir`` on success.
 
-    Each run has its own temporary folder, so that what a killed run has left is in nobody's way.
+    Each run has its own temporary folder, so that the remains of a killed run don't interfere.
     """
     target = Path(output_dir).resolve()
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise ValueError(f"`output_dir` must be a new or an empty folder, got {str(output_dir)!r}, which holds files.")
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{target.name}-building-", dir=target.parent) as holder:
-        # one level down: the folder of tempfile is private, this one gets the usual permissions
+        # one level down, since the folder of tempfile is private and this one gets the usual permissions
         folder = Path(holder) / target.name
         folder.mkdir()
         yield folder
@@ -242,7 +242,7 @@ def _folder_when_done(output_dir: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _ranked(seed: int, n_subjects: int, name: str) -> list[int]:
-    """Return the subjects in a random order that follows from each one's own random key."""
+    """Return the subjects in random order, sorted by a random key of each subject."""
     keys = [stream(seed, subject, name).random() for subject in range(n_subjects)]
     return sorted(range(n_subjects), key=keys.__getitem__)
 
@@ -250,7 +250,7 @@ def _ranked(seed: int, n_subjects: int, name: str) -> list[int]:
 def _write_subject(
     folder: Path, anatomy: Anatomy, seed: int, subject: int, n_subjects: int, lesion: bool, spacing: float
 ) -> dict[str, Any]:
-    """Simulate and write one subject; return its row of the participants table."""
+    """Simulate one subject, write its files, and return its row of the participants table."""
     factors, covariates = draw_subject(seed, subject, lesion=lesion)
     scan = simulate_subject(anatomy, factors, draw_nuisance(seed, subject), spacing=spacing)
     name = f"sub-{subject + 1:0{max(3, len(str(n_subjects)))}d}"
@@ -269,7 +269,7 @@ def _write_subject(
 
 
 def _write_nifti(path: Path, data: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
-    """Write a volume whose bytes depend on nothing but the arguments."""
+    """Write a volume whose bytes depend only on the arguments."""
     image = nib.Nifti1Image(data, affine)
     image.header.set_xyzt_units("mm")
     # scanner coordinates: origin at the anterior commissure, not scaled to the template
@@ -311,8 +311,8 @@ def _write_tables(folder: Path, rows: list[dict[str, Any]], seed: int) -> None:
 
 
 def _write_descriptions(folder: Path, **arguments: Any) -> None:
-    """Write what tells a reader, and BIDS tools, what this folder is."""
-    # looked up and not imported: the package stands above this module, and imports flow downwards
+    """Write the files that describe the folder to readers and to BIDS tools."""
+    # looked up, not imported: the package is above this module, and imports flow downwards
     version = sys.modules["monai_betavae"].__version__
     _write_json(folder / "participants.json", COLUMNS)
     source = {
@@ -329,7 +329,7 @@ def _write_descriptions(folder: Path, **arguments: Any) -> None:
         ),
         (folder / "derivatives" / "lesions", "Simulated brains: lesion masks", "derivative"),
     ):
-        # without any lesion there are no derivatives
+        # without lesions there are no derivatives
         if path.is_dir():
             description = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": kind, "GeneratedBy": [source]}
             _write_json(path / "dataset_description.json", description | {"License": "see NOTICE"})

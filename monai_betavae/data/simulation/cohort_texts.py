@@ -1,10 +1,10 @@
-"""The texts that stand in a simulated cohort's folder: column descriptions, README and the template's notice."""
+"""The texts in the folder of a simulated cohort: column descriptions, README and the template's notice."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# participants.json: every column of participants.tsv but the first, in their order
+# participants.json: all columns of participants.tsv except the first, in order
 COLUMNS: dict[str, dict[str, Any]] = {
     "group": {
         "Description": "whether the image holds a simulated lesion",

@@ -1,4 +1,4 @@
-"""From tissue maps to a T1-weighted image: intensities, bias field, noise and lesions."""
+"""The rendering of tissue maps as a T1-weighted image: intensities, bias field, noise and lesions."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
 
 _BIAS_WIDTH_MM, _BIAS_LATTICE_MM = 45.0, 12.0
 _LESION_WIDTH_MM, _LESION_LATTICE_MM = 6.0, 3.0
-_LESION_EDGE = 0.3  # weight at the lesion's edge: it fades in, yet every voxel of the mask is changed
+_LESION_EDGE = 0.3  # weight at the lesion's edge: the lesion fades in, but changes every voxel of its mask
 
 
 def render_signal(tissues: dict[str, Floats], contrast: float) -> Floats:
-    """Return the noise-free signal, white matter being 1.
+    """Return the noise-free signal, in which white matter is 1.
 
     Args:
-        tissues: what `anatomy.sample_tissues` gave.
+        tissues: the result of `anatomy.sample_tissues`.
         contrast: 1 - GM / WM intensity.
     """
     signal = tissues["wm"] + np.float32(1 - contrast) * tissues["gm"] + np.float32(TEMPLATE_CSF) * tissues["csf"]
@@ -39,13 +39,13 @@ def place_lesion(
 ) -> Floats:
     """Return the weight of a lesion at each voxel of ``warp``: 0 outside, rising inwards to at most 1.
 
-    It is the connected white matter nearest to a random site, distances being stretched by a smooth random field so
-    that the outline is irregular; as many voxels as make ``factors.lesion`` ml.
+    The lesion consists of the connected white matter nearest to a random site, with as many voxels as make up
+    ``factors.lesion`` ml. A smooth random field stretches the distances, so that the outline is irregular.
 
     Args:
-        anatomy: gives the sites.
+        anatomy: source of the sites.
         warp: the subject's voxels.
-        white_matter: its fraction in each voxel.
+        white_matter: white-matter fraction of each voxel.
         shape: shape of the subject's grid.
         voxel_ml: volume of a voxel.
         factors: the lesion's volume.
@@ -53,7 +53,7 @@ def place_lesion(
     """
     rng = nuisance.stream("lesion")
     site = anatomy.lesion_sites[rng.integers(len(anatomy.lesion_sites))]
-    # well below half: a lesion that stopped short of the edge of white matter would leave a bright rim there
+    # well below half, since a lesion that ended short of the edge of white matter would leave a bright rim
     allowed = white_matter > 0.3
     away = np.sum((warp.template - site[:, None]) ** 2, axis=0)
     centre = int(np.argmin(np.where(allowed, away, np.inf)))
@@ -73,7 +73,7 @@ def place_lesion(
 
 
 def add_lesion(signal: Floats, weight: Floats, intensity: float) -> Floats:
-    """Return the signal with the lesion: ``intensity`` times ``weight`` of the way from the tissue to CSF."""
+    """Return the signal with the lesion, shifted by ``intensity`` times ``weight`` of the way from tissue to CSF."""
     share = np.float32(intensity) * weight
     return (1 - share) * signal + share * np.float32(TEMPLATE_CSF)
 
@@ -83,11 +83,11 @@ def scan(
 ) -> npt.NDArray[np.int16]:
     """Return the image: the signal under a bias field, a gain and Rician noise, 0 outside the brain.
 
-    The noise is drawn for the whole grid: with one ``nuisance`` it is the same in every voxel whatever the anatomy.
+    The noise is drawn for the whole grid: the same ``nuisance`` gives the same noise in every voxel for any anatomy.
 
     Args:
-        signal: noise-free, white matter being 1.
-        coverage: how much of each voxel is brain; the noise fades with it, as after brain extraction.
+        signal: noise-free signal, in which white matter is 1.
+        coverage: brain fraction of each voxel; the noise fades with it, as after brain extraction.
         warp: the subject's voxels.
         shape: shape of the subject's grid.
         nuisance: gain, bias field and noise.

@@ -1,6 +1,6 @@
-"""What differs between the subjects of a simulated cohort, and how it is drawn.
+"""The factors and nuisance parameters that differ between the subjects of a simulated cohort, and how they are drawn.
 
-Factors change the anatomy or the contrast and are to be found again; nuisance is what every scanner session adds.
+Factors change the anatomy or the contrast, and a model should recover them; nuisance is added by every scan.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import numpy as np
 
 _STREAMS = ("key", "factors", "nuisance", "deformation", "bias", "noise", "lesion", "split")
 
-# median, spread and limits of the draws; `age` below turns them back into z-scores
+# median, spread and limits of the draws; the computation of `age` below turns the draws back into z-scores
 _SIZE_SD, _SIZE_SEX_SHIFT, _SIZE_LIMITS = 0.065, 0.045, (0.78, 1.24)
 _VENTRICLE_LOG_MEAN, _VENTRICLE_LOG_SD, _VENTRICLE_LIMITS = 0.26, 0.40, (0.6, 3.0)
 _ATROPHY_MEAN, _ATROPHY_SD, _ATROPHY_SHAPE = 0.42, 0.22, (1.7, 2.35)
@@ -24,7 +24,7 @@ _LESION_INTENSITY = (0.1, 1.0)
 
 @dataclass(frozen=True)
 class Factors:
-    """The knobs of one subject; the defaults are a typical subject without lesion.
+    """The factors of one subject; the defaults describe a typical subject without a lesion.
 
     Attributes:
         brain_size: volume relative to a typical brain (about 1.2 l of tissue).
@@ -32,8 +32,8 @@ class Factors:
         atrophy: share of the cortical rim that has turned into CSF, from 0 to 1.
         contrast: 1 - GM / WM intensity.
         asymmetry: (right - left) / (right + left) of the hemispheres' volumes.
-        lesion: volume asked for in ml, 0 for none.
-        lesion_intensity: how far the lesion goes from the tissue's intensity (0) to that of CSF (1).
+        lesion: requested volume in ml, 0 for none.
+        lesion_intensity: intensity of the lesion, from that of the tissue (0) to that of CSF (1).
     """
 
     brain_size: float = 1.0
@@ -47,7 +47,7 @@ class Factors:
 
 @dataclass(frozen=True)
 class Nuisance:
-    """What a scan adds that says nothing about the subject; the defaults add nothing.
+    """The effects of a scan that are unrelated to the subject; the defaults add none.
 
     Attributes:
         seed: the cohort's seed; with ``subject`` it fixes every random field.
@@ -72,13 +72,13 @@ class Nuisance:
     gain: float = 900.0
 
     def stream(self, name: str) -> np.random.Generator:
-        """Return the subject's generator for one purpose, the same each time it is asked for."""
+        """Return the subject's random generator for one purpose; every call returns an equal one."""
         return stream(self.seed, self.subject, name)
 
 
 @dataclass(frozen=True)
 class Covariates:
-    """What a participants table says about a subject beside the images."""
+    """The covariates of a subject in the participants table."""
 
     age: float
     sex: str
@@ -87,21 +87,21 @@ class Covariates:
 
 
 def stream(seed: int, subject: int, name: str) -> np.random.Generator:
-    """Return the generator of one subject for one purpose.
+    """Return the random generator of one subject for one purpose.
 
-    It follows from its arguments alone, so that neither the number of workers nor that of subjects matters.
+    It depends only on the arguments, not on the number of workers or subjects.
     """
     key = (subject, _STREAMS.index(name))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 
 def draw_subject(seed: int, subject: int, *, lesion: bool) -> tuple[Factors, Covariates]:
-    """Draw the factors of one subject, each independent of the others, and the covariates that follow from them.
+    """Draw the factors of one subject, independently of one another, and the covariates that follow from them.
 
     Args:
         seed: the cohort's seed.
         subject: index of the subject.
-        lesion: whether the subject has a lesion; everything else is the same with and without.
+        lesion: whether the subject has a lesion; this changes nothing else.
     """
     rng = stream(seed, subject, "factors")
     sex = "M" if rng.random() < 0.5 else "F"
@@ -129,7 +129,7 @@ def draw_subject(seed: int, subject: int, *, lesion: bool) -> tuple[Factors, Cov
 
 
 def draw_nuisance(seed: int, subject: int) -> Nuisance:
-    """Draw what the scan of one subject adds."""
+    """Draw the nuisance parameters of one subject's scan."""
     rng = stream(seed, subject, "nuisance")
 
     def three(spread: float) -> tuple[float, float, float]:

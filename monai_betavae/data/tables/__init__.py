@@ -1,8 +1,8 @@
 """Tables of subjects.
 
 ===============  ===============================================================================================
-``table_files``  read a CSV, TSV or XLS file
-``columns``      what the cells of a column mean: numbers, categories, missing values
-``covariates``   which columns are covariates, and of which kind
+``table_files``  a reader of CSV and TSV files
+``columns``      the meaning of a column's cells: numbers, categories, missing values
+``covariates``   kinds of covariates: quantities and categories, and their order
 ===============  ===============================================================================================
 """

@@ -1,4 +1,4 @@
-"""One column of a table: from text to numbers or categories, with a note of all that isn't read as it stands."""
+"""The parsing of one column from text to numbers or categories, with a note of everything that isn't read literally."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from .covariates import is_genotype, is_named_category, is_sex
 
 Value = int | float | str | None
 
-# What BIDS ("n/a"), pandas (""), R ("NA"), numpy ("nan") and Excel ("#N/A") write. "none" is left out:
+# Missing values of BIDS ("n/a"), pandas (""), R ("NA"), numpy ("nan") and Excel ("#N/A"). "none" is not among them:
 # it is a category in columns such as medication.
 MISSING = {"", "n/a", "na", "nan", "#n/a"}
-# What only software writes, and no category is called: Excel's errors, pandas' NA and NaT.
+# Texts that only software writes and that name no category: Excel's errors, pandas' NA and NaT.
 _MARKERS = {"#value!", "#div/0!", "#ref!", "#name?", "#num!", "#null!", "<na>", "nat"}
-# What hardly any category is called, and what some are; between numbers both mean missing.
+# Texts that hardly ever name a category, and texts that sometimes do; among numbers both mean missing.
 _SIGNS = {"-", "--", "\N{EN DASH}", "\N{EM DASH}", ".", "?", "null", "missing", "not available", "n.a."}
 _WORDS = {"unknown", "unk", "none", "nil", "not known", "not applicable"}
 _NO_NUMBERS = _MARKERS | _SIGNS | _WORDS
 
-# A leading zero ("007") or more than 18 digits is an identifier: a number would not give it back.
+# A leading zero ("007") or more than 18 digits make an identifier, which a number would not preserve.
 _INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})")
 _NUMBER = re.compile(r"[+-]?((0|[1-9][0-9]{0,17})(\.[0-9]*)?|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9][0-9]{0,2}\.[0-9]{3}")
@@ -37,15 +37,15 @@ _UNITS = {
 }
 
 MOSTLY = 0.8
-"""Share of a column's cells from which it counts as numbers with mistakes in it."""
+"""Share of numbers among a column's cells from which it counts as a numeric column with mistakes."""
 
-# Codes for missing of SPSS, Stata and of most questionnaires; no measurement is likely to be exactly that
+# Missing-value codes of SPSS, Stata and most questionnaires; a measurement is unlikely to equal one exactly
 _CODES = {-7, -8, -9, -77, -88, -99, -777, -888, -999, -9999, -99999, 777, 888, 999, 9999, 99999}
-# two digits are plausible as an outlier: only several of the same are a code
+# a two-digit number may be an outlier: it is a code only if it occurs several times
 _SHORT_CODES = {77, 88, 99}
-# ADNI's codes, which a difference of two scores can be as well: never taken as missing without being told
+# ADNI's codes, which may also be differences of two scores: missing only if the user says so
 _SMALL_CODES = {-1, -4}
-_ENOUGH, _MIN_COUNT = 10, 3  # others, to tell what is far from them; and to say anything at all
+_ENOUGH, _MIN_COUNT = 10, 3  # other values needed to call one distant, and to judge a code at all
 
 _YES_NO = ({"y": "yes", "yes": "yes", "n": "no", "no": "no"}, {"t": "t", "true": "t", "f": "f", "false": "f"})
 _SEXES = {**dict.fromkeys(("m", "male", "man"), "m"), **dict.fromkeys(("f", "female", "woman"), "f")}
@@ -54,12 +54,12 @@ NoteKind = Literal["code", "text", "doubtful", "missing", "notation", "category"
 
 
 class Note(NamedTuple):
-    """One thing that a column is not read as it stands in, or could be read otherwise.
+    """A note that part of a column was not read literally, or could be read differently.
 
     Attributes:
-        kind: which thing.
-        entry: the column, and what of it.
-        texts: what may mean missing, as ``missing_values`` would name it.
+        kind: kind of note.
+        entry: the column and the part concerned.
+        texts: texts that may mean missing, in the form that ``missing_values`` takes.
     """
 
     kind: NoteKind
@@ -68,16 +68,16 @@ class Note(NamedTuple):
 
 
 class MissingValues:
-    """The texts and numbers that somebody said mean missing.
+    """The texts and numbers that mean missing, as given by the user.
 
     Args:
-        values: texts, or numbers; or one of them alone.
+        values: texts or numbers, or a single one.
 
     Attributes:
-        texts: they as text.
+        texts: the values as text.
 
     Raises:
-        ValueError: naming ``missing_values``.
+        ValueError: if ``missing_values`` is anything else.
 
     Example:
         >>> given = MissingValues(["-9", "Refused"])
@@ -111,13 +111,13 @@ def parse_column(
     """Return a column's cells as int if all are integers, as float if all are numbers, otherwise as str.
 
     Args:
-        name: of the column, which says whether it is one of sexes, of sites, ...
-        cells: its text.
-        places: where each cell stands.
-        missing_values: what means missing besides what always does; ``None`` to guess codes such as -9.
+        name: name of the column, which may say that it holds sexes, sites, ...
+        cells: text of the cells.
+        places: place of each cell in the file.
+        missing_values: values that mean missing in addition to the usual ones; ``None`` to guess codes such as -9.
 
     Returns:
-        the values, ``None`` where they are missing, and the notes.
+        the values, with ``None`` for missing ones, and the notes.
 
     Example:
         >>> values, notes = parse_column("age", ["31", "?", "40"], ["line 2", "line 3", "line 4"])
@@ -148,7 +148,7 @@ def parse_column(
 
 
 def number_share(cells: Iterable[Any]) -> float:
-    """Return which share of values, of any type, are numbers or text of numbers, written alike; 0 if there are none.
+    """Return the share of values, of any type, that are numbers or numeric text in one notation; 0 without values.
 
     Example:
         >>> number_share(["31", "40.5", "34y", "?"])
@@ -163,12 +163,12 @@ def number_share(cells: Iterable[Any]) -> float:
 
 
 class _Number(NamedTuple):
-    """A cell that is a number: its text with a point, and how it was written."""
+    """A numeric cell: its text with a decimal point, and its original notation."""
 
     text: str
     comma: bool
     point: bool
-    minus: bool  # the typographic one
+    minus: bool  # a typographic minus
     unit: str
 
 
@@ -187,7 +187,7 @@ def _parsed(cell: str) -> _Number | None:
 
 
 def _plain_numbers(texts: Sequence[str | None]) -> list[int | float | None] | None:
-    """Return texts that are all plain numbers as such; ``None`` if one isn't."""
+    """Return texts as numbers, or ``None`` if one of them isn't a plain number."""
     present = [text for text in texts if text is not None]
     kind: type[int] | type[float]
     if all(_INTEGER.fullmatch(text) for text in present):
@@ -202,7 +202,7 @@ def _plain_numbers(texts: Sequence[str | None]) -> list[int | float | None] | No
 def _numbers_of(
     name: str, texts: Sequence[str | None], places: Sequence[str], marked: Counter[str]
 ) -> tuple[list[int | float | None] | None, list[Note]]:
-    """Return a column as numbers, or ``None`` with a note if it is text though most of it are numbers."""
+    """Return a column as numbers, or ``None`` if it is text, with a note if most cells are numbers."""
     bare, odd = _without(texts, _NO_NUMBERS)
     rows = [row for row, text in enumerate(bare) if text is not None]
     parsed = {row: number for row in rows if (number := _parsed(bare[row] or "")) is not None}
@@ -216,7 +216,7 @@ def _numbers_of(
         shown = ", ".join(f"{cells_text(bare[row])} ({places[row]})" for row in others[:3])
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         entry = f"{name}: {percent(len(fits) / len(rows))} of {len(rows)} cells, but not {shown}{more}"
-        # once the others are named as missing, no code is guessed any more: whoever names them sees the codes as well
+        # a user who names the others as missing disables the guessing of codes, so this note must list the codes too
         _, codes = _without_codes(name, _plain_numbers([number.text for number in fits.values()]) or [])
         named = [*(str(bare[row]) for row in others[:3]), *(text for note in codes for text in note.texts)]
         return None, [Note("text", entry, tuple(dict.fromkeys(named)))]
@@ -234,7 +234,7 @@ def _numbers_of(
 
 
 def _written_alike(parsed: Mapping[int, _Number]) -> dict[int, _Number]:
-    """Return the numbers that are written as most are: 1,234 and 1.234 in one column can't both be decimals."""
+    """Return the numbers in the most common notation: 1,234 and 1.234 in one column can't both be decimals."""
     unit = Counter(number.unit for number in parsed.values()).most_common(1)[0][0]
     commas = sum(number.comma for number in parsed.values())
     points = sum(number.point for number in parsed.values())
@@ -246,7 +246,7 @@ def _written_alike(parsed: Mapping[int, _Number]) -> dict[int, _Number]:
 
 
 def _is_padded(texts: Iterable[str | None]) -> bool:
-    """Whether texts are identifiers of digits, filled up with zeros to one length: 001, 002, ..., 120."""
+    """Return whether texts are numeric identifiers, padded with zeros to one length: 001, 002, ..., 120."""
     listed = [text for text in texts if text is not None]
     same_length = len({len(text) for text in listed}) == 1
     return same_length and all(map(str.isdecimal, listed)) and any(len(text) > 1 and text[0] == "0" for text in listed)
@@ -266,10 +266,10 @@ def _notation_note(name: str, parsed: Sequence[_Number]) -> list[Note]:
 
 
 def _without_codes(name: str, values: list[int | float | None]) -> tuple[list[int | float | None], list[Note]]:
-    """Return numbers without those that are codes for missing: far from all the others, and usual as such.
+    """Return numbers without missing-value codes, which are usual codes that are far from all other values.
 
-    A code is far if it is negative while all the others are not, or over twice as large as the largest of at least
-    ten others. What may be one but is less clear stays, with a note.
+    A code is far if it is negative and no other value is, or if it is more than twice the largest of at least ten other
+    values. Uncertain codes are kept, with a note.
     """
     present = [value for value in values if value is not None]
     counts = Counter(present)
@@ -278,7 +278,7 @@ def _without_codes(name: str, values: list[int | float | None]) -> tuple[list[in
     measured = [value for value in present if value not in _CODES]
     clear = [value for value in measured if value not in _SHORT_CODES]
     usual = [value for value in clear if value not in _SMALL_CODES]
-    # site 99 is a site among 30; but 99 beside 1 and 2 is none
+    # among 30 sites, 99 is a site; next to 1 and 2 it is a code
     labels = is_named_category(name) and max(map(abs, usual), default=0) > 9
     taken: list[int] = []
     doubtful: list[int] = []
@@ -310,7 +310,7 @@ def _without_codes(name: str, values: list[int | float | None]) -> tuple[list[in
 
 
 def _without_text_codes(name: str, texts: list[str | None]) -> tuple[list[str | None], list[Note]]:
-    """Return categories without the negative codes for missing among them, where none of the others is a number."""
+    """Return categories without negative missing-value codes, if none of the other texts is a number."""
     numbers = {text: number for text in set(texts) if text is not None and (number := _parsed(text)) is not None}
     if not numbers or any(float(number.text) not in _CODES for number in numbers.values()):
         return texts, []
@@ -340,7 +340,7 @@ def _is_outside(code: int, others: Sequence[float]) -> bool:
 
 
 def _categories_of(name: str, texts: list[str | None], marked: Counter[str]) -> tuple[list[str | None], list[Note]]:
-    """Return a column of text with one spelling for each category; ``marked`` counts what means missing."""
+    """Return a column of text with one spelling per category; ``marked`` counts the texts that mean missing."""
     counts = Counter(text for text in texts if text is not None)
     keys = {text: _key(name, text) for text in counts}
     if is_sex(name) and (words := {key for key in keys.values() if key not in _NO_NUMBERS}) and words <= {"m", "f"}:
@@ -352,12 +352,12 @@ def _categories_of(name: str, texts: list[str | None], marked: Counter[str]) -> 
         if set(keys.values()) <= set(answers):
             keys = {text: answers[key] for text, key in keys.items()}
     n_keys, n_present = len(set(keys.values())), counts.total()
-    # where nearly every cell is another, they are names, notes or paths
+    # if nearly all cells differ, they are names, notes or paths
     named = len(counts) == n_present or n_keys > max(2, n_present / 2)
     if (named and not is_sex(name)) or is_genotype(name) or any(_is_file(text) for text in counts):
         return texts, []
     spellings: dict[str, list[str]] = {}
-    for text, _ in counts.most_common():  # equal counts: as they came
+    for text, _ in counts.most_common():  # equal counts keep their order
         spellings.setdefault(keys[text], []).append(text)
     merged = {text: same[0] for same in spellings.values() for text in same}
     notes = []
@@ -369,7 +369,7 @@ def _categories_of(name: str, texts: list[str | None], marked: Counter[str]) -> 
     ]
     if changes:
         notes.append(Note("category", f"{name}: {'; '.join(changes[:6])}{_more(changes, 6)}"))
-    # "+" and "-" are the results of a test
+    # "+" and "-" are test results
     signs = [text for text in counts if keys[text] in _SIGNS and len(counts) > 1]
     signs = [text for text in signs if not (set(text) == {"-"} and any(set(other) == {"+"} for other in counts))]
     if signs:
@@ -379,7 +379,7 @@ def _categories_of(name: str, texts: list[str | None], marked: Counter[str]) -> 
 
 
 def _key(name: str, text: str) -> str:
-    """Return what two spellings of one category have in common: all but case, space and the form of accents."""
+    """Return a key that all spellings of a category share, regardless of case, space and the form of accents."""
     plain = " ".join(unicodedata.normalize("NFC", text).split()).casefold()
     return _SEXES.get(plain, plain) if is_sex(name) else plain
 
@@ -388,11 +388,11 @@ def _is_file(text: str) -> bool:
     return text.casefold().endswith((*VOLUME_SUFFIXES, ".npy"))
 
 
-# ---- what stands for nothing ----
+# ---- missing values ----
 
 
 def _without(texts: Iterable[str | None], absent: set[str]) -> tuple[list[str | None], Counter[str]]:
-    """Return texts without those that mean missing, and how often each of these was there."""
+    """Return texts without those that mean missing, and the count of each of these."""
     listed = list(texts)
     found = Counter(text for text in listed if text is not None and text.casefold() in absent)
     return [None if text in found else text for text in listed], found
@@ -404,7 +404,7 @@ def _missing_note(name: str, found: Counter[str]) -> list[Note]:
 
 
 def cells_text(text: str | None, width: int = 40) -> str:
-    """Return a cell's text in quotes, cut where it is long."""
+    """Return a cell's text in quotes, shortened if it is long."""
     shown = repr(text)
     return shown if len(shown) <= width else f"{shown[: width - 4]}...{shown[-1]}"
 
@@ -414,5 +414,5 @@ def _more(listed: Sequence[Any] | Counter[str], shown: int) -> str:
 
 
 def percent(share: float) -> str:
-    """Return a share for a message."""
-    return f"{math.floor(100 * share)} %"  # 99.6 % are not all
+    """Return a share as a percentage for a message."""
+    return f"{math.floor(100 * share)} %"  # rounded down, since 99.6 % is not all

@@ -1,4 +1,4 @@
-"""What a covariate is, by its name and its values: a quantity or a category, and which ones come first."""
+"""The kind of a covariate (quantity or category), judged by its name and values, and the order of covariates."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, Literal
 from monai_betavae._checks import is_missing
 
 MAX_CATEGORIES = 10
-"""Whole numbers with more different values are a quantity, unless their name says that they are categories."""
+"""Whole numbers with more distinct values are a quantity, unless the covariate's name says that they are categories."""
 
 
 def _vocabulary(words: str) -> frozenset[str]:
@@ -25,7 +25,7 @@ _CATEGORIES = _vocabulary(
 )
 _SEXES = _vocabulary("sex gender")
 _GENES = _vocabulary("genotype allele alleles apoe snp haplotype")
-# what a name says of how the value is written or when it was taken: "site_id", "dx_bl"
+# endings that say how a value is written or when it was recorded: "site_id", "dx_bl"
 _SUFFIXES = _vocabulary(
     """id ids number num nr no nb code coded name label key index idx value type cat category class bin binary numeric
     bl baseline screening followup fu visit v t session"""
@@ -37,21 +37,21 @@ _PREPOSITIONS = _vocabulary("at in of since to from for by per until till before
 
 
 def kind_of_covariate(name: str, values: Iterable[Any]) -> Literal["quantity", "category"]:
-    """Say whether a covariate is a quantity, whose differences mean something, or a category, whose don't.
+    """Return whether a covariate is a quantity, whose differences are meaningful, or a category, whose aren't.
 
     Texts and booleans are categories. Whole numbers are
 
     - categories if the name says so: its head, the last word before an "of" or "at" and without endings such as
-      ``_id`` or ``_number``, is one like site, scanner, group, diagnosis, sex, handedness, batch (``site_id``,
+      ``_id`` or ``_number``, is a word such as site, scanner, group, diagnosis, sex, handedness or batch (``site_id``,
       ``scanner_number``, ``acqSite``, ``age_group``; but not ``n_sites`` or ``age_at_diagnosis``);
     - a quantity if the head is age;
-    - otherwise categories if there are at most 10 different ones.
+    - otherwise categories if there are at most 10 distinct values.
 
     Other numbers are a quantity.
 
     Args:
-        name: of the column.
-        values: of the subjects; missing ones (``None``, NaN) don't count.
+        name: name of the column.
+        values: values of the subjects; missing ones (``None``, NaN) don't count.
 
     Returns:
         "quantity" or "category".
@@ -75,33 +75,33 @@ def kind_of_covariate(name: str, values: Iterable[Any]) -> Literal["quantity", "
 
 
 def is_named_category(name: str) -> bool:
-    """Whether a column's name says that its numbers are categories, as ``site_id`` does."""
+    """Return whether a column's name says that its numbers are categories, as ``site_id`` does."""
     return head_of(name) in _CATEGORIES
 
 
 def is_sex(name: str) -> bool:
-    """Whether a column is named for sex or gender."""
+    """Return whether a column's name denotes sex or gender."""
     return head_of(name) in _SEXES
 
 
 def is_genotype(name: str) -> bool:
-    """Whether a column is named for a genotype, where ``A`` and ``a`` are two alleles."""
+    """Return whether a column's name denotes a genotype, in which ``A`` and ``a`` are two alleles."""
     return not _GENES.isdisjoint(_words(name))
 
 
 def is_identifier(name: str) -> bool:
-    """Whether a column's name says that it names subjects or scans, as ``RID`` and ``participant_id`` do."""
+    """Return whether a column's name says that it identifies subjects or scans, as ``RID`` or ``participant_id``."""
     words = _words(name)
     return bool(words) and words[-1] in _IDENTIFIERS and not is_named_category(name)
 
 
 def is_number(value: Any) -> bool:
-    """Whether a value is a number; True and False are none."""
+    """Return whether a value is a number; True and False aren't."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
 def head_of(name: str) -> str:
-    """Return the word of a column's name that says what its values are, in lower case; empty if there is none.
+    """Return the word of a column's name that says what its values are, in lower case, or "" without one.
 
     Example:
         >>> [head_of(name) for name in ("Site_ID", "acqSite2", "age_at_diagnosis", "n_sites", "Sex (M/F)")]
@@ -111,8 +111,8 @@ def head_of(name: str) -> str:
     end = next((i for i, word in enumerate(words) if i > 0 and word in _PREPOSITIONS), len(words))
     words = words[:end]
     if len(words) > 1 and words[0] in _COUNTS and words[-1] not in _SUFFIXES:
-        return "" if words[-1] in _CATEGORIES else words[-1]  # "n_site" counts
-    # "age_years" is an age, "study_years" are years
+        return "" if words[-1] in _CATEGORIES else words[-1]  # "n_site" is a count
+    # "age_years" is an age, "study_years" a number of years
     while len(words) > 1 and (words[-1] in _SUFFIXES or (words[-1] in _UNITS and words[-2] == "age")):
         words.pop()
     return words[-1] if words else ""
@@ -128,11 +128,11 @@ def _words(name: str) -> list[str]:
 
 
 def ordered_covariates(names: Iterable[str], named: Sequence[str] = ()) -> list[str]:
-    """Return covariates in the order of interest: the named ones, age, sex (gender), and the rest as they came.
+    """Sort covariates by interest: the named ones, age, sex (gender), and the rest in the order of the table.
 
     Args:
-        names: of the columns, in the order of the table.
-        named: those that somebody asked for, in that order; others than ``names`` are passed over.
+        names: names of the columns, in the order of the table.
+        named: covariates that the user asked for, in that order; names that aren't in ``names`` are ignored.
 
     Returns:
         every name once.

@@ -1,4 +1,4 @@
-"""Tables of covariates: text to typed columns, every row with the place where it stands."""
+"""Readers of covariate tables, which turn text into typed columns and record the place of every row."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from .columns import MissingValues, Note, NoteKind, parse_column
 
-# spreadsheets and web pages leave these at the ends of cells, where nobody sees them
+# invisible characters that spreadsheets and web pages leave at the ends of cells
 _INVISIBLE = "\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}\N{WORD JOINER}\N{LEFT-TO-RIGHT MARK}"
 _AT_THE_ENDS = re.compile(rf"^[\s{_INVISIBLE}]+|[\s{_INVISIBLE}]+$")
 
@@ -29,14 +29,14 @@ _HEADINGS: dict[NoteKind, str] = {
 
 
 class TableRow(NamedTuple):
-    """A row of a table as text, and the place where it stands."""
+    """A row of a table as text, with its place in the file."""
 
     cells: dict[str, str]
     place: str
 
 
 def read_table(path: Path, problems: list[str]) -> tuple[list[str], list[TableRow]]:
-    """Return the named columns and the rows of a table as text, without blank rows."""
+    """Return the named columns and the non-blank rows of a table as text."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         reader = csv.reader(io.StringIO(text), delimiter=_delimiter(path, text), strict=True)
@@ -55,7 +55,7 @@ def read_table(path: Path, problems: list[str]) -> tuple[list[str], list[TableRo
     header = lines[0][1] if lines else []
     if len(lines) < 2:
         problems.append(f"{path.name}: no rows below the header" if lines else f"{path.name}: an empty table")
-    # pandas writes its index as a column without a name, spreadsheets add empty columns at the right
+    # pandas writes its index as a column without a name, and spreadsheets add empty columns on the right
     columns = [column for column in header if column]
     if len(set(columns)) < len(columns):
         twice = sorted({column for column in columns if columns.count(column) > 1})
@@ -73,7 +73,7 @@ def read_table(path: Path, problems: list[str]) -> tuple[list[str], list[TableRo
 
 
 def _delimiter(path: Path, text: str) -> str:
-    """Return the tab for a TSV; for a CSV what its header has most of: spreadsheets in Europe write semicolons."""
+    """Return the tab for a TSV, or the most frequent delimiter in a CSV's header; European spreadsheets write ";"."""
     header = text.lstrip().partition("\n")[0]
     return "\t" if path.suffix.lower() == ".tsv" else max(",;\t", key=header.count)
 
@@ -84,32 +84,31 @@ def parse_rows(
     text_columns: Iterable[str],
     missing_values: str | float | Iterable[str | float] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the rows with typed values; one warning says what isn't read as it stands.
+    """Return the rows with typed values, and warn once of everything that isn't read literally.
 
     A column is ``int`` if all its present cells are integers, ``float`` if all are numbers, otherwise ``str``;
     missing cells are ``None``.
 
-    - Missing everywhere: an empty cell, n/a, NA, NaN, #N/A; Excel's other errors, <NA>, NaT (with a warning).
-    - Missing where the other cells are numbers, with a warning: ``-``, ``.``, ``?``, unknown, null, none and their
-      like. Where they are texts, these stay: "none" is a category, and "-" a test's result.
-    - Missing with a warning, unless ``missing_values`` is given: codes (-9, -99, -999, -7, -8, 999, 9999, ...) that
-      are negative while all the other numbers are not, or over twice as large as the largest of at least ten others;
-      77, 88 and 99 only if they come at least twice; in a column that its name says holds categories, such as
-      ``site_id``, only negative ones, or any beside single digits. What may be a code but is less clear stays, with a
-      warning.
-    - Numbers with a warning: decimal commas, if all cells have at most one and none has a point (``1,234`` alone
-      could be a thousand: such a column stays text); the same unit in every cell (%, kg, years, ...); a typographic
+    - Always missing: an empty cell, n/a, NA, NaN, #N/A; Excel's other errors, <NA>, NaT (with a warning).
+    - Missing, with a warning, if the other cells are numbers: ``-``, ``.``, ``?``, unknown, null, none and similar
+      texts. Among texts they are kept: "none" is a category, and "-" a test result.
+    - Missing, with a warning, unless ``missing_values`` is given: codes (-9, -99, -999, -7, -8, 999, 9999, ...) that
+      are negative while no other number is, or more than twice the largest of at least ten other values; 77, 88 and 99
+      only if they occur at least twice. In a column whose name says that it holds categories, such as ``site_id``, only
+      negative codes count, or any among single digits. Uncertain codes are kept, with a warning.
+    - Numbers, with a warning: decimal commas, if every cell has at most one and no cell has a point (``1,234`` alone
+      could be a thousand, so such a column stays text); the same unit in every cell (%, kg, years, ...); a typographic
       minus.
-    - One category with a warning, by the most frequent spelling: texts that differ in case, space or the form of
-      accents only; m, male, man and f, female, woman in a column of sex or gender; y and yes, n and no. Columns of
-      names (nearly all different), paths and genotypes stay as they are.
+    - One category, with a warning, in the most frequent spelling: texts that differ only in case, space or the form of
+      accents; m, male, man and f, female, woman in a column of sex or gender; y and yes, n and no. Columns of names
+      (nearly all different), paths and genotypes are kept unchanged.
 
     Args:
-        rows: of the table.
-        columns: which of its columns.
-        text_columns: those that hold paths and identifiers, which stay as they are; an empty cell and n/a are missing.
-        missing_values: texts that mean missing besides those that always do, compared as text whatever the case, and
-            as numbers where both are; no code is guessed then, so an empty list says that there is none.
+        rows: rows of the table.
+        columns: names of the columns to parse.
+        text_columns: columns of paths and identifiers, which stay text; an empty cell and n/a are missing.
+        missing_values: texts that mean missing in addition to the usual ones, compared as text regardless of case, and
+            as numbers if both are numbers. If given, no code is guessed; an empty list means that there is none.
 
     Raises:
         ValueError: if ``missing_values`` isn't as described.
@@ -138,7 +137,7 @@ def parse_rows(
 
 
 def _summary(places: list[str], notes: list[Note], given: list[str]) -> str:
-    """Return what isn't read as it stands, on one screen, and the option that settles it."""
+    """Return a text of at most one screen with everything that isn't read literally, and the option to settle it."""
     tables = list(dict.fromkeys(place.rpartition(", line ")[0] or place for place in places))
     others = f" and {len(tables) - 1} more tables" if len(tables) > 1 else ""
     lines = [f"{tables[0]}{others}: not everything is read as it stands."]
@@ -153,7 +152,7 @@ def _summary(places: list[str], notes: list[Note], given: list[str]) -> str:
             lines.append(f"      and {len(entries) - at_most} more columns")
     listed = list(dict.fromkeys(text for note in notes for text in note.texts))
     if listed:
-        # as a shell takes it between double quotes
+        # escaped for double quotes in a shell
         option = re.sub(r'(["$`\\])', r"\\\1", repr([*given, *listed[:12]]))
         lines.append(f'  Say what means missing: --missing_values "{option}" (those that do; "[]" if none does)')
     return "\n".join(lines)

@@ -1,10 +1,10 @@
-"""Transforms of volumes: from a file to the model's grid, and back.
+"""Transforms of volumes from a file to the model's grid, and back.
 
 =========================  =====================================================================================
-``brain``                  ``brain_transforms``: the steps in their order
+``brain``                  ``brain_transforms``: all steps in order
 ``preprocessing``          read, resample, scale intensities
 ``field_of_view``          crop and pad to the grid
-``background``             which value is background
+``background``             the value of the background
 ``restoration``            back to the grid, affine and intensities of the file
 ``augmentation``           random changes of training volumes
 ``transform_description``  the steps as JSON, and back

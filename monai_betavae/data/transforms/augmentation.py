@@ -1,4 +1,4 @@
-"""Random changes of training volumes, from MONAI's transforms, that leave the anatomy plausible."""
+"""Random changes of training volumes, made with MONAI's transforms, that keep the anatomy plausible."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def augmentation(
     image_key: str = "image",
     seed: int | None = 0,
 ) -> Compose:
-    """Make random changes for samples of :func:`~monai_betavae.data.brain_transforms`, images in [0, 1].
+    """Make random changes for samples of :func:`~monai_betavae.data.brain_transforms`, whose images are in [0, 1].
 
-    Each kind is drawn by itself, with the same probability; a strength of 0 leaves it out. Flips are off, since a
-    flipped brain is another one wherever left and right differ.
+    Each kind of change is drawn independently, with the same probability; a strength of 0 leaves it out. Flips are off
+    by default, since flipping changes the anatomy wherever left and right differ.
 
     Args:
-        probability: of each change, in [0, 1].
+        probability: probability of each change, in [0, 1].
         rotation: largest rotation around each axis, degrees.
         translation: largest shift along each axis, voxels.
         scaling: largest relative change of size along each axis.
@@ -49,13 +49,13 @@ def augmentation(
         noise: largest standard deviation of added Gaussian noise.
         flip: whether to exchange left and right (the first axis).
         image_key: key of the image.
-        seed: of the draws; ``None`` for others every time.
+        seed: seed of the draws; ``None`` for different draws every time.
 
     Returns:
-        MONAI ``Compose`` from a sample to a sample with a plain float32 image in [0, 1].
+        a MONAI ``Compose`` that maps a sample to a sample with a plain float32 image in [0, 1].
 
     Raises:
-        ValueError: naming the argument.
+        ValueError: if an argument is invalid; the message names it.
 
     Example:
         >>> import torch
@@ -100,26 +100,34 @@ def augmentation(
     ]
     composed = Compose(steps)
     if seed is not None:
-        # numpy takes 32 bits
+        # numpy seeds have 32 bits
         composed.set_random_state(seed=derived_seed(seed, "augmentation") % 2**32)
     return composed
 
 
 class AugmentedDataset(Dataset):
-    """Samples of a dataset, changed at random at every access.
+    """A dataset whose samples are changed randomly at every access.
 
-    With a seed, what happens to an item depends on the seed, the epoch and the item alone: not on the order of reading,
-    nor on the process, nor on where a resumed run goes on. :class:`~monai_betavae.data.GlobalOrder` tells it the epoch.
-    (MONAI's ``DataLoader`` seeds the transforms of its dataset when it is made, from torch's generator.)
+    With a seed, the change of an item depends only on the seed, the epoch and the item, not on the order of reading,
+    the process or the point at which a run resumes. :class:`~monai_betavae.data.GlobalOrder` sets the epoch.
+    (MONAI's ``DataLoader``, when it is made, seeds the transforms of its dataset from torch's generator.)
 
     Args:
-        plain: the dataset.
+        plain: the dataset without changes.
         transform: the changes.
-        seed: of the changes; with ``None`` they are drawn one after the other.
+        seed: seed of the changes; with ``None`` they are drawn one after the other.
 
     Attributes:
-        plain: the dataset itself, for what must see volumes as they are: a warm start, PCA, a mean image.
+        plain: the dataset without changes, for uses that need the original volumes: a warm start, PCA, a mean image.
         epoch: number of the epoch.
+
+    Example:
+        >>> import torch
+        >>> dataset = AugmentedDataset([{"image": torch.rand(1, 8, 8, 8)}], augmentation(probability=1), seed=3)
+        >>> first, again = dataset[0]["image"], dataset[0]["image"]
+        >>> dataset.set_epoch(1)
+        >>> torch.equal(first, again), torch.equal(first, dataset[0]["image"])
+        (True, False)
     """
 
     def __init__(self, plain: Any, transform: Compose, seed: int | None = None) -> None:
@@ -129,11 +137,11 @@ class AugmentedDataset(Dataset):
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Take the number of the epoch."""
+        """Set the number of the epoch."""
         self.epoch = epoch
 
     def _transform(self, index: int) -> Any:
         if self.seed is not None:
             drawn = derived_seed(self.seed, f"augmentation of item {index} in epoch {self.epoch}")
-            self.transform.set_random_state(seed=drawn % 2**32)  # numpy takes 32 bits
+            self.transform.set_random_state(seed=drawn % 2**32)  # numpy seeds have 32 bits
         return super()._transform(index)

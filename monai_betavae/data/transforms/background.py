@@ -1,4 +1,4 @@
-"""What of a volume is background: a constant value around the head, whatever its intensities' zero and unit are."""
+"""The background of a volume: a constant value around the head, independent of the zero and unit of the intensities."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from torch import Tensor
 from ...batches.images import plain_tensor
 
 SHARE_OF_FACES = 0.5
-"""Share of the voxels of a volume's six faces that the background has at least.
+"""Smallest share of the voxels on a volume's six faces that have the background's value.
 
-More than one value can't have it. Zeroed backgrounds have 0.85 to 1 of the faces of whole heads (0.52 where only an
-eighth of the head is in view); of backgrounds with noise, rounded to integers, one value has less as soon as the
-noise's standard deviation is 1; of crops of tissue 0.03.
+Only one value can exceed it. Zeroed backgrounds make up 0.85 to 1 of the faces of whole heads (0.52 if only an eighth
+of the head is in view). In integer backgrounds with noise, each value has a smaller share once the noise's standard
+deviation is 1. In crops of tissue, the share is 0.03.
 """
 
 SHARE_OF_VOLUME = 0.05
-"""Share of all voxels that the background has at least: a frame of a voxel or two, as interpolation leaves, is none."""
+"""Smallest share of background among all voxels: a frame of one or two voxels, left by interpolation, is none."""
 
 MARGIN = 0.1
-"""Share of the range of intensities by which foreground stands out from the background."""
+"""Share of the intensity range by which foreground differs from the background."""
 
 RANGE = (0.5, 99.5)
-"""Percentiles that the range of intensities is taken between: single hot voxels don't count."""
+"""Percentiles that bound the intensity range: single hot voxels don't count."""
 
 
 def background_value(values: NDArray[Any]) -> float | None:
     """Return the value of a volume's constant background.
 
-    It is the value that at least half of the voxels on the volume's six faces have, if at least 5 % of all voxels have
-    it. Values are compared exactly: a background with noise is none, nor is the tissue at the faces of a crop. For
-    a x + c with a > 0 it is a b + c.
+    It is the value of at least half of the voxels on the volume's six faces, provided that at least 5 % of all voxels
+    have it. Values are compared exactly: neither a background with noise nor the tissue at the faces of a crop counts.
+    If the background of x is b, that of a x + c with a > 0 is a b + c.
 
     Args:
         values: the volume, finite.
 
     Returns:
-        the value; ``None`` if there is none.
+        the value, or ``None`` if the volume has no constant background.
 
     Example:
         >>> values = np.full((8, 8, 8), -0.5)
@@ -53,32 +53,32 @@ def background_value(values: NDArray[Any]) -> float | None:
     inner, faces = values, []
     for axis in range(values.ndim):
         faces += [inner.take(end, axis).ravel() for end in (0, -1)]
-        inner = inner[(slice(None),) * axis + (slice(1, -1),)]  # no voxel counts twice
+        inner = inner[(slice(None),) * axis + (slice(1, -1),)]  # so that no voxel counts twice
     edge = np.concatenate(faces)
-    # sorted, the voxels of a value that half of them have reach the middle from either side
+    # in sorted order, a value that half of the voxels have reaches the middle from either side
     middle = [(len(edge) - 1) // 2, len(edge) // 2]
     for candidate in np.unique(np.partition(edge, middle)[middle]):
         enough = np.count_nonzero(edge == candidate) >= SHARE_OF_FACES * len(edge)
         if enough and np.count_nonzero(values == candidate) >= SHARE_OF_VOLUME * values.size:
-            return float(candidate) + 0.0  # -0.0 is 0.0
+            return float(candidate) + 0.0  # turns -0.0 into 0.0
     return None
 
 
 def foreground(values: NDArray[Any], background: float | None, margin: float = MARGIN) -> NDArray[np.bool_]:
-    """Return where a volume shows something.
+    """Return the mask of a volume's foreground.
 
-    With a constant background b, where abs(x - b) > margin * r, r being the 99.5th percentile of abs(x - b) over the
-    voxels other than b; so that the rim that smoothing and interpolation leave around the head doesn't count.
-    Without one, where x > p_0.5 + margin * (p_99.5 - p_0.5), percentiles of all voxels. Either is the same for
-    a x + c with a > 0.
+    With a constant background b, the foreground is where abs(x - b) > margin * r; r is the 99.5th percentile of
+    abs(x - b) over the voxels other than b. The margin excludes the rim that smoothing and interpolation leave around
+    the head. Without a background, it is where x > p_0.5 + margin * (p_99.5 - p_0.5), with percentiles of all voxels.
+    Both masks are the same for a x + c with a > 0.
 
     Args:
         values: the volume, of any shape, finite.
-        background: its constant background, as :func:`background_value` gives it.
-        margin: at least 0; with 0 and a background every voxel that isn't exactly b is foreground.
+        background: the volume's constant background, from :func:`background_value`.
+        margin: at least 0; with 0 and a background, every voxel that isn't exactly b is foreground.
 
     Returns:
-        of the volume's shape.
+        a mask of the volume's shape.
 
     Example:
         >>> foreground(np.array([-1.0, -1.0, -0.99, 0.0, 1.0]), -1.0).tolist()
@@ -96,12 +96,12 @@ def foreground(values: NDArray[Any], background: float | None, margin: float = M
 
 
 def noted_background(record: dict[Hashable, Any], key: Hashable) -> float | None:
-    """Return the background that a record notes for its volume, found and noted here if no step before has done it.
+    """Return the background noted in a record for its volume; find and note it if no earlier step has done so.
 
     Args:
-        record: with a volume under ``key``, channel first, in its file's units; ``<key>_background`` becomes a scalar
-            of float64, NaN for none. Of several channels the first counts.
-        key: of the volume.
+        record: record with a volume under ``key``, channel first, in its file's units; ``<key>_background`` becomes a
+            float64 scalar, NaN for none. Only the first channel counts.
+        key: key of the volume.
     """
     name = f"{key}_background"
     if not isinstance(record.get(name), Tensor):

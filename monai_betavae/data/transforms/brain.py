@@ -1,4 +1,4 @@
-"""Volumes, on disk or in memory, to tensors of one shape."""
+"""The preprocessing that turns volumes, on disk or in memory, into tensors of one shape."""
 
 from __future__ import annotations
 
@@ -48,48 +48,50 @@ def brain_transforms(
 ) -> Compose:
     """Make the deterministic transforms from a record with a volume's path to a sample of plain tensors.
 
-    In place of a path a record may hold the image itself, as MONAI Deploy and MONAI Label give it; see
+    Instead of a path, a record may contain the image itself, as in MONAI Deploy and MONAI Label; see
     :class:`ReadVolumed`.
 
-    Load, turn to RAS, resample to ``spacing`` (smoothed first where that is coarser, so that it doesn't alias), cut off
-    what lies outside a grid of ``spatial_shape`` (nothing is stretched), scale intensities, and pad to the grid.
+    The steps are: load, turn to RAS, resample to ``spacing`` (with prior smoothing along coarser axes, to prevent
+    aliasing), crop to a grid of ``spatial_shape`` (without stretching), scale intensities, and pad to the grid.
 
     Intensities: b is the value of the volume's constant background, if it has one: at least half of the voxels on its
     six faces have it, and at least 5 % of all; see :func:`~monai_betavae.data.transforms.background.background_value`.
-    With p_lo, p_hi percentiles of the voxels other than b (of all voxels where there is no b), and lo = min(p_lo, b)
+    With p_lo, p_hi percentiles of the voxels other than b (of all voxels if there is no b), and lo = min(p_lo, b)
     (or p_lo), x becomes
 
         clip((x - lo) / (p_hi - lo), 0, 1).
 
-    So a copy a x + c of a volume with a > 0, such as a z-scored or shifted one, gives the same; one hot voxel changes
-    nothing; and a background that isn't brighter than what it surrounds becomes 0, and what it was on the way back.
+    A copy a x + c of a volume with a > 0, such as a z-scored or shifted one, therefore gives the same result. A single
+    hot voxel has no effect. A background that isn't brighter than the foreground becomes 0, and restoration gives it
+    its original value.
 
     Args:
         spatial_shape: three sides of the result, in voxels.
         spacing: voxel size of the result in millimetres, one number or three; ``None`` keeps each file's own.
         percentiles: lower and upper percentile, 0 <= lower < upper <= 100.
-        center: what the grid is centred on: "image", the middle of the file's array; "foreground", the middle of the
-            bounding box of what the volume shows; or three numbers, a point in mm (RAS+). See :class:`CropToGridd`.
-        padding: what stands where the volume doesn't reach: "background", the scaled b, or 0; or "edge", the value of
-            the nearest voxel, for crops of tissue. See :class:`PadToGridd`.
+        center: centre of the grid: "image", the middle of the file's array; "foreground", the middle of the bounding
+            box of the foreground; or three numbers, a point in mm (RAS+). See :class:`CropToGridd`.
+        padding: value of the voxels outside the volume: "background", the scaled b, or 0 without one; or "edge", the
+            value of the nearest voxel, for crops of tissue. See :class:`PadToGridd`.
         image_key: key of the path or image in a record, and of the image in a sample.
-        mask_key: key of a mask in a record, its path or in memory, on the image's grid; outside it the image becomes
-            background; see :class:`ReadVolumed`.
-        keep: further keys of the record that a sample keeps; one a record lacks is left out.
+        mask_key: key of a mask in a record, as a path or in memory, on the image's grid; the image becomes background
+            outside it; see :class:`ReadVolumed`.
+        keep: further keys of the record to keep in a sample; keys that a record lacks are left out.
 
     Returns:
-        MONAI ``Compose`` from a record to a dictionary with, under ``image_key``, a float32 ``torch.Tensor`` of shape
+        a MONAI ``Compose`` from a record to a dictionary with, under ``image_key``, a float32 ``torch.Tensor`` of shape
         (1, *spatial_shape) in [0, 1]; under ``<image_key>_path`` the file; under ``<image_key>_affine`` the 4x4 affine
         of the tensor's grid (millimetres, RAS+); under ``<image_key>_range`` (lo, p_hi) and under
-        ``<image_key>_background`` b, NaN where there is none, both in the file's units; under ``<image_key>_cut_away``
+        ``<image_key>_background`` b, NaN if there is none, both in the file's units; under ``<image_key>_cut_away``
         the share of the foreground that lies outside the grid, under ``<image_key>_filled`` the share of the grid that
         is foreground, under ``<image_key>_padded`` the share that is padding; under ``<image_key>_source_affine`` and
-        ``<image_key>_source_shape`` the grid that the volume came on. Numbers are tensors of float64. Its attribute
-        ``description`` holds the steps as plain values; see
+        ``<image_key>_source_shape`` the original grid of the volume. Numbers are float64 tensors. The attribute
+        ``description`` of the ``Compose`` contains the steps as plain values; see
         :mod:`~monai_betavae.data.transforms.transform_description`.
 
     Raises:
-        ValueError: naming the argument; or, when applied, the file.
+        ValueError: if an argument is invalid; or, when applied, if a volume can't be used. The message names the
+            argument or the file.
 
     Example:
         >>> import nibabel as nib, numpy as np, os, tempfile
@@ -127,11 +129,11 @@ def first_release_description(
 ) -> dict[str, Any]:
     """Return the description of the transforms that :func:`brain_transforms` of release 0.1.0 made.
 
-    They took 0 for the background of every volume, and padded with it. A model's files of that release don't hold it.
+    They assumed that the background of every volume is 0, and padded with 0. That release didn't save the description.
 
     Args:
         spatial_shape: three sides of the result, in voxels.
-        spacing: voxel size of the result in millimetres, one number or three; ``None`` kept each file's own.
+        spacing: voxel size of the result in millimetres, one number or three; ``None`` keeps each file's own spacing.
 
     Example:
         >>> [step["name"] for step in first_release_description((8, 8, 8))["transforms"]][2:4]
@@ -160,5 +162,5 @@ def _three_sides(spatial_shape: Sequence[int]) -> list[int]:
 
 
 def _step(name: str, keys: str, **arguments: Any) -> dict[str, Any]:
-    """Return a transform as a description has it."""
+    """Return a transform as an entry of a description."""
     return {"name": name, "arguments": {"keys": keys, **arguments}}

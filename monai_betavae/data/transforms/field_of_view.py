@@ -1,4 +1,4 @@
-"""The model's field of view: which part of a volume lies in its grid, and what stands where there is no volume."""
+"""The model's field of view: cropping of volumes to the grid, and padding where a volume doesn't fill it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ CENTERS = ("image", "foreground")
 PADDINGS = ("background", "edge")
 
 TAIL = 0.005
-"""Share of the foreground that may lie beyond either end of what counts as its extent along an axis: specks."""
+"""Share of the foreground, at either end of an axis, that doesn't count towards its extent, since it may be specks."""
 
 IN_MEMORY = "The image in memory"
-"""How messages call an image that doesn't say which file it is from."""
+"""Name in messages of an image without a known file."""
 
 Center = str | tuple[float, float, float]
 
 
 def check_center(value: Any) -> Center:
-    """Return what a grid is centred on, or raise ``ValueError``.
+    """Return a valid centre of a grid, or raise ``ValueError``.
 
     Example:
         >>> check_center("image"), check_center([0, -18, 8])
@@ -48,11 +48,11 @@ def check_center(value: Any) -> Center:
 
 
 def foreground_middle(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Return the middle of a foreground's bounding box, in voxels; that of the volume if it is empty.
+    """Return the middle of a foreground's bounding box in voxels, or of the volume if the foreground is empty.
 
-    Along each axis the box begins at the first voxel up to which more than 0.5 % of the foreground lies, and ends
-    likewise, so that specks don't count. It depends on nothing but the foreground: an array that was cropped or padded
-    around it gives the same place.
+    Along each axis, the box begins at the first voxel up to which more than 0.5 % of the foreground lies, and its end
+    is found in the same way from the other side, so that specks don't count. The middle depends only on the foreground:
+    cropping or padding the array around it gives the same place.
 
     Example:
         >>> mask = np.zeros((10, 10, 10), bool)
@@ -71,15 +71,15 @@ def foreground_middle(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
 
 
 def point_of(center: Center, record: dict[Hashable, Any], key: Hashable) -> NDArray[np.float64] | None:
-    """Return the point in the world that a volume's grid is centred on; ``None`` for the middle of its array.
+    """Return the centre of a volume's grid in world coordinates, or ``None`` for the middle of its array.
 
-    The foreground's is noted in the record under ``<key>_center`` by the first step that asks for it, so that it is
-    that of the file's own voxels.
+    The first step that asks for the centre of the foreground notes it in the record under ``<key>_center``, so that it
+    is computed from the file's own voxels.
 
     Args:
-        center: as :func:`check_center` gives it.
-        record: with the volume, a ``MetaTensor``, channel first.
-        key: of the volume.
+        center: the centre, from :func:`check_center`.
+        record: record with the volume, a channel-first ``MetaTensor``.
+        key: key of the volume.
 
     Returns:
         three numbers, millimetres, RAS+.
@@ -105,34 +105,35 @@ def point_of(center: Center, record: dict[Hashable, Any], key: Hashable) -> NDAr
 
 
 def named(record: Mapping[Hashable, Any], key: Hashable) -> str:
-    """Return how messages call a record's volume: its file if it is known."""
+    """Return the name of a record's volume for messages: its file, if known."""
     return str(record.get(f"{key}_path") or IN_MEMORY)
 
 
 def nearest_voxel(index: Any) -> NDArray[np.int64]:
-    """Return the voxels that indices with fractions lie in; rounding errors don't decide where one is halfway."""
+    """Return the voxels nearest to fractional indices, unaffected by rounding errors at the halfway points."""
     return np.floor(np.asarray(index) + 0.501).astype(np.int64)
 
 
 class CropToGridd(MapTransform):
-    """Cut off what lies outside the model's grid; :class:`PadToGridd` then fills the grid up.
+    """Crop a volume to the model's grid; :class:`PadToGridd` then fills up the grid.
 
-    The two come apart so that intensities are scaled between them, by the volume's own voxels alone.
+    They are two steps so that intensities can be scaled between them, from the volume's own voxels only.
 
     The record also gets ``<key>_cut_away``, the share of the volume's foreground outside the grid, and
-    ``<key>_filled``, the share of the grid's voxels that are foreground: scalars of float64 from 0 to 1, of voxels as
-    large as the model's. Foreground is what :func:`~monai_betavae.data.transforms.background.foreground` says.
+    ``<key>_filled``, the share of the grid's voxels that are foreground: float64 scalars from 0 to 1, counted in voxels
+    of the model's size. :func:`~monai_betavae.data.transforms.background.foreground` defines the foreground.
 
     Args:
         keys: key of the volume, channel first, in its file's units.
         spatial_size: three sides of the grid, in voxels.
-        center: what the grid is centred on. "image": the middle of the array, where MONAI's ``ResizeWithPadOrCrop``
-            centres it. "foreground": the middle of the foreground's bounding box; of a raw head that is not the
-            brain's, since the neck counts. Three numbers: a point in mm, RAS+, which comes to lie in voxel N // 2
-            along each axis of N voxels. The last two are the same wherever the file's array ends.
+        center: centre of the grid. "image": the middle of the array, as in MONAI's ``ResizeWithPadOrCrop``.
+            "foreground": the middle of the foreground's bounding box; in a raw head this isn't the middle of the
+            brain, since the neck counts. Three numbers: a point in mm, RAS+, which is placed in voxel N // 2 along each
+            axis of N voxels. The last two don't depend on where the file's array ends.
 
     Raises:
-        ValueError: naming the argument; or, when applied, the file, if nothing of it lies in the grid.
+        ValueError: if an argument is invalid; or, when applied, if no part of the volume lies in the grid. The message
+            names the argument or the file.
 
     Example:
         >>> volume = torch.zeros(1, 10, 10, 10)
@@ -155,7 +156,7 @@ class CropToGridd(MapTransform):
             shape, size = np.array(volume.shape[1:]), np.array(self.spatial_size)
             point = point_of(self.center, result, key)
             if point is None:
-                # the middle voxel is put where ResizeWithPadOrCrop puts it, which differs between crop and padding
+                # the middle voxel goes where ResizeWithPadOrCrop puts it, which differs between cropping and padding
                 start = np.where(shape < size, -((size - shape) // 2), shape // 2 - size // 2)
             else:
                 affine = np.asarray(result[key].affine, dtype=np.float64)
@@ -175,22 +176,23 @@ class CropToGridd(MapTransform):
 
 
 class PadToGridd(MapTransform):
-    """Fill the model's grid up around a volume that :class:`CropToGridd` has cropped.
+    """Pad a volume that :class:`CropToGridd` has cropped to the model's grid.
 
-    The record also gets ``<key>_padded``, the share of the grid's voxels that are padding: a scalar of float64.
+    The record also gets ``<key>_padded``, the share of the grid's voxels that are padding, a float64 scalar.
 
     Args:
         keys: key of the volume, channel first.
-        spatial_size: three sides of the grid, in voxels, as in :class:`CropToGridd`. Without that before it the volume
-            comes to the grid's middle.
-        padding: what the padding is. "background": the volume's constant background, as
-            :class:`~monai_betavae.data.ScaleBrainIntensityd` has scaled it, and 0 if it has none. "edge": each voxel
-            takes the value of the nearest voxel of the volume. Around a crop of tissue, which has no background,
-            a constant leaves an edge, and codes then tell the size of the crop best of all; with "edge" they tell no
-            more of it than without padding.
+        spatial_size: three sides of the grid, in voxels, as in :class:`CropToGridd`. If that step didn't come before,
+            the volume is placed in the middle of the grid.
+        padding: value of the padding. "background": the volume's constant background, as scaled by
+            :class:`~monai_betavae.data.ScaleBrainIntensityd`, or 0 if there is none. "edge": each voxel takes the value
+            of the nearest voxel of the volume. Around a crop of tissue, which has no background, a constant leaves an
+            edge, and the codes then encode above all the size of the crop; with "edge" they encode no more of it than
+            without padding.
 
     Raises:
-        ValueError: naming the argument; or, when applied, the file, if it doesn't fit into the grid.
+        ValueError: if an argument is invalid; or, when applied, if the volume doesn't fit into the grid. The message
+            names the argument or the file.
 
     Example:
         >>> record = PadToGridd("image", (4, 2, 2), padding="edge")({"image": MetaTensor(torch.rand(1, 2, 2, 2))})
@@ -229,12 +231,12 @@ class PadToGridd(MapTransform):
 
 
 def scaled_background(record: Mapping[Hashable, Any], key: Hashable) -> float:
-    """Return the value that a volume's background has after scaling; 0 if it has none.
+    """Return the value of a volume's background after scaling, or 0 if it has none.
 
     Args:
-        record: with ``<key>_background`` and ``<key>_range``, in the file's units. Without the range, as after other
-            transforms, the background is looked for in the volume as it is now.
-        key: of the volume.
+        record: record with ``<key>_background`` and ``<key>_range``, in the file's units. Without the range, for
+            example after other transforms, the background is determined from the current volume.
+        key: key of the volume.
 
     Example:
         >>> noted = {"image_background": torch.tensor(2.0), "image_range": torch.tensor([0.0, 8.0])}
@@ -272,7 +274,7 @@ def _scalar(value: float) -> Tensor:
 
 
 def _outside(name: str, center: Center, affine: NDArray[np.float64], shape: NDArray[np.int64]) -> str:
-    """Return the message about a grid that nothing of a volume lies in."""
+    """Return the message about a grid that contains no part of a volume."""
     corners = np.stack(np.meshgrid(*[(0, side - 1) for side in shape], indexing="ij"), axis=-1).reshape(-1, 3)
     world = corners @ affine[:3, :3].T + affine[:3, 3]
     spans = zip("xyz", world.min(axis=0), world.max(axis=0), strict=True)

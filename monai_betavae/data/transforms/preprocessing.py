@@ -1,4 +1,4 @@
-"""The transforms from a volume, on disk or in memory, to a sample of plain tensors."""
+"""The transforms that turn a volume, on disk or in memory, into a sample of plain tensors."""
 
 from __future__ import annotations
 
@@ -38,40 +38,43 @@ FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 BACKGROUNDS = ("zero", "auto")
 
 FAINT = 1e-4
-"""Share of the range of intensities up to which voxels of a grid about a point are taken for its background."""
+"""Share of the intensity range below which voxels of a grid about a point count as background."""
 
 TRUNCATED = 4.0
-"""Standard deviations at which MONAI's Gaussian ends."""
+"""Number of standard deviations at which MONAI truncates its Gaussian."""
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 class ReadVolumed(MapTransform):
-    """Read a volume with MONAI's ``LoadImage``, or take one in memory; refuse, by name, one that a model can't use.
+    """Read a volume with MONAI's ``LoadImage`` or take one from memory, and refuse a volume that a model can't use.
 
-    A folder of one DICOM series is read by MONAI's ITK reader, and of a file with a fourth axis the volume that the
-    record names under "channel". Trailing axes of length one are dropped, and integers scaled as the header says.
-    Isolated non-finite voxels, up to 1 %, are replaced by the mean of the finite ones around, with a warning that
-    names the file.
+    MONAI's ITK reader reads a folder of one DICOM series. From a file with a fourth axis, the volume that the record
+    names under "channel" is read. Trailing axes of length one are dropped, and integers are scaled according to the
+    header. Isolated non-finite voxels, up to 1 %, are replaced by the mean of the finite ones around them, with a
+    warning that names the file.
 
-    A program that has loaded the volume itself (MONAI Deploy, MONAI Label) gives it in place of the path: a tensor,
-    ``MetaTensor`` or array of shape (1, x, y, z) or (x, y, z). It gives what reading its file gives, to the bit. Its
-    affine is that of the ``MetaTensor``, or stands under "affine" in the record's ``<key>_meta_dict``; without one it
-    is taken for RAS with voxels of 1 mm, with a warning. Transforms of MONAI's that are pending on it are applied.
+    A program that has loaded the volume itself (MONAI Deploy, MONAI Label) passes it instead of the path, as a tensor,
+    ``MetaTensor`` or array of shape (1, x, y, z) or (x, y, z). The result is identical to that of reading the file. The
+    affine is that of the ``MetaTensor``, or the entry "affine" of the record's ``<key>_meta_dict``; without one, RAS
+    with voxels of 1 mm is assumed, with a warning. Pending transforms of MONAI are applied.
 
-    The record also gets ``<key>_path``, the file, or "" for an image in memory that doesn't name one;
-    ``<key>_source_affine``, the affine of the volume's grid as it came (4x4, float64, millimetres, RAS+); and
-    ``<key>_source_shape``, that grid's three sides (int64); with ``background`` "auto" also ``<key>_background``, the
-    value of its constant background (a scalar of float64, NaN if it has none), for the steps that follow; see
-    :func:`~monai_betavae.data.transforms.background.background_value`.
+    The record also gets ``<key>_path``, the file, or "" for an image in memory without a known file;
+    ``<key>_source_affine``, the affine of the volume's original grid (4x4, float64, millimetres, RAS+); and
+    ``<key>_source_shape``, that grid's three sides (int64). With ``background`` "auto" it also gets
+    ``<key>_background`` for the following steps, the value of the volume's constant background (a float64 scalar, NaN
+    if there is none); see :func:`~monai_betavae.data.transforms.background.background_value`.
 
     Args:
-        keys: key of the file's path, or of the image in memory; the volume takes its place, float32, channel first.
-        mask_key: key of a mask on the same grid, its path or in memory: the voxels where it is 0 become background. A
-            record without one is an error.
-        background: "auto", or "zero" for what release 0.1.0 did. With "zero" the voxels outside the mask become 0.
-            With "auto" they become the volume's background, or, without one, its 0.5th percentile; but nothing brighter
-            than the 0.5th percentile of what the mask leaves, such as the 0 around a z-scored brain is.
+        keys: key of the file's path or of the image in memory; the float32, channel-first volume replaces it.
+        mask_key: key of a mask on the same grid, as a path or in memory; the voxels where it is 0 become background. A
+            record without a mask is an error.
+        background: "auto", or "zero" for the behaviour of release 0.1.0. With "zero" the voxels outside the mask become
+            0. With "auto" they become the volume's background, or its 0.5th percentile if it has none, but at most the
+            0.5th percentile inside the mask (the 0 around a z-scored brain would be brighter).
+
+    Raises:
+        ValueError: if a volume can't be used; the message names the file.
 
     Example:
         >>> image = MetaTensor(torch.rand(5, 6, 7), affine=torch.diag(torch.tensor([2.0, 2.0, 2.0, 1.0])))
@@ -123,11 +126,11 @@ class ReadVolumed(MapTransform):
         image = read_header(path, channel)
         try:
             volume = self._load(path, image)
-        except Exception as error:  # truncated or damaged: gzip, zlib and nibabel have an error each
+        except Exception as error:  # gzip, zlib and nibabel raise different errors for a truncated or damaged file
             raise ValueError(f"{path} is truncated or damaged: {first_line(error)}") from error
         affine = as_float64(image.affine)
         if not np.allclose(volume.affine.numpy(), affine, rtol=0, atol=1e-4):
-            # MONAI then takes the qform, and everything else here, as nibabel, the sform
+            # MONAI then uses the qform, but nibabel and this package use the sform
             warnings.warn(
                 f"{path} has a sform whose voxels have other sides than its header says (pixdim): the sform counts.",
                 stacklevel=3,
@@ -139,13 +142,13 @@ class ReadVolumed(MapTransform):
         if os.path.isdir(path):
             series: MetaTensor = load_series(path)
             return series
-        if isinstance(image.dataobj, LazyVoxels):  # one volume of several, or an array: nothing MONAI has a reader for
+        if isinstance(image.dataobj, LazyVoxels):  # one volume of several, or an array: MONAI can't read it
             return MetaTensor(torch.from_numpy(read_voxels(path, image).copy())[None], affine=image.affine)
         volume: MetaTensor = self.load(path)
         return volume
 
     def _take(self, image: Any, data: Mapping[Hashable, Any], key: Hashable) -> tuple[str, MetaTensor, Any]:
-        """Return path, volume and affine of an image in memory."""
+        """Return the path, volume and affine of an image in memory."""
         image = without_pending(image)
         meta = _meta_of(image, data, key)
         path = file_of(meta) or str(data.get(f"{key}_path") or "")
@@ -185,7 +188,7 @@ class ReadVolumed(MapTransform):
 
 
 def _background_around(volume: Tensor, mask: Tensor, background: float | None) -> float:
-    """Return what the voxels outside a mask become: as dark as the volume gets, so never a mid-grey."""
+    """Return the value of the voxels outside a mask, as dark as the volume's darkest voxels and never a mid-grey."""
     values, inside = plain_tensor(volume).numpy(), plain_tensor(volume)[mask].numpy()
     shown = inside if background is None else inside[inside != background]
     darkest = np.percentile(values, RANGE[0]) if background is None else background
@@ -193,7 +196,7 @@ def _background_around(volume: Tensor, mask: Tensor, background: float | None) -
 
 
 def without_pending(image: Any) -> Any:
-    """Return an image on which MONAI's lazy transforms are done that are pending; the given one stays as it is."""
+    """Return an image with MONAI's pending lazy transforms applied; the given image is not changed."""
     if not isinstance(image, MetaTensor) or not image.has_pending_operations:
         return image
     plain = MetaTensor(image.as_tensor(), meta=dict(image.meta))
@@ -209,7 +212,7 @@ def _checked(name: str, volume: MetaTensor) -> MetaTensor:
         raise ValueError(f"{name} {problem}.")
     n_bad = values.size - int(np.count_nonzero(np.isfinite(values)))
     if n_bad:
-        warnings.warn(f"{name} has {n_bad} non-finite voxels; they take the mean of those around.", stacklevel=3)
+        warnings.warn(f"{name} has {n_bad} non-finite voxels; they take the mean of their neighbours.", stacklevel=3)
         volume = MetaTensor(torch.from_numpy(repair_non_finite(values))[None], meta=volume.meta)
     return volume
 
@@ -219,19 +222,19 @@ def _is_array(value: Any) -> bool:
 
 
 def _meta_of(image: Any, data: Mapping[Hashable, Any], key: Hashable) -> dict[str, Any]:
-    """Return what is known of an image in memory: a ``MetaTensor``'s meta, or the dictionary beside it."""
+    """Return the metadata of an image in memory: those of the ``MetaTensor``, or the record's ``<key>_meta_dict``."""
     meta = image.meta if isinstance(image, MetaTensor) else data.get(f"{key}_meta_dict")
     return dict(meta) if isinstance(meta, Mapping) else {}
 
 
 def file_of(meta: Mapping[str, Any]) -> str:
-    """Return the file that a ``MetaTensor``'s meta names, or ""."""
+    """Return the file named in the metadata of a ``MetaTensor``, or ""."""
     found = meta.get("filename_or_obj")
     return str(os.fspath(found)) if isinstance(found, str | os.PathLike) else ""
 
 
 def as_float64(value: Any) -> NDArray[np.float64]:
-    """Return a copy of a tensor, on any device, or of what numpy takes for an array."""
+    """Return a float64 array copied from a tensor on any device, or from anything that numpy can convert."""
     if isinstance(value, Tensor):
         value = plain_tensor(value).detach().cpu().numpy()
     return np.array(value, dtype=np.float64)
@@ -257,7 +260,7 @@ def _voxels_in_memory(name: str, image: Any) -> NDArray[np.float32]:
     problem = problem or shape_problem(tuple(values.shape))
     if problem is not None:
         raise ValueError(f"{name} {problem}.")
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is counted as such
+    with np.errstate(over="ignore"):  # a float64 value beyond float32 becomes infinite and counts as non-finite
         return np.array(values, dtype=np.float32, order="C")
 
 
@@ -279,27 +282,33 @@ def _affine_in_memory(name: str, image: Any, meta: Mapping[str, Any]) -> NDArray
 
 
 def _in_ras(affine: NDArray[np.float64], meta: Mapping[str, Any]) -> NDArray[np.float64]:
-    """Return an affine in RAS+; that of a reader of ITK's may be in LPS+, and its meta says so."""
+    """Return an affine in RAS+; the affine of an ITK reader may be in LPS+, which its metadata says."""
     return LPS_TO_RAS @ affine if meta.get("space") == "LPS" else affine
 
 
 class ResampleAntiAliasedd(MapTransform):
     """Resample to a voxel size about the centre of the field of view, smoothing along each axis that becomes coarser.
 
-    The Gaussian's full width at half maximum is sqrt(target^2 - source^2), so that a voxel of the result has about
-    the extent of its spacing; MONAI's ``Spacing`` alone picks single voxels when it coarsens, and puts the grid of an
-    oblique volume by up to a voxel elsewhere if its affine changes by 1e-7, as from NIfTI to DICOM.
+    The Gaussian's full width at half maximum is sqrt(target^2 - source^2), so that the extent of a voxel of the result
+    is about its spacing. MONAI's ``Spacing`` alone picks single voxels when it coarsens, and shifts the grid of an
+    oblique volume by up to a voxel if its affine changes by 1e-7, for example from NIfTI to DICOM.
 
-    Beyond its faces a volume goes on as its background, where the record notes one (see :class:`ReadVolumed`), and as
-    the voxels of its faces where the record notes that it has none. In a record that notes nothing, as in release
-    0.1.0, it is smoothed as if it went on as 0. A volume with a background b other than 0 becomes float64, so that
-    what is background and what isn't stays told apart as well as around 0.
+    Beyond its faces, a volume continues as its background if the record notes one (see :class:`ReadVolumed`), and as
+    the voxels of its faces if the record notes that there is none. If the record notes nothing, as in release 0.1.0,
+    smoothing continues the volume as 0. A volume with a background b other than 0 becomes float64, so that background
+    and foreground remain as distinguishable as they are around 0.
 
     Args:
         keys: key of the volume, a channel-first ``MetaTensor``.
         spacing: target voxel size in millimetres, one number or three.
-        center: what the grid is laid about, as in :class:`CropToGridd`: with "foreground" or a point a voxel's centre
-            comes to lie there, wherever the file's array ends.
+        center: point about which the grid is placed, as in :class:`CropToGridd`; with "foreground" or a point, a
+            voxel's centre is placed there, wherever the file's array ends.
+
+    Example:
+        >>> volume = MetaTensor(torch.ones(1, 8, 8, 8), affine=torch.eye(4))
+        >>> resampled = ResampleAntiAliasedd("image", 2)({"image": volume})["image"]
+        >>> tuple(resampled.shape), resampled.affine[:3, 3].tolist()  # the same centre, 3.5 mm
+        ((1, 4, 4, 4), [0.5, 0.5, 0.5])
     """
 
     def __init__(self, keys: str, spacing: float | Sequence[float], center: str | Sequence[float] = "image") -> None:
@@ -323,10 +332,10 @@ class ResampleAntiAliasedd(MapTransform):
         is_noted = isinstance(record.get(f"{key}_background"), Tensor)
         background = noted_background(record, key) if is_noted else None
         if background:
-            volume = volume - background  # what is 0 stays 0, and so does what goes on as 0
+            volume = volume - background  # so that the background is 0, inside the volume and beyond its faces
         sigmas = np.sqrt(np.maximum(self.spacing**2 - source**2, 0)) / source / FWHM_PER_SIGMA
         if point is not None and background is not None:
-            # as far as anything of the volume can be seen: a copy with more background around it gives the same
+            # as far as the volume has any effect, so that a copy with more background around it gives the same result
             reach = np.ceil(TRUNCATED * sigmas + self.spacing / source) + 1
             volume = BorderPad(spatial_border=[int(side) for side in np.repeat(reach, 2)])(volume)
         if np.any(sigmas > 0):
@@ -335,15 +344,15 @@ class ResampleAntiAliasedd(MapTransform):
         affine, shape = _resampled_grid(volume.affine.numpy(), volume.shape[1:], source, self.spacing, point)
         volume = self.resample(volume, dst_affine=torch.from_numpy(affine), spatial_size=shape)
         if point is not None and background is not None:
-            # where voxels of both grids coincide, rounding decides whether a neighbour comes in, and so what is 0
+            # where voxels of both grids coincide, rounding decides whether a neighbour leaves a trace: set traces to 0
             volume = volume * torch.from_numpy(foreground(plain_tensor(volume).numpy(), 0.0, FAINT))
         return _shifted(volume, background) if background else volume
 
 
 def _shifted(volume: MetaTensor, background: float) -> MetaTensor:
-    """Return a volume plus its background as float64, in which no voxel but the zeros becomes the background."""
+    """Return a volume plus its background as float64; only its zeros become the background."""
     shifted = volume.double() + background
-    # far down the Gaussian's tail even float64 rounds a sum to the background
+    # far out in the Gaussian's tail, even float64 rounds a sum to the background
     beside = torch.nextafter(torch.full_like(shifted, background), torch.sign(volume).double() * torch.inf)
     found: MetaTensor = torch.where((volume != 0) & (shifted == background), beside, shifted)
     return found
@@ -355,7 +364,7 @@ def _smoothed_to_zero(volume: MetaTensor, sigmas: NDArray[np.float64]) -> MetaTe
 
 
 def _smoothed_to_the_edge(volume: MetaTensor, sigmas: NDArray[np.float64]) -> MetaTensor:
-    """Smooth as ``GaussianSmooth`` does, but let the volume go on as the voxels of its faces, not as 0."""
+    """Smooth like ``GaussianSmooth``, but continue the volume as the voxels of its faces, not as 0."""
     kernels = [gaussian_1d(torch.tensor(float(sigma)), truncated=TRUNCATED) for sigma in sigmas]
     smoothed = separable_filtering(plain_tensor(volume)[None], kernels, mode="replicate")[0]
     return MetaTensor(smoothed).copy_meta_from(volume)
@@ -368,14 +377,15 @@ def _resampled_grid(
     target: NDArray[np.float64],
     point: NDArray[np.float64] | None = None,
 ) -> tuple[NDArray[np.float64], list[int]]:
-    """Return affine and shape of another voxel size: the same axes, about the same extent.
+    """Return the affine and shape of a grid with another voxel size, the same axes and about the same extent.
 
-    Without a point it has the same centre; with one, a voxel's centre lies there, or would if the grid went on.
+    Without a point, the centre stays the same. With one, it coincides with a voxel's centre of the grid, extended if
+    necessary.
     """
     sides = np.asarray(shape)
     grid = affine.copy()
     grid[:3, :3] = affine[:3, :3] / source * target
-    # a little more than half, so that rounding errors don't decide where the extent is n and a half voxels
+    # a little more than half, so that rounding errors don't decide if the extent is n and a half voxels
     if point is None:
         n_voxels = np.maximum(np.floor(sides * source / target + 0.501), 1)
         centre = affine[:3, :3] @ ((sides - 1) / 2) + affine[:3, 3]
@@ -389,7 +399,7 @@ def _resampled_grid(
 
 
 def three_spacings(name: str, value: float | Sequence[float]) -> tuple[float, float, float]:
-    """Return one voxel size or three as three, or raise ``ValueError``."""
+    """Return one or three voxel sizes as three, or raise ``ValueError``."""
     values = list(value) if isinstance(value, Sequence) else [value] * 3
     if len(values) != 3:
         raise ValueError(f"`{name}` must be one number or three, in millimetres, got {value!r}.")
@@ -398,24 +408,24 @@ def three_spacings(name: str, value: float | Sequence[float]) -> tuple[float, fl
 
 
 class ScaleBrainIntensityd(MapTransform):
-    """Scale intensities by percentiles of the foreground and clip to [0, 1]; store the range beside it.
+    """Scale intensities by percentiles of the foreground, clip them to [0, 1], and store the range in the record.
 
-    With b the volume's constant background and p_lo, p_hi percentiles of the voxels other than b (of all voxels where
-    there is none), x becomes clip((x - lo) / (p_hi - lo), 0, 1), with lo = min(p_lo, b) (p_lo where there is none). A
+    With b the volume's constant background and p_lo, p_hi percentiles of the voxels other than b (of all voxels if
+    there is none), x becomes clip((x - lo) / (p_hi - lo), 0, 1), with lo = min(p_lo, b) (p_lo if there is none). A
     copy a x + c of a volume, a > 0, gives the same. A background within the range of the foreground, such as the 0
-    around a z-scored brain, becomes grey: then b > lo.
+    around a z-scored brain, becomes grey, since b > lo.
 
     The record also gets ``<key>_range``, (lo, p_hi), float64.
 
     Args:
         keys: key of the volume.
         percentiles: lower and upper percentile.
-        background: "auto", the b that the record notes under ``<key>_background`` (see :class:`ReadVolumed`), or else
-            the one that the volume has as it comes here; or "zero", for b = 0 whatever the volume shows, as release
-            0.1.0 scaled.
+        background: "auto" for the b that the record notes under ``<key>_background`` (see :class:`ReadVolumed`), or
+            else the background of the volume at this step; or "zero" for b = 0 in every volume, as in release 0.1.0.
 
     Raises:
-        ValueError: naming the argument; or, when applied, the file, if it shows nothing but background.
+        ValueError: if an argument is invalid; or, when applied, if the volume has nothing but background. The message
+            names the argument or the file.
 
     Example:
         >>> volume = torch.full((1, 6, 6, 6), -1.0)
@@ -447,7 +457,7 @@ class ScaleBrainIntensityd(MapTransform):
             low, high = np.percentile(brain, self.percentiles)
             if background is not None:
                 low = min(low, background)
-            if high <= low:  # nearly all voxels of the foreground are equal, and darker than the background
+            if high <= low:  # nearly all foreground voxels are equal and darker than the background
                 low, high = float(values.min()), float(values.max())
             if high <= low:
                 raise ValueError(
@@ -469,21 +479,21 @@ def check_percentiles(percentiles: Any) -> tuple[float, float]:
 
 
 BESIDE_THE_IMAGE = ("range", "background", "cut_away", "filled", "padded", "source_affine", "source_shape")
-"""Ends of the names under which a sample has what is known of its image, each a tensor."""
+"""Suffixes of the keys under which a sample stores tensors with information about its image."""
 
 
 class ToPlainSampled(MapTransform):
-    """End the preprocessing: plain tensors that collate and cache fast, and only the keys asked for.
+    """Finish the preprocessing: make plain tensors, which collate and cache fast, and keep only the requested keys.
 
-    Under ``<key>`` comes the image, float32, and beside it what is known of it: ``<key>_path``, ``<key>_affine``,
-    ``<key>_range``, ``<key>_background``, ``<key>_cut_away``, ``<key>_filled``, ``<key>_padded``,
+    The sample has the float32 image under ``<key>`` and the information about it under ``<key>_path``,
+    ``<key>_affine``, ``<key>_range``, ``<key>_background``, ``<key>_cut_away``, ``<key>_filled``, ``<key>_padded``,
     ``<key>_source_affine`` and ``<key>_source_shape``, as :func:`~monai_betavae.data.brain_transforms` describes them.
-    After other transforms than this package's, path and source are those that MONAI's ``LoadImage`` left in the image's
-    ``MetaTensor``. What isn't known is left out; an unknown path is "".
+    After transforms from outside this package, path and source are those that MONAI's ``LoadImage`` left in the image's
+    ``MetaTensor``. Unknown entries are left out; an unknown path is "".
 
     Args:
         keys: key of the volume.
-        keep: further keys to keep; one the record lacks is left out.
+        keep: further keys to keep; keys that the record lacks are left out.
 
     Example:
         >>> sample = ToPlainSampled("image")({"image": MetaTensor(torch.rand(1, 4, 4, 4)), "label": 3})
@@ -515,9 +525,9 @@ class ToPlainSampled(MapTransform):
 
 
 def _source_in(meta: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return affine and shape of the file's grid as MONAI's ``LoadImage`` notes them, or nothing."""
+    """Return the affine and shape of the file's grid as noted by MONAI's ``LoadImage``, or nothing."""
     affine, shape = meta.get("original_affine"), meta.get("spatial_shape")
-    # turned while it was loaded, a volume has the shape of one grid and the affine of another
+    # a volume that was reoriented on loading has the shape of one grid and the affine of another
     if affine is None or shape is None or meta.get("as_closest_canonical"):
         return {}
     grid, sides = as_float64(affine), as_float64(shape)[:3].astype(np.int64)

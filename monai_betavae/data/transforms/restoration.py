@@ -1,4 +1,4 @@
-"""The way back: from a reconstruction on the model's grid to the grid, affine and intensities it came from."""
+"""The way back from a reconstruction on the model's grid to the grid, affine and intensities of its source volume."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from .preprocessing import as_float64
 
 
 class RestoreVolumed(MapTransform):
-    """Bring a reconstruction back to the grid, affine and intensities of the volume its input came from.
+    """Restore a reconstruction to the grid, affine and intensities of the volume that was the model's input.
 
-    Voxels outside the model's field of view become the background of the volume, if it has one and the sample notes it
-    (``<image_key>_background``), and else 0. Between voxels of the model's grid it interpolates linearly;
-    where the grids coincide (only padded, cropped or flipped) values are unchanged. No file is needed: the sample says
-    where the volume came from (``<image_key>_source_affine``, ``<image_key>_source_shape``). For a sample without
-    these the file under ``<image_key>_path`` is opened.
+    Voxels outside the model's field of view become the volume's background if the sample notes one
+    (``<image_key>_background``), otherwise 0. Values between voxels of the model's grid are interpolated linearly;
+    where the grids coincide (only padded, cropped or flipped), values are unchanged. No file is needed: the sample
+    contains the volume's original grid (``<image_key>_source_affine``, ``<image_key>_source_shape``). Only for a sample
+    without these is the file under ``<image_key>_path`` opened.
 
     Args:
         keys: key of the reconstruction, shape (1, ...), on the grid of the sample's image.
         image_key: key of the image in a sample of :func:`~monai_betavae.data.brain_transforms`.
-        restore_intensity: whether to undo the intensity scaling that ``<image_key>_range`` tells of, if it is there;
+        restore_intensity: whether to undo the intensity scaling recorded in ``<image_key>_range``, if present;
             clipped intensities stay clipped.
         allow_missing_keys: whether a sample may lack ``keys``.
 
@@ -62,8 +62,8 @@ class RestoreVolumed(MapTransform):
         """Return the sample with the reconstruction as a float32 ``MetaTensor``, shape (1, x, y, z).
 
         Raises:
-            ValueError: naming the key, if the sample doesn't say where its image came from, or the reconstruction
-                isn't one volume.
+            ValueError: if the sample lacks the original grid of its image, or the reconstruction isn't one volume; the
+                message names the key.
         """
         result = dict(data)
         for key in self.key_iterator(result):
@@ -77,7 +77,7 @@ class RestoreVolumed(MapTransform):
         values = volume.numpy()[0]
         affine, shape = self._source(sample)
         to_model = np.linalg.inv(self._model_affine(sample)) @ affine
-        # a grid that coincides must not miss its edge by a rounding error
+        # if the grids coincide, a rounding error must not push their edge outside
         to_model = np.round(to_model, 7)
         to_voxels = {"offset": to_model[:3, 3], "output_shape": shape, "order": 1}
         inside = ndimage.affine_transform(values, to_model[:3, :3], **to_voxels)
@@ -94,14 +94,14 @@ class RestoreVolumed(MapTransform):
             "original_affine": torch.from_numpy(affine),
             "spatial_shape": np.array(shape),
             "space": "RAS",
-            # MONAI's writers name their file after it, and count where it is absent
+            # MONAI's writers name their file after this entry, and number the files without it
             **({"filename_or_obj": path} if path else {}),
         }
         restored = torch.from_numpy(inside.astype(np.float32))[None]
         return MetaTensor(restored, affine=torch.from_numpy(affine), meta=meta)
 
     def _source(self, sample: Mapping[Hashable, Any]) -> tuple[NDArray[np.float64], tuple[int, ...]]:
-        """Return affine and shape of the grid that the sample's image came from."""
+        """Return the affine and shape of the original grid of the sample's image."""
         affine = sample.get(f"{self.image_key}_source_affine")
         shape = sample.get(f"{self.image_key}_source_shape")
         if affine is not None and shape is not None:
@@ -118,7 +118,7 @@ class RestoreVolumed(MapTransform):
     def _model_affine(self, sample: Mapping[Hashable, Any]) -> NDArray[np.float64]:
         affine = sample.get(f"{self.image_key}_affine")
         if affine is None:
-            affine = getattr(sample.get(self.image_key), "affine", None)  # before ToPlainSampled it is a MetaTensor
+            affine = getattr(sample.get(self.image_key), "affine", None)  # a MetaTensor before ToPlainSampled
         if affine is None:
             raise ValueError(
                 f"The sample must have the affine of its image's grid under '{self.image_key}_affine', "
@@ -128,7 +128,7 @@ class RestoreVolumed(MapTransform):
 
 
 def _filling(background: Any, scale: Any, restore_intensity: bool) -> float:
-    """Return what stands outside the model's field of view: the noted background, scaled or as it was, or 0."""
+    """Return the value outside the model's field of view: the noted background, scaled or original, or 0."""
     if background is None or scale is None or math.isnan(background):
         return 0.0
     noted: dict[Hashable, Any] = {"image_background": background, "image_range": scale}
@@ -136,12 +136,12 @@ def _filling(background: Any, scale: Any, restore_intensity: bool) -> float:
 
 
 class RestoreVolume(RestoreVolumed):
-    """:class:`RestoreVolumed` that, called with a reconstruction and its sample, gives the image to save.
+    """A :class:`RestoreVolumed` that is called with a reconstruction and its sample, and returns the image to save.
 
     Args:
         image_key: key of the image in a sample of :func:`~monai_betavae.data.brain_transforms`.
         restore_intensity: as in :class:`RestoreVolumed`.
-        keys: likewise.
+        keys: as in :class:`RestoreVolumed`.
 
     Example:
         >>> import tempfile, os
@@ -159,11 +159,11 @@ class RestoreVolume(RestoreVolumed):
         super().__init__(keys, image_key, restore_intensity)
 
     def __call__(self, reconstruction: Any, sample: Mapping[Any, Any] | None = None) -> Any:
-        """Return a nibabel image, or, given a sample alone, the sample as :class:`RestoreVolumed` does.
+        """Return a nibabel image; or, given only a sample, return the sample like :class:`RestoreVolumed`.
 
         Args:
             reconstruction: the model's output for one image, shape (1, ...); or a sample with it under ``keys``.
-            sample: that image's sample, as :func:`~monai_betavae.data.brain_transforms` made it.
+            sample: the sample of that image from :func:`~monai_betavae.data.brain_transforms`.
 
         Returns:
             a float32 image on the volume's grid; see :func:`volume_image`.
@@ -175,13 +175,13 @@ class RestoreVolume(RestoreVolumed):
 
 
 def volume_image(restored: MetaTensor, path: str | os.PathLike[str] = "") -> Any:
-    """Make the nibabel image to save from what :class:`RestoreVolumed` gives.
+    """Make the nibabel image to save from the result of :class:`RestoreVolumed`.
 
     Args:
-        restored: shape (1, x, y, z).
-        path: the file that the volume came from. If it can be opened and is on the grid of ``restored``, its header's
-            geometry is kept: sform and qform to the bit, their codes, the voxels' sides and the units. Nothing else
-            is: not what the values meant, nor texts and extensions, which can hold a name.
+        restored: the restored volume, shape (1, x, y, z).
+        path: the file of the original volume. If it can be opened and is on the grid of ``restored``, the geometry of
+            its header is kept: exact sform and qform, their codes, the voxel sides and the units. Nothing else is kept,
+            neither the meaning of the values nor texts and extensions, which may contain a name.
 
     Returns:
         a float32 nibabel image of shape (x, y, z).
@@ -208,7 +208,7 @@ def volume_image(restored: MetaTensor, path: str | os.PathLike[str] = "") -> Any
 def _opened(path: str | os.PathLike[str]) -> Any:
     try:
         return open_volume(path)
-    except Exception:  # moved or never there, on another machine: nibabel has an error for each, and none is ours
+    except Exception:  # the file may be missing or moved, for instance on another machine: go on without it
         return None
 
 
@@ -220,21 +220,21 @@ GEOMETRY = (
     "qform_code", "sform_code", "quatern_b", "quatern_c", "quatern_d", "qoffset_x", "qoffset_y", "qoffset_z",
     "srow_x", "srow_y", "srow_z", "xyzt_units",
 )  # fmt: skip
-"""Fields of a NIfTI header that say where its voxels lie; the sides of the voxels come to them.
+"""Fields of a NIfTI header that locate its voxels, together with the voxel sides.
 
-All others tell of the input's intensities or its acquisition, or can hold a name: so can every extension.
+All other fields describe the intensities or acquisition of the input, or may contain a name, as may any extension.
 """
 
 
 def _like(reference: Any, values: NDArray[np.float32]) -> Any:
-    """Return a float32 image with the reference's affine, to the bit, and nothing else of its header."""
-    # the header's own sform and qform: writing the affine anew would round a quaternion's to float32
+    """Return a float32 image with the exact geometry of the reference and nothing else of its header."""
+    # copy the sform and qform: writing an affine derived from a quaternion anew would round it to float32
     header = type(reference.header)()
     header.set_data_dtype(np.float32)
     for name in GEOMETRY:
         header[name] = reference.header[name]
     header["pixdim"][:4] = reference.header["pixdim"][:4]
-    image = type(reference)(values, reference.affine, header)  # nibabel leaves a header that says so as it is
+    image = type(reference)(values, reference.affine, header)  # nibabel keeps a header that agrees with the affine
     image.header.set_slope_inter(1, 0)
     return image
 

@@ -1,10 +1,10 @@
-"""Preprocessing as plain values, so that a saved model says how its volumes were made and nothing in it is executed.
+"""Descriptions of the preprocessing as plain values, which a saved model contains and which execute no code.
 
-A description is ``{"transforms": [{"name": "ReadVolumed", "arguments": {"keys": "image"}}, ...]}``, of JSON's values
-alone; a type is ``{"dtype": "torch.float32"}`` or ``{"dtype": "numpy.float32"}``. What it may name is fixed here: this
-package's transforms, and those of MONAI's deterministic dictionary transforms that compute on a sample and do nothing
-else, whatever plain values they are given. No name is imported or evaluated because a file says so. What remains is
-that a file can ask for a computation that takes long, or much memory.
+A description is ``{"transforms": [{"name": "ReadVolumed", "arguments": {"keys": "image"}}, ...]}``, made only of JSON
+values; a type is ``{"dtype": "torch.float32"}`` or ``{"dtype": "numpy.float32"}``. This module fixes the names that it
+may contain: this package's transforms, and those of MONAI's deterministic dictionary transforms that only compute on a
+sample, whatever plain values they are given. A file can't cause any name to be imported or evaluated. The remaining
+risk is that a file requests a computation that takes a long time or much memory.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ OWN: dict[str, type] = {
     kind.__name__: kind
     for kind in (ReadVolumed, ResampleAntiAliasedd, CropToGridd, ScaleBrainIntensityd, PadToGridd, ToPlainSampled)
 }
-"""This package's transforms that a description may name."""
+"""Transforms of this package that a description may name."""
 
 MONAI_NAMES = (
     "AdjustContrastd",
@@ -79,7 +79,7 @@ MONAI_NAMES = (
     "Transposed",
     "Zoomd",
 )
-"""MONAI's transforms that a description may name, those of them that the installed version has."""
+"""Transforms of MONAI that a description may name, if the installed version has them."""
 
 LEFT_OUT = {
     "CropForegroundd": {"select_fn"},  # a function
@@ -91,17 +91,17 @@ LEFT_OUT = {
     "SpatialCropd": {"roi_slices"},  # objects
     "ToTensord": {"device"},
 }
-"""Parameters of theirs that a description may not set."""
+"""Parameters of these transforms that a description may not set."""
 
 READERS = (None, "NibabelReader", "ITKReader")
-"""What may read for ``LoadImaged``: MONAI imports whatever other name it is given."""
+"""Accepted readers of ``LoadImaged``: MONAI would import any other name."""
 
 SIZES = ("spatial_size", "spatial_border", "roi_size", "k", "k_divisible", "margin", "radius", "repeats", "times")
 MAX_SIDE = 4096
-"""Largest entry of a parameter that is a size, ``spatial_size`` apart: that may have as many voxels as an image."""
+"""Largest entry of a size parameter, except ``spatial_size``, which may have as many voxels as an image."""
 
 MAX_TRANSFORMS, MAX_LEVELS, MAX_ENTRIES, MAX_LETTERS, MAX_JSON = 100, 4, 10_000, 1000, 100_000
-"""Transforms, lists in lists, entries of a list, letters of a text, and of one argument as JSON; more is a mistake."""
+"""Limits on transforms, nesting of lists, entries of a list, letters of a text, and letters of an argument as JSON."""
 
 _MONAI: dict[str, type] = {
     name: vars(monai.transforms)[name] for name in MONAI_NAMES if hasattr(monai.transforms, name)
@@ -119,10 +119,10 @@ _EXPRESSIONS = {f"${name.replace('numpy', short)}": name for name in _DTYPES for
 
 
 def canonical_name(target: Any) -> str | None:
-    """Return the name by which a description knows the class of a MONAI config's ``_target_``, or ``None``.
+    """Return the name in descriptions of the class in a MONAI config's ``_target_``, or ``None``.
 
     Args:
-        target: what stands under ``_target_``. It is compared, not imported.
+        target: the value of ``_target_``. It is compared, not imported.
 
     Example:
         >>> canonical_name("monai.transforms.OrientationDict"), canonical_name("monai_betavae.data.ReadVolumed")
@@ -142,7 +142,7 @@ def canonical_name(target: Any) -> str | None:
 
 
 def is_random(target: Any) -> bool:
-    """Whether a MONAI config's ``_target_`` is one of MONAI's random transforms.
+    """Return whether a MONAI config's ``_target_`` is one of MONAI's random transforms.
 
     Example:
         >>> is_random("RandFlipd"), is_random("monai.transforms.RandGaussianNoised"), is_random("Flipd")
@@ -154,17 +154,17 @@ def is_random(target: Any) -> bool:
     if target != short and not target.startswith("monai.transforms."):
         return False
     kind = vars(monai.transforms).get(short)
-    # Compose is random for the sake of what it may hold
+    # MONAI marks Compose as random because of the transforms that it may contain
     return inspect.isclass(kind) and issubclass(kind, RandomizableTrait) and kind is not Compose
 
 
 def describe_call(name: Any, arguments: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return the entry of a description for a transform and its arguments, or ``None`` if it can't have one.
+    """Return the entry of a description for a transform and its arguments, or ``None`` if none is possible.
 
     Args:
         name: the class, as in :func:`canonical_name`.
-        arguments: by name. Tuples become lists; types of torch and numpy, or a config's ``"$torch.float32"`` and
-            ``"$np.float32"``, become ``{"dtype": ...}``.
+        arguments: arguments by name. Tuples become lists; types of torch and numpy, or a config's ``"$torch.float32"``
+            and ``"$np.float32"``, become ``{"dtype": ...}``.
 
     Example:
         >>> describe_call("OrientationD", {"keys": ("image",), "axcodes": "RAS"})
@@ -183,17 +183,17 @@ def describe_call(name: Any, arguments: Mapping[str, Any]) -> dict[str, Any] | N
 
 
 def rebuild_transforms(description: Any, source: str) -> Compose:
-    """Make the transforms that a description stands for.
+    """Make the transforms that a description specifies.
 
     Args:
         description: ``{"transforms": [{"name": ..., "arguments": {...}}, ...]}``.
-        source: where it came from, for messages.
+        source: origin of the description, for messages.
 
     Returns:
-        MONAI ``Compose`` with the description as its attribute ``description``.
+        a MONAI ``Compose`` with the description as its attribute ``description``.
 
     Raises:
-        ValueError: naming the source and the transform that isn't accepted, or refuses its arguments.
+        ValueError: if a transform isn't accepted or refuses its arguments; the message names the source and transform.
 
     Example:
         >>> entry = {"name": "ScaleIntensityd", "arguments": {"keys": "image", "dtype": {"dtype": "torch.float32"}}}
@@ -208,7 +208,7 @@ def rebuild_transforms(description: Any, source: str) -> Compose:
         kind = _KINDS[entry["name"]]
         try:
             steps.append(kind(**{name: _decoded(value) for name, value in entry["arguments"].items()}))
-        except Exception as error:  # of plain values a transform may refuse any, in its own way
+        except Exception as error:  # a transform may refuse plain values with any kind of error
             raise ValueError(
                 f"{source}: transform {index}, {entry['name']}, refuses {_shown(entry['arguments'])}: {error}"
             ) from error
@@ -218,10 +218,10 @@ def rebuild_transforms(description: Any, source: str) -> Compose:
 
 
 def transforms_config(description: Any) -> dict[str, Any]:
-    """Return what a description stands for as a MONAI config, for a bundle.
+    """Return the MONAI config that a description specifies, for a bundle.
 
     Raises:
-        ValueError: as :func:`rebuild_transforms`.
+        ValueError: as in :func:`rebuild_transforms`.
 
     Example:
         >>> entry = {"name": "CastToTyped", "arguments": {"keys": "image", "dtype": {"dtype": "numpy.float32"}}}
@@ -239,7 +239,7 @@ def transforms_config(description: Any) -> dict[str, Any]:
 
 
 def _checked_entries(description: Any, source: str) -> list[dict[str, Any]]:
-    """Return a description's entries once all are found acceptable."""
+    """Return a description's entries after checking that all are acceptable."""
     entries = description.get("transforms") if isinstance(description, dict) else None
     if not isinstance(entries, list) or set(description) != {"transforms"} or len(entries) > MAX_TRANSFORMS:
         raise ValueError(
@@ -254,7 +254,7 @@ def _checked_entries(description: Any, source: str) -> list[dict[str, Any]]:
 
 
 def _problem(entry: Any) -> str | None:
-    """Return why an entry isn't acceptable, or ``None``."""
+    """Return the reason why an entry isn't acceptable, or ``None``."""
     if not isinstance(entry, dict) or set(entry) != {"name", "arguments"} or not isinstance(entry["arguments"], dict):
         return f"it must be {{'name': ..., 'arguments': {{...}}}}, got {_shown(entry)}"
     name, arguments = entry["name"], entry["arguments"]
@@ -278,7 +278,7 @@ def _problem(entry: Any) -> str | None:
 
 
 def _parameters(name: str) -> list[str]:
-    """Return the parameters that a description may set: those with a name of their own, less what is left out."""
+    """Return the parameters that a description may set: all named ones except the excluded ones."""
     named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
     parameters = inspect.signature(_KINDS[name].__init__).parameters.values()
     return [
@@ -289,7 +289,7 @@ def _parameters(name: str) -> list[str]:
 
 
 def _is_plain(value: Any, levels: int) -> bool:
-    """Whether a value is one that JSON holds and no config takes for an expression, a reference or a macro."""
+    """Return whether a value can be JSON and isn't an expression, a reference or a macro in a config."""
     if value is None or type(value) is bool:
         return True
     if type(value) in (int, float):
@@ -308,13 +308,13 @@ def _too_large(value: Any, parameter: str) -> bool:
     sides = [abs(entry) for entry in entries if type(entry) in (int, float)]
     if parameter != "spatial_size":
         return any(side > MAX_SIDE for side in sides)
-    # one number stands for all three sides
+    # a single number means all three sides
     n_voxels: float = math.prod(sides if isinstance(value, list) else sides * 3)
     return n_voxels > MAX_VOXELS
 
 
 def _encoded(value: Any) -> Any:
-    """Return a value as a description holds it; one that it can't hold stays what it is."""
+    """Return a value in the form of a description, or unchanged if a description can't contain it."""
     if isinstance(value, torch.dtype):
         return {"dtype": str(value)}
     if isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic)):
@@ -343,5 +343,5 @@ def _in_config(value: Any) -> Any:
 def _shown(value: Any) -> str:
     try:
         return reprlib.repr(value)[:300]
-    except ValueError:  # Python writes no integer of more than 4300 digits
+    except ValueError:  # Python doesn't convert integers of more than 4300 digits to text
         return f"a {type(value).__name__}"

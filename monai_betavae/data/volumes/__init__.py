@@ -1,9 +1,9 @@
-"""One volume's file.
+"""The file of one volume.
 
 ================  ==============================================================================================
-``volume_files``  open a file, read its header and voxels, say whether a model can use it
-``dicom``         a folder of DICOM slices
-``openbhb``       OpenBHB's arrays
-``lazy_voxels``   voxels that are read when they are used
+``volume_files``  open a file, read its header and voxels, check whether a model can use it
+``dicom``         folders of DICOM slices
+``openbhb``       the arrays of OpenBHB
+``lazy_voxels``   voxels that are read on first use
 ================  ==============================================================================================
 """

@@ -1,4 +1,4 @@
-"""DICOM folders: one series as a volume, read through MONAI's ITK reader, with the geometry of every slice checked."""
+"""A reader of DICOM folders: one series as a volume, through MONAI's ITK reader, with the slice geometry checked."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from .lazy_voxels import LazyVoxels
 
 MAX_FILES_TRIED = 20
-"""Files of a folder that are opened to see whether it holds DICOM."""
+"""Number of files in a folder that are opened to see whether it contains DICOM."""
 
 TOLERANCE = 0.05
-"""Share of the distance between slices by which a position may be off: scanners round, a missing slice is off by 1."""
+"""Allowed deviation of a slice position, in slice distances: scanners round; a missing slice gives a deviation of 1."""
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _ITK_LOCK = threading.Lock()
@@ -30,7 +30,7 @@ _KEPT: set[str] = set()
 
 
 def is_dicom_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder itself, not one below it, holds DICOM files: known by the letters at byte 128, not by a name."""
+    """Return whether a folder directly contains DICOM files, recognised by the letters at byte 128, not by name."""
     try:
         with os.scandir(path) as entries:
             files = sorted(entry.path for entry in entries if entry.name[0] != "." and entry.is_file())
@@ -40,17 +40,17 @@ def is_dicom_folder(path: str | os.PathLike[str]) -> bool:
 
 
 def open_series(folder: str | os.PathLike[str]) -> Any:
-    """Open the DICOM series of a folder, with the header of every slice read and no voxel.
+    """Open the DICOM series of a folder, reading the header of every slice but no voxels.
 
     Args:
-        folder: of one series.
+        folder: folder of one series.
 
     Returns:
-        a nibabel image (RAS+), its voxels unread.
+        a nibabel image (RAS+) with unread voxels.
 
     Raises:
-        ValueError: naming the folder: no series, several, slices missing, twice at one place, of different sizes or
-            directions, or shifted against each other; or if ITK isn't installed.
+        ValueError: if the folder has no series or several, if slices are missing, duplicated, of different sizes or
+            directions, or shifted against each other (the message names the folder), or if ITK isn't installed.
     """
     name = os.fspath(folder)
     if find_spec("itk") is None:
@@ -63,7 +63,7 @@ def open_series(folder: str | os.PathLike[str]) -> Any:
 
 
 def load_series(folder: str | os.PathLike[str]) -> Any:
-    """Load a folder that :func:`open_series` has found right: a MONAI ``MetaTensor`` of shape (1, x, y, z), float32."""
+    """Load a folder that :func:`open_series` accepts, as a float32 MONAI ``MetaTensor`` of shape (1, x, y, z)."""
     from monai.data import ITKReader
     from monai.transforms import LoadImage
 
@@ -73,10 +73,10 @@ def load_series(folder: str | os.PathLike[str]) -> Any:
 
 @contextlib.contextmanager
 def itk_alone() -> Iterator[None]:
-    """Let one thread use ITK, put the process's locale back afterwards, and let the process end in peace.
+    """Let one thread at a time use ITK, restore the locale afterwards, and prevent a crash when the process ends.
 
-    ITK loads its modules when they are first used, and not safely from two threads. Its GDCM leaves the process in the
-    locale "C": from then on Python would decode files and what other programs print as ASCII.
+    ITK loads its modules on first use, which isn't thread-safe. Its GDCM leaves the process in the locale "C", in which
+    Python would decode files and the output of other programs as ASCII.
     """
     with _ITK_LOCK:
         before = locale.setlocale(locale.LC_ALL)
@@ -88,11 +88,11 @@ def itk_alone() -> Iterator[None]:
 
 
 def _keep_types_of_itk() -> None:
-    """Never free SWIG's table of ITK's types.
+    """Keep SWIG's table of ITK types from ever being freed.
 
-    What frees it makes Python objects of a type of its own. When the process ends, that type is sometimes gone before
-    the table is, by the order in which modules go, and a run whose work is done and written ends in a segmentation
-    fault. The memory goes back with the process all the same.
+    The function that frees the table makes Python objects of its own type. When the process ends, the order in which
+    modules are unloaded sometimes destroys that type before the table, and a run that has finished and written its
+    results ends in a segmentation fault. The memory is returned with the process anyway.
     """
     for name, module in list(sys.modules.items()):
         if name.startswith("swig_runtime_data") and name not in _KEPT:
@@ -108,8 +108,8 @@ def _voxels(folder: str) -> NDArray[np.float32]:
 
 
 def is_dicom(file: str) -> bool:
-    """Whether a file is DICOM, by the letters at byte 128."""
-    if os.path.basename(file).upper() == "DICOMDIR":  # an index of files elsewhere
+    """Return whether a file is DICOM, recognised by the letters at byte 128."""
+    if os.path.basename(file).upper() == "DICOMDIR":  # an index of other files
         return False
     try:
         with open(file, "rb") as stream:
@@ -119,12 +119,12 @@ def is_dicom(file: str) -> bool:
 
 
 def _series(folder: str) -> list[str]:
-    """Return the files of the only series, in the order in which MONAI's reader stacks them."""
+    """Return the files of the only series, in the order in which MONAI's reader stacks the slices."""
     import itk
 
     names = itk.GDCMSeriesFileNames.New()
     names.SetUseSeriesDetails(True)
-    names.AddSeriesRestriction("0008|0021")  # as MONAI's reader: by series and date
+    names.AddSeriesRestriction("0008|0021")  # like MONAI's reader: by series and date
     names.SetDirectory(folder)
     found = list(names.GetSeriesUIDs())
     if len(found) != 1:
@@ -153,7 +153,7 @@ def _slice(file: str) -> dict[str, Any]:
 
 
 def _grid(folder: str, slices: list[dict[str, Any]]) -> tuple[tuple[int, int, int], NDArray[np.float64]]:
-    """Return shape and affine (LPS, as DICOM's) of a stack of slices, or refuse it."""
+    """Return the shape and affine (LPS, as in DICOM) of a stack of slices, or refuse it."""
     first = slices[0]
     columns, rows, depth = first["size"]
     spacing = first["spacing"].copy()
@@ -168,7 +168,7 @@ def _grid(folder: str, slices: list[dict[str, Any]]) -> tuple[tuple[int, int, in
         places = (origins - origins[0]) @ normal
         steps = np.diff(places)
         step = float(np.median(steps))
-        # ITK's reader sorts by place: a step of zero is two slices at one
+        # ITK's reader sorts by position: a step of zero means two slices at one position
         if step <= 0 or (steps < TOLERANCE * step).any():
             raise ValueError(
                 f"{folder} must hold one slice at each place, got {len(slices)} slices at "

@@ -1,4 +1,4 @@
-"""Voxels that are read when they are asked for, as the data of a nibabel image."""
+"""Voxels that are read on request, as the data of a nibabel image."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 
 
 class LazyVoxels:
-    """What nibabel asks of an image's data: a shape, a type, and an array when one is needed.
+    """The interface that nibabel requires of an image's data: a shape, a type, and an array on request.
 
     Args:
-        shape: of the array.
-        dtype: of the array.
-        read: reads it.
+        shape: shape of the array.
+        dtype: type of the array.
+        read: function that reads the array.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: np.dtype[Any], read: Callable[[], NDArray[Any]]) -> None:

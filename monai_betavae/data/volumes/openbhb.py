@@ -1,4 +1,4 @@
-"""OpenBHB's folder: arrays without an affine, which take that of the template they were registered to."""
+"""A reader of OpenBHB's folder: its arrays have no affine and take that of the template they were registered to."""
 
 from __future__ import annotations
 
@@ -18,37 +18,37 @@ TEMPLATES = {
     "preproc-quasiraw_T1w": "quasiraw_space-MNI152_desc-brain_T1w.nii.gz",
     "preproc-cat12vbm_desc-gm_T1w": "cat12vbm_space-MNI152_desc-gm_TPM.nii.gz",
 }
-"""By the end of an array's name, its template in the folder ``resource``."""
+"""Template in the folder ``resource`` for each ending of an array's name."""
 
 
 def is_openbhb(root: Path) -> bool:
-    """Whether a folder is OpenBHB's, or one of its parts."""
+    """Return whether a folder is OpenBHB's or one of its parts."""
     return any((part / "derivatives").is_dir() for part in part_folders(root))
 
 
 def part_folders(root: Path) -> list[Path]:
-    """Return the folders of the official parts: both, or the one that is given."""
+    """Return the folders of the official parts: both, or only the given one."""
     if root.name in PARTS:
         return [root]
     return [root / part for part in PARTS if (root / part).is_dir()]
 
 
 def cohort_root(root: Path) -> Path:
-    """Return the folder of participants.tsv and ``resource``, above the parts."""
+    """Return the folder above the parts, which contains participants.tsv and ``resource``."""
     return root.parent if root.name in PARTS else root
 
 
 def open_array(path: str | os.PathLike[str]) -> Any:
-    """Open an array of OpenBHB (``.npy``), nothing read but its shape and type.
+    """Open an array of OpenBHB (``.npy``), reading only its shape and type.
 
     Args:
         path: ``<root>/{train,val}/derivatives/sub-*/ses-*/sub-*_preproc-{quasiraw,cat12vbm_desc-gm}_T1w.npy``.
 
     Returns:
-        a nibabel image, its voxels unread, with the affine of ``<root>/resource/<template>``.
+        a nibabel image with unread voxels and the affine of ``<root>/resource/<template>``.
 
     Raises:
-        ValueError: naming the file: not an array, or no template of its shape.
+        ValueError: if the file isn't an array or no template has its shape; the message names the file.
     """
     name = os.fspath(path)
     try:
@@ -61,7 +61,7 @@ def open_array(path: str | os.PathLike[str]) -> Any:
     template = _template_of(Path(os.path.abspath(name)))
     if template is None:
         raise ValueError(
-            f"{name} is an array without an affine. Such are read in OpenBHB's folder only, beside its templates "
+            f"{name} is an array without an affine. Such arrays are read only in OpenBHB's folder with its templates "
             f"resource/{' and resource/'.join(TEMPLATES.values())}; otherwise save it as NIfTI."
         )
     reference: Any = nib.load(template)

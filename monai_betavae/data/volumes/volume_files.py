@@ -1,4 +1,4 @@
-"""One volume's file: what it holds, and whether a model can use it."""
+"""Readers and checks of one volume's file: its content, and whether a model can use it."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ from .lazy_voxels import LazyVoxels
 from .openbhb import open_array
 
 VOLUME_SUFFIXES = (".nii.gz", ".nii", ".mgz", ".mgh")
-"""Endings of the files that nibabel reads as one volume."""
+"""Extensions of the files that nibabel reads as one volume."""
 
 PLAUSIBLE_SPACING = (0.05, 20.0)
-"""Millimetres between which a brain volume's voxel sides lie; outside, the unit is another or the header is broken."""
+"""Range of the voxel sides of brain volumes in mm; values outside it mean another unit or a broken header."""
 
 MAX_NON_FINITE = 0.01
-"""Share of voxels up to which non-finite ones are repaired from their neighbours."""
+"""Largest share of non-finite voxels that are repaired from their neighbours."""
 
 MAX_VOXELS = 2**31
-"""A header that claims more is broken: 8 GiB in float32, a side of 1290."""
+"""A header with more voxels is broken: this many take 8 GiB in float32, as in a cube with sides of 1290."""
 
 
 def open_volume(path: str | os.PathLike[str]) -> Any:
-    """Open whatever holds a volume, unchecked: a file of nibabel's, a folder of DICOM, an array of OpenBHB.
+    """Open a volume without checks, from a file that nibabel reads, a DICOM folder or an array of OpenBHB.
 
     Args:
         path: the file or folder.
 
     Returns:
-        a nibabel image, its voxels unread.
+        a nibabel image with unread voxels.
     """
     name = os.fspath(path)
     if os.path.isdir(name):
@@ -46,18 +46,18 @@ def open_volume(path: str | os.PathLike[str]) -> Any:
 
 
 def read_header(path: str | os.PathLike[str], channel: int | None = None) -> Any:
-    """Open a volume's file and check what can be known without reading a voxel.
+    """Open a volume's file and check everything that can be checked without reading voxels.
 
     Args:
         path: the file, or a folder of one DICOM series.
-        channel: which volume of a file of several along a fourth axis, from 0.
+        channel: index of the volume, from 0, in a file with several along a fourth axis.
 
     Returns:
-        the nibabel image, its voxels unread.
+        the nibabel image with unread voxels.
 
     Raises:
-        ValueError: naming the file and what is wrong: not there, empty, truncated, of another kind, not one
-            three-dimensional volume of real numbers, or with an affine that places it nowhere.
+        ValueError: if the file doesn't exist, is empty, truncated or of another kind, isn't one three-dimensional
+            volume of real numbers, or has an unusable affine; the message names the file and the problem.
 
     Example:
         >>> import tempfile
@@ -85,7 +85,7 @@ def read_header(path: str | os.PathLike[str], channel: int | None = None) -> Any
         if str(error).startswith(name):
             raise
         raise _unreadable(name, error) from error
-    except Exception as error:  # a broken header fails anywhere in nibabel, gzip, zlib or struct
+    except Exception as error:  # a broken header can raise any error in nibabel, gzip, zlib or struct
         raise _unreadable(name, error) from error
     problem = _channel_problem(shape, channel)
     if channel is not None and problem is None:
@@ -111,7 +111,7 @@ def _unreadable(name: str, error: Exception) -> ValueError:
 
 
 def _misnamed(name: str) -> str | None:
-    """Return what a file's name says that its content isn't, and the name it should have, as the end of a sentence."""
+    """Return how a file's name contradicts its content, and the right name, as the end of a sentence, or ``None``."""
     compressed, kind = _content(name)
     said = next((suffix for suffix in VOLUME_SUFFIXES if name.lower().endswith(suffix)), None)
     if kind is None or said is None:
@@ -134,9 +134,9 @@ def _misnamed(name: str) -> str | None:
 
 
 def _content(name: str) -> tuple[int, str | None]:
-    """Return how often a file is gzip-compressed, and what it holds then: "nii", "mgh" or ``None``, by its first bytes.
+    """Return how often a file is gzip-compressed, and its format by the first bytes: "nii", "mgh" or ``None``.
 
-    A NIfTI header begins with its size, 348 or 540, in either byte order; MGH with its version, 1.
+    A NIfTI header begins with its size, 348 or 540, in either byte order; an MGH header begins with its version, 1.
     """
     try:
         with open(name, "rb") as file:
@@ -156,8 +156,8 @@ def _content(name: str) -> tuple[int, str | None]:
 
 
 def _one_of(image: Any, channel: int) -> Any:
-    """Return one volume of a four-dimensional image, its voxels unread."""
-    dtype = np.dtype(np.float32)  # scaled as the header says
+    """Return one volume of a four-dimensional image, with unread voxels."""
+    dtype = np.dtype(np.float32)  # scaled according to the header
     voxels = LazyVoxels(image.shape[:3], dtype, lambda: np.asarray(image.dataobj[..., channel], dtype=dtype))
     chosen = nib.Nifti1Image(voxels, image.affine)
     chosen.set_data_dtype(image.get_data_dtype())
@@ -165,14 +165,14 @@ def _one_of(image: Any, channel: int) -> Any:
 
 
 def read_voxels(path: str | os.PathLike[str], image: Any) -> NDArray[np.float32]:
-    """Read an image's voxels as float32, scaled as its header says, without trailing axes of length one.
+    """Read an image's voxels as float32, scaled according to its header, without trailing axes of length one.
 
     Args:
         path: the file, for messages.
-        image: what :func:`read_header` gave.
+        image: the image from :func:`read_header`.
 
     Raises:
-        ValueError: naming the file, if they can't be read.
+        ValueError: if the voxels can't be read; the message names the file.
     """
     try:
         values = np.asarray(image.dataobj, dtype=np.float32)
@@ -182,7 +182,7 @@ def read_voxels(path: str | os.PathLike[str], image: Any) -> NDArray[np.float32]
 
 
 def voxel_problem(values: NDArray[Any]) -> str | None:
-    """Return what makes voxels useless, as the end of a sentence about their file, or ``None``.
+    """Return why voxels can't be used, as the end of a sentence about their file, or ``None``.
 
     Example:
         >>> voxel_problem(np.zeros((2, 2, 2)))
@@ -204,7 +204,7 @@ def voxel_problem(values: NDArray[Any]) -> str | None:
 
 
 def repair_non_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return voxels with the non-finite ones replaced by the mean of the finite ones around, 3x3x3, else by 0.
+    """Replace non-finite voxels by the mean of the finite ones in their 3x3x3 neighbourhood, or by 0 without any.
 
     Example:
         >>> values = np.full((3, 3, 3), 2.0, np.float32)
@@ -216,7 +216,7 @@ def repair_non_finite(values: NDArray[np.float32]) -> NDArray[np.float32]:
     known = np.where(finite, values, 0)
     weight = ndimage.uniform_filter(finite.astype(np.float64), 3, mode="constant")
     around = ndimage.uniform_filter(known.astype(np.float64), 3, mode="constant")
-    # a filter's sums are exact to rounding only: less than half a voxel's weight is none
+    # the filter's sums have rounding errors: a weight of less than half a voxel counts as none
     mean = np.divide(around, weight, out=np.zeros_like(around), where=weight > 0.5 / 27)
     return np.where(finite, values, mean).astype(np.float32)
 
@@ -231,7 +231,7 @@ def _channel_problem(shape: tuple[int, ...], channel: int | None) -> str | None:
 
 
 def shape_problem(shape: tuple[int, ...]) -> str | None:
-    """Return what makes a shape no volume's, as the end of a sentence about it, or ``None``."""
+    """Return why a shape isn't that of a volume, as the end of a sentence about the volume, or ``None``."""
     spatial = shape
     while len(spatial) > 3 and spatial[-1] == 1:
         spatial = spatial[:-1]
@@ -248,7 +248,7 @@ def shape_problem(shape: tuple[int, ...]) -> str | None:
 
 
 def type_problem(dtype: np.dtype[Any]) -> str | None:
-    """Return what makes a type of voxels useless, likewise."""
+    """Return why a voxel type can't be used, as the end of a sentence about the volume, or ``None``."""
     if dtype.kind not in "biuf":
         kind = "complex numbers" if dtype.kind == "c" else "colours" if dtype.fields else str(dtype)
         return f"must hold real numbers, got {kind}"
@@ -256,11 +256,11 @@ def type_problem(dtype: np.dtype[Any]) -> str | None:
 
 
 def affine_problem(affine: NDArray[Any] | None, header: Any = None) -> str | None:
-    """Return what makes an affine useless, as the end of a sentence about its volume, or ``None``.
+    """Return why an affine can't be used, as the end of a sentence about the volume, or ``None``.
 
     Args:
-        affine: 4x4.
-        header: of the file, which may say the unit.
+        affine: 4x4 affine.
+        header: header of the file, which may contain the unit.
     """
     if affine is None or not np.isfinite(affine).all():
         return f"must have a finite affine, got {None if affine is None else affine.tolist()}"
@@ -272,11 +272,11 @@ def affine_problem(affine: NDArray[Any] | None, header: Any = None) -> str | Non
         hint = f" (the header's unit is the {unit})" if unit in ("meter", "micron") else ""
         sides = " x ".join(f"{side:g}" for side in spacing)
         return f"must have voxels of {low:g} to {high:g} mm, got {sides}{hint}"
-    if abs(np.linalg.det(axes / spacing)) < 1e-3:  # the axes as directions: far from a plane, whatever the spacing
+    if abs(np.linalg.det(axes / spacing)) < 1e-3:  # axes as unit vectors, so that the spacing doesn't matter
         return f"must have an invertible affine, got {affine.tolist()}"
     return None
 
 
 def first_line(error: Exception) -> str:
-    """Return the first line of an error's message, or its name where it has none."""
+    """Return the first line of an error's message, or the error's name if it has no message."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
