@@ -256,14 +256,14 @@ def workflow(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("name", "kind"), [("train.json", "train"), ("inference.json", "inference"), ("evaluate.json", "evaluation")]
 )
-def test_1_no_required_property_is_missing(workflow, place, name, kind):
+def test_no_required_property_is_missing(workflow, place, name, kind):
     # a training workflow has data; one for inference is whole before it has any
     made = workflow(name, kind, **({"dataset_dir": str(place / "data" / "bids")} if kind == "train" else {}))
     made.initialize()
     assert made.check_properties() == []
 
 
-def test_1_properties_of_training_take_effect(workflow, place, tmp_path):
+def test_properties_of_training_take_effect(workflow, place, tmp_path):
     made = workflow("train.json", "train", logger="none", spatial_shape=[8, 8, 8], spacing=24.0, channels=[4, 8])
     made.initialize()
     assert made.max_epochs == 30
@@ -281,7 +281,7 @@ def test_1_properties_of_training_take_effect(workflow, place, tmp_path):
     assert made.network_def(torch.zeros(1, 1, 8, 8, 8)).shape == (1, 1, 8, 8, 8)
 
 
-def test_1_properties_of_inference_take_effect(workflow, place):
+def test_properties_of_inference_take_effect(workflow, place):
     preprocessing = {"_target_": "monai_betavae.data.brain_transforms", "spatial_shape": [8, 8, 8], "spacing": 24.0}
     made = workflow("inference.json", "inference", preprocessing=preprocessing)
     made.initialize()
@@ -320,18 +320,18 @@ def expected(commands, place, images):
 
 
 @pytest.mark.parametrize("name", ["metadata", "verify", "verify inference"])
-def test_2_checks(commands, name):
+def test_the_runners_checks_pass(commands, name):
     assert "with no error" in commands.done(name)
 
 
-def test_2_torchscript(commands, place, images, expected):
+def test_the_torchscript_export_reconstructs_as_the_network(commands, place, images, expected):
     commands.done("torchscript")
     with pytest.warns(DeprecationWarning, match=r"torch\.jit\.load"):
         exported = torch.jit.load(place / "data" / "model.ts")
     torch.testing.assert_close(exported(images).detach(), expected, atol=1e-4, rtol=0)
 
 
-def test_2_onnx(commands, place, images, expected):
+def test_the_onnx_export_reconstructs_as_the_network(commands, place, images, expected):
     import onnxruntime
 
     commands.done("onnx")
@@ -340,7 +340,7 @@ def test_2_onnx(commands, place, images, expected):
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-3)
 
 
-def test_2_torch_export(commands, place, images, expected):
+def test_the_exported_program_reconstructs_as_the_network(commands, place, images, expected):
     assert "largest difference to the network's output" in commands.done("program")
     found = torch.export.load(place / "data" / "model.pt2").module()(images.expand(3, -1, -1, -1, -1))
     torch.testing.assert_close(found.detach(), expected.expand(3, -1, -1, -1, -1), atol=1e-4, rtol=0)
@@ -374,7 +374,7 @@ def written(bundle):
 @pytest.mark.parametrize(
     ("name", "where"), [("from the root", "root"), ("from the bundle", "bundle"), ("from elsewhere", "other")]
 )
-def test_3_the_same_places_from_any_folder(commands, place, name, where):
+def test_results_are_in_the_same_places_from_any_folder(commands, place, name, where):
     before = {path.name for path in bundle_root().iterdir() if path.is_file()}
     printed = commands.done(name)
     bundle = place / where / "bundles" / "vae"
@@ -384,7 +384,7 @@ def test_3_the_same_places_from_any_folder(commands, place, name, where):
     assert {path.name for path in (place / where).iterdir()} == {"bundles"}
 
 
-def test_3_nothing_is_left_in_the_callers_folder(commands, place):
+def test_nothing_is_left_in_the_callers_folder(commands, place):
     for name in list(commands.futures):
         commands[name]
     assert list((place / "elsewhere").iterdir()) == []
@@ -393,7 +393,7 @@ def test_3_nothing_is_left_in_the_callers_folder(commands, place):
     assert {name for name in at_home if not name.startswith(".")} == {"monai_betavae"}  # others' caches are hidden
 
 
-def test_3_an_installed_bundle_never_writes_into_its_package(commands, place):
+def test_an_installed_bundle_never_writes_into_its_package(commands, place):
     commands.done("install")
     commands.done("installed")
     assert written(place / "home" / "monai_betavae" / "vae") == WRITTEN
@@ -402,7 +402,7 @@ def test_3_an_installed_bundle_never_writes_into_its_package(commands, place):
     assert [name for name in package if name.endswith((".pt", ".ckpt", ".csv", ".png", ".nii.gz"))] == []
 
 
-def test_3_overrides_of_the_places(commands, place):
+def test_the_places_can_be_overridden(commands, place):
     commands.done("override")
     assert {"model.pt", "model.json", "last.ckpt", "metrics.csv", "split.json"} <= set(
         listing(place / "data" / "beta4")
@@ -419,7 +419,7 @@ def test_3_overrides_of_the_places(commands, place):
 
 
 @pytest.mark.parametrize(("run_id", "name"), CONFIGS.items())
-def test_4_run_is_an_alias(run_id, name):
+def test_run_is_an_alias_of_the_run_id(run_id, name):
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
@@ -429,7 +429,7 @@ def test_4_run_is_an_alias(run_id, name):
     assert parser["run"][0] == f"$monai_betavae.workflows.check_settings('{name}.json')"
 
 
-def test_4_run_gives_latents_of_the_held_out(commands, place):
+def test_run_gives_latents_of_the_held_out(commands, place):
     commands.done("run")
     commands.done("from the bundle")  # `run run` of train.json
     split = json.loads((place / "checkout/bundles/vae/output/split.json").read_text())
@@ -437,14 +437,14 @@ def test_4_run_gives_latents_of_the_held_out(commands, place):
     assert table["subject"].tolist() == [record["subject"] for record in split["test"]]
 
 
-def test_4_check_writes_a_table(commands, place):
+def test_check_writes_a_table(commands, place):
     assert "can't be used" in commands.done("check")
     table = pd.read_csv(place / "data" / "checked" / "volumes.tsv", sep="\t")
     assert len(table) > 0
     assert table["problem"].isna().all()
 
 
-def test_4_check_of_a_public_cohort(commands, place):
+def test_check_reads_a_public_cohort(commands, place):
     assert "3 checked, 0 can't be used" in commands.done("public cohort")
     table = pd.read_csv(place / "data" / "decathlon" / "volumes.tsv", sep="\t")
     plain = pd.read_csv(place / "data" / "checked" / "volumes.tsv", sep="\t")
@@ -452,7 +452,7 @@ def test_4_check_of_a_public_cohort(commands, place):
     np.testing.assert_allclose(table["maximum"], 2 * plain["maximum"][:3], rtol=1e-5)
 
 
-def test_4_a_fold_with_augmentation_and_a_disk_cache(commands, place):
+def test_a_fold_with_augmentation_and_a_disk_cache_trains(commands, place):
     printed = commands.done("fold")
     split = json.loads((place / "data" / "fold0" / "split.json").read_text())
     everyone = {record["subject"] for part in split.values() for record in part}
@@ -462,14 +462,14 @@ def test_4_a_fold_with_augmentation_and_a_disk_cache(commands, place):
     assert f"Split by subject: {len(split['training'])} training" in printed
 
 
-def test_4_subjects_of_the_training_are_not_scored(commands, place):
+def test_subjects_of_the_training_are_not_scored(commands, place):
     refused = commands["trained subjects"]
     assert refused.returncode == 1
     assert "of subjects that the model was trained or validated on" in refused.stderr
     assert refused.stderr.strip().splitlines()[-1].startswith("Error: ")
 
 
-def test_4_evaluation(commands, place):
+def test_evaluation_writes_scores_and_a_report(commands, place):
     printed = commands.done("evaluation")
     folder = place / "checkout/bundles/vae/output"
     table = pd.read_csv(folder / "evaluation" / "reconstruction.csv")
@@ -488,7 +488,7 @@ def test_4_evaluation(commands, place):
     assert "These brains are simulated" in (folder / "evaluation" / "report.html").read_text(encoding="utf-8")
 
 
-def test_4_generation(commands, place):
+def test_generation_writes_volumes_and_their_codes(commands, place):
     commands.done("generation")
     folder = place / "checkout/bundles/vae/output/samples"
     table = pd.read_csv(folder / "codes.csv")
@@ -504,7 +504,7 @@ def test_4_generation(commands, place):
 # ---- 5: resume -------------------------------------------------------------------------------------------------------
 
 
-def test_5_resume_goes_on_to_more_epochs(commands, place):
+def test_resume_goes_on_to_more_epochs(commands, place):
     printed = commands.done("resume")
     models = place / "checkout/bundles/vae/models"
     assert f"Resuming: {models / 'last.ckpt'} has 2 epochs; going on" in printed
@@ -515,7 +515,7 @@ def test_5_resume_goes_on_to_more_epochs(commands, place):
     assert checkpoint["global_step"] == 9
 
 
-def test_5_a_run_is_run_again_from_its_own_file(commands, place):
+def test_a_run_is_run_again_from_its_own_file(commands, place):
     commands.done("override"), commands.done("again")
     before, after = place / "data" / "beta4", place / "data" / "again"
     for name in ("metrics.csv", "model.pt", "scores.json", "split.json"):
@@ -525,14 +525,14 @@ def test_5_a_run_is_run_again_from_its_own_file(commands, place):
     assert "Not as then" not in commands.done("again") or "the code has changes" in commands.done("again")
 
 
-def test_5_an_existing_result_is_not_overwritten(commands):
+def test_an_existing_result_is_not_overwritten(commands):
     refused = commands["existing"]
     assert refused.returncode != 0
     last = refused.stderr.strip().splitlines()[-1]
     assert "exists: a run is there already. Give --resume True to continue it, --overwrite True" in last
 
 
-def test_5_a_model_of_other_settings_is_not_resumed(commands, place):
+def test_a_model_of_other_settings_is_not_resumed(commands, place):
     before = (place / "checkout/bundles/vae/output/split.json").read_bytes()
     refused = commands["resume another"]
     assert refused.returncode != 0
@@ -544,7 +544,7 @@ def test_5_a_model_of_other_settings_is_not_resumed(commands, place):
 # ---- 6: several devices ----------------------------------------------------------------------------------------------
 
 
-def test_6_two_processes_give_the_losses_of_one(commands, place):
+def test_two_processes_give_the_losses_of_one(commands, place):
     commands.done("train"), commands.done("two"), commands.done("resume")
     alone = pd.read_csv(place / "checkout/bundles/vae/output/metrics.csv").iloc[:2]
     shared = pd.read_csv(place / "data" / "two" / "metrics.csv")
@@ -553,7 +553,7 @@ def test_6_two_processes_give_the_losses_of_one(commands, place):
     assert shared["step"].tolist() == alone["step"].tolist()
 
 
-def test_6_files_come_from_the_first_process_alone(commands, place):
+def test_files_come_from_the_first_process_alone(commands, place):
     for name in ("two", "torchrun"):
         printed = commands.done(name)
         assert printed.count("Held-out subjects") == printed.count("Split by subject") == printed.count("Model: ") == 1
@@ -567,7 +567,7 @@ def test_6_files_come_from_the_first_process_alone(commands, place):
 # ---- 7: tracking -----------------------------------------------------------------------------------------------------
 
 
-def test_7_tensorboard_by_default(commands, place):
+def test_losses_go_to_tensorboard_by_default(commands, place):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     commands.done("two")
@@ -577,7 +577,7 @@ def test_7_tensorboard_by_default(commands, place):
     np.testing.assert_allclose([event.value for event in recorded], table["val/loss"], rtol=1e-6)
 
 
-def test_7_mlflow_by_one_override(commands, place, monkeypatch):
+def test_losses_go_to_mlflow_by_one_override(commands, place, monkeypatch):
     from mlflow.tracking import MlflowClient
 
     commands.done("mlflow")
@@ -596,7 +596,7 @@ def test_7_mlflow_by_one_override(commands, place, monkeypatch):
 # ---- 8: the zoo's form -----------------------------------------------------------------------------------------------
 
 
-def test_8_load_returns_the_network_with_its_weights(commands, place, images, expected):
+def test_load_returns_the_network_with_its_weights(commands, place, images, expected):
     commands.done("zoo")
     result = json.loads(commands.done("zoo load").splitlines()[-1])
     assert result["loaded"] == "ReconstructionNetwork"
@@ -607,14 +607,14 @@ def test_8_load_returns_the_network_with_its_weights(commands, place, images, ex
     assert all(torch.equal(loaded[name], weights[name]) for name in weights)
 
 
-def test_8_create_workflow_runs_its_inference(commands, place):
+def test_create_workflow_runs_its_inference(commands, place):
     commands.done("zoo load"), commands.done("inference")
     zoo = pd.read_csv(place / "data" / "zoo_latents" / "latents.csv")
     flat = pd.read_csv(place / "data" / "latents" / "latents.csv")
     pd.testing.assert_frame_equal(zoo, flat, rtol=1e-4, atol=1e-5)
 
 
-def test_8_the_zoos_weights_are_its_own_wherever_the_variable_points(commands, place):
+def test_the_zoos_weights_are_its_own_wherever_the_variable_points(commands, place):
     commands.done("another run")
     other = torch.load(place / "another" / "models" / "model.pt", weights_only=True)
     own = torch.load(place / "data/zoo/vae/models/model.pt", weights_only=True)
@@ -627,7 +627,7 @@ def test_8_the_zoos_weights_are_its_own_wherever_the_variable_points(commands, p
     assert tables[0] == tables[1] == tables[2]
 
 
-def test_8_the_zoos_configs_show_network_and_transforms(commands, place):
+def test_the_zoos_configs_show_network_and_transforms(commands, place):
     commands.done("zoo")
     zoo = place / "data" / "zoo" / "vae" / "configs"
     config, training = (json.loads((zoo / f"{name}.json").read_text()) for name in ("inference", "train"))
@@ -641,18 +641,18 @@ def test_8_the_zoos_configs_show_network_and_transforms(commands, place):
 
 
 @pytest.mark.parametrize("name", ["zoo metadata", "zoo verify"])
-def test_8_checks_of_the_zoo(commands, name):
+def test_the_runners_checks_of_the_zoo_form_pass(commands, name):
     assert "with no error" in commands.done(name)
 
 
-def test_8_exports_of_the_zoo(commands, place, images, expected):
+def test_the_zoo_form_exports(commands, place, images, expected):
     commands.done("zoo export")
     with pytest.warns(DeprecationWarning, match=r"torch\.jit\.load"):
         exported = torch.jit.load(place / "data" / "zoo.ts")
     torch.testing.assert_close(exported(images).detach(), expected, atol=1e-4, rtol=0)
 
 
-def test_8_files_of_the_zoo(commands, place):
+def test_the_zoo_form_has_the_zoos_files(commands, place):
     commands.done("zoo")
     zoo = place / "data" / "zoo" / "vae"
     for name in ("configs/metadata.json", "configs/inference.json", "configs/train.json", "configs/logging.conf",
@@ -676,7 +676,7 @@ def test_8_files_of_the_zoo(commands, place):
         ("tracking", "use --logger mlflow"),
     ],
 )
-def test_9_errors_are_one_line(commands, place, name, message):
+def test_errors_are_one_line(commands, place, name, message):
     failed = commands[name]
     assert failed.returncode != 0
     last = failed.stderr.strip().splitlines()[-1]
@@ -691,14 +691,14 @@ def test_9_errors_are_one_line(commands, place, name, message):
 # ---- 10: the docs ----------------------------------------------------------------------------------------------------
 
 
-def test_10_every_command_of_the_docs_runs(commands):
+def test_every_command_of_the_docs_runs(commands):
     assert len(docs_commands()) == 18
     for name in ("train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
                  "mlflow", "verify", "torchscript", "onnx", "program", "zoo"):  # fmt: skip
         commands.done(name)
 
 
-def test_10_the_docs_have_the_zoos_sections():
+def test_the_docs_have_the_zoos_sections():
     docs = (bundle_root() / "docs" / "README.md").read_text()
     sections = re.findall(r"^# (.*)$", docs, re.MULTILINE)
     wanted = ["Model Description", "Data", "Training Configuration", "Memory Warning", "Performance", "Commands"]

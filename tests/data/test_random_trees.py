@@ -49,7 +49,7 @@ def check(tree, found):
 
 
 @pytest.mark.slow
-def test_2000_random_trees():
+def test_random_trees_give_their_subjects_or_a_refusal():
     accepted = []
 
     @settings(
@@ -66,7 +66,7 @@ def test_2000_random_trees():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
-def test_2000_trees_of_a_plain_generator(seed):
+def test_trees_of_a_plain_generator_give_their_subjects_or_a_refusal(seed):
     # more diverse than what hypothesis draws, which likes small numbers and repeats itself
     generator = random.Random(seed)
     accepted = []
