@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader
 
 from monai_betavae import VAE, build_vae, bundle_root
 from monai_betavae.data import DiskCacheDataset, discover
-from monai_betavae.data.transforms.brain import ReadVolumed
+from monai_betavae.data.transforms import ReadVolumed
 from monai_betavae.data.volumes.volume_files import read_header
 from monai_betavae.networks.builders import build_network
 from monai_betavae.workflows.model_evaluation.subjects import training_summary

@@ -2,13 +2,12 @@
 
 from .caching import DiskCacheDataset, cached_dataset
 from .checks.volume_checks import check_volumes
-from .discovery.cohort_loaders import decathlon, ixi, oasis_vbm
-from .discovery.sources import discover
+from .discovery import decathlon, discover, ixi, oasis_vbm
 from .sampling import GlobalOrder
-from .simulation.cohort import simulate_cohort
+from .simulation import simulate_cohort
 from .splits import split_subjects
-from .transforms.augmentation import AugmentedDataset, augmentation
-from .transforms.brain import (
+from .transforms import (
+    AugmentedDataset,
     CropToGridd,
     PadToGridd,
     ReadVolumed,
@@ -17,6 +16,7 @@ from .transforms.brain import (
     RestoreVolumed,
     ScaleBrainIntensityd,
     ToPlainSampled,
+    augmentation,
     brain_transforms,
     volume_image,
 )

@@ -184,7 +184,6 @@ def commands(place):
         command = small(["--config_file", str(config), "--max_epochs", "1", *map(str, words)])
         runner(name, "run", run_id, *command, cwd=cwd, **options)
 
-    # line 2
     schema = place / "schema.json"
     shutil.copyfile(Path(__file__).parent / "required_metadata.json", schema)
     runner("metadata", "verify_metadata", "--meta_file", bundle / "metadata.json", "--filepath", schema)
@@ -192,7 +191,6 @@ def commands(place):
     pristine = place / "root" / "bundles" / "vae"
     files = ("--meta_file", pristine / "metadata.json", "--config_file", pristine / "inference.json")
     runner("verify inference", "verify_net_in_out", "network_def", *files, MONAI_BETAVAE_HOME=str(place / "empty"))
-    # line 3
     training("from the root", "bundles/vae/train.json", cwd=place / "root", after=("verify inference",))
     training("from the bundle", "train.json", cwd=place / "bundle" / "bundles" / "vae", run_id="run")
     training("from elsewhere", place / "other" / "bundles" / "vae" / "train.json")
@@ -201,16 +199,14 @@ def commands(place):
     commands.start("install", install, elsewhere)
     installed = site / "monai_betavae" / "bundles" / "vae"
     training("installed", installed / "train.json", after=("install",), PYTHONPATH=str(site))
-    # line 4
     command = ("--config_file", bundle / "inference.json", "--output_dir", data / "held_out")
     runner("run", "run", "run", *command, after=("train", "resume"))
     other = ("--dataset_dir", data / "bids", "--ckpt_dir", data / "beta4", "--training_output_dir", data / "beta4")
     command = ("--config_file", bundle / "evaluate.json", *other, "--output_dir", data / "trained")
     runner("trained subjects", "run", "evaluation", *command, after=("override",))
-    # line 5
     training("existing", bundle / "train.json", after=("train", "resume"))
     training("resume another", bundle / "train.json", "--resume", True, "--latent_dim", 6, after=("train", "resume"))
-    # line 8; another run's weights lie where the variable points
+    # another run's weights lie where the variable points
     training("another run", bundle / "train.json", "--seed", 3, MONAI_BETAVAE_HOME=str(place / "another"))
     zoo = data / "zoo" / "vae"
     for name, home in (("unset", None), ("empty", place / "empty"), ("another run's", place / "another")):
@@ -225,7 +221,6 @@ def commands(place):
     runner("zoo export", "ckpt_export", "network_def", *files, *export, after=("zoo",))
     script = Path(__file__).parents[1] / "support" / "load_zoo_bundle.py"
     commands.start("zoo load", [sys.executable, str(script), str(zoo), str(data)], elsewhere, after=("zoo",))
-    # line 9
     nothing = ("--output_dir", place / "nothing", "--ckpt_dir", place / "nothing")
     training("wrong id", bundle / "train.json", "--latent_dims", 8, *nothing)
     training("wrong type", bundle / "train.json", "--beta", "strong", *nothing)

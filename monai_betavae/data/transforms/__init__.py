@@ -2,9 +2,13 @@
 
 =========================  =====================================================================================
 ``brain``                  ``brain_transforms``: all steps in order
-``preprocessing``          read, resample, scale intensities
-``field_of_view``          crop and pad to the grid
+``volume_reading``         ``ReadVolumed``: read a file, or take an image from memory
+``images_in_memory``       voxels, affine and file name of an image in memory
+``resampling``             ``ResampleAntiAliasedd``: to another voxel size
+``field_of_view``          ``CropToGridd``, ``PadToGridd``: to the model's grid
 ``background``             the value of the background
+``intensity``              ``ScaleBrainIntensityd``: to [0, 1] by percentiles
+``plain_samples``          ``ToPlainSampled``: plain tensors
 ``restoration``            back to the grid, affine and intensities of the file
 ``augmentation``           random changes of training volumes
 ``transform_description``  the steps as JSON, and back
@@ -12,18 +16,13 @@
 """
 
 from .augmentation import AugmentedDataset, augmentation
-from .brain import (
-    CropToGridd,
-    PadToGridd,
-    ReadVolumed,
-    ResampleAntiAliasedd,
-    RestoreVolume,
-    RestoreVolumed,
-    ScaleBrainIntensityd,
-    ToPlainSampled,
-    brain_transforms,
-    volume_image,
-)
+from .brain import brain_transforms
+from .field_of_view import CropToGridd, PadToGridd
+from .intensity import ScaleBrainIntensityd
+from .plain_samples import ToPlainSampled
+from .resampling import ResampleAntiAliasedd
+from .restoration import RestoreVolume, RestoreVolumed, volume_image
+from .volume_reading import ReadVolumed
 
 __all__ = [
     "AugmentedDataset",

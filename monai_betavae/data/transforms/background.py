@@ -13,6 +13,9 @@ from torch import Tensor
 
 from ...batches.images import plain_tensor
 
+BACKGROUNDS = ("zero", "auto")
+"""What a volume's background is taken to be: 0, or the constant value that is found."""
+
 SHARE_OF_FACES = 0.5
 """Smallest share of the voxels on a volume's six faces that have the background's value.
 

@@ -8,31 +8,10 @@ from typing import Any
 from monai.transforms import Compose
 
 from ..._checks import check_choice, check_spatial_shape
-from .field_of_view import PADDINGS, CropToGridd, PadToGridd, check_center
-from .preprocessing import (
-    ReadVolumed,
-    ResampleAntiAliasedd,
-    ScaleBrainIntensityd,
-    ToPlainSampled,
-    check_percentiles,
-    three_spacings,
-)
-from .restoration import RestoreVolume, RestoreVolumed, volume_image
+from .field_of_view import PADDINGS, check_center
+from .intensity import check_percentiles
+from .resampling import three_spacings
 from .transform_description import rebuild_transforms
-
-__all__ = [
-    "CropToGridd",
-    "PadToGridd",
-    "ReadVolumed",
-    "ResampleAntiAliasedd",
-    "RestoreVolume",
-    "RestoreVolumed",
-    "ScaleBrainIntensityd",
-    "ToPlainSampled",
-    "brain_transforms",
-    "first_release_description",
-    "volume_image",
-]
 
 
 def brain_transforms(

@@ -19,7 +19,7 @@ from torch import Tensor
 from ...batches.images import plain_tensor
 from ..volumes.volume_files import open_volume
 from .field_of_view import scaled_background
-from .preprocessing import as_float64
+from .images_in_memory import as_float64
 
 
 class RestoreVolumed(MapTransform):

@@ -24,7 +24,10 @@ from monai.transforms import Compose, RandomizableTrait
 
 from ..._checks import MAX_VOXELS
 from .field_of_view import CropToGridd, PadToGridd
-from .preprocessing import ReadVolumed, ResampleAntiAliasedd, ScaleBrainIntensityd, ToPlainSampled
+from .intensity import ScaleBrainIntensityd
+from .plain_samples import ToPlainSampled
+from .resampling import ResampleAntiAliasedd
+from .volume_reading import ReadVolumed
 
 OWN: dict[str, type] = {
     kind.__name__: kind
