@@ -1,4 +1,4 @@
-"""Where the bundle lives, which config is running, and where its runs are written."""
+"""Folder of the bundle, the config that is running, and the folder of its runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from types import FrameType
 from typing import Any
 
 HOME_VARIABLE = "MONAI_BETAVAE_HOME"
-"""Environment variable that moves everything a run writes by default."""
+"""Environment variable with the default folder of everything that runs write."""
 
 
 def bundle_root() -> Path:
     """Return the folder of the MONAI Bundle: ``bundles/vae`` of the checkout, or its copy in the installed package.
 
     Raises:
-        FileNotFoundError: if the installation lacks it.
+        FileNotFoundError: if the installation lacks the bundle.
 
     Example:
         >>> (bundle_root() / "train.json").is_file()
@@ -32,10 +32,10 @@ def bundle_root() -> Path:
 
 
 def running_bundle_root() -> Path:
-    """Return the folder of the bundle whose config is being evaluated; :func:`bundle_root` where none is.
+    """Return the folder of the bundle whose config is being evaluated, or :func:`bundle_root` if there is none.
 
-    A config can't say where it lies, and ``"bundle_root": "."``, the habit, is wherever the user stands. So the config
-    that calls this is looked up among the callers. A copy of the bundle, flat or in the model zoo's form (configs in
+    A config doesn't know its own path, and the usual ``"bundle_root": "."`` is the user's working directory. So the
+    config is found among the callers. A copy of the bundle, flat or in the layout of the model zoo (configs in
     ``configs/``), then finds its own weights and writes into its own folder.
 
     Example:
@@ -47,7 +47,7 @@ def running_bundle_root() -> Path:
         if "config_root_path" in attributes:
             folder = Path(attributes["config_root_path"])
         elif frame.f_globals.get("__name__") == "monai.bundle.scripts" and frame.f_locals.get("config_file_"):
-            # ckpt_export and its like evaluate a config without a workflow
+            # ckpt_export and similar commands evaluate a config without a workflow
             files = frame.f_locals["config_file_"]
             folder = Path(files if isinstance(files, str) else files[0]).parent
         else:
@@ -59,11 +59,11 @@ def running_bundle_root() -> Path:
 
 
 def config_file(root: str | os.PathLike[str], name: str) -> Path:
-    """Return the path of one of a bundle's configs: in ``configs/`` as the model zoo has it, or beside metadata.json.
+    """Return the path of a config of a bundle: in ``configs/``, as in the model zoo, or directly in its folder.
 
     Args:
-        root: the bundle's folder.
-        name: the file's name.
+        root: folder of the bundle.
+        name: name of the file.
 
     Example:
         >>> config_file(bundle_root(), "train.json").name
@@ -74,9 +74,9 @@ def config_file(root: str | os.PathLike[str], name: str) -> Path:
 
 
 def running_parser() -> Any:
-    """Return MONAI's ``ConfigParser`` of the config that is being evaluated; ``None`` where none is.
+    """Return MONAI's ``ConfigParser`` of the config that is being evaluated, or ``None`` if there is none.
 
-    MONAI's ``$`` expressions have no name for it.
+    It is found among the callers, since MONAI's ``$`` expressions can't refer to it.
     """
     for frame in _callers():
         attributes = _attributes(frame)
@@ -86,14 +86,14 @@ def running_parser() -> Any:
 
 
 def running_config() -> dict[str, Any] | None:
-    """Return the config that is being evaluated, overrides included and unresolved; ``None`` where none is."""
+    """Return the unresolved config that is being evaluated, with overrides, or ``None`` if there is none."""
     parser = running_parser()
     config: dict[str, Any] | None = None if parser is None else parser.config
     return config
 
 
 def _callers() -> Iterator[FrameType]:
-    """Yield the callers, from the nearest one."""
+    """Yield the frames of the callers, the nearest one first."""
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
         yield frame
@@ -103,21 +103,21 @@ def _callers() -> Iterator[FrameType]:
 def _attributes(frame: FrameType) -> dict[str, Any]:
     """Return the attributes of the object whose method is being called.
 
-    A ``ConfigWorkflow`` is known by its ``config_root_path``, a ``ConfigParser`` by its ``ref_resolver``; they are read
-    from ``__dict__``, because a parser looks up any other attribute as an id of its config.
+    ``config_root_path`` identifies a ``ConfigWorkflow``, ``ref_resolver`` a ``ConfigParser``. They are read from
+    ``__dict__``, because a parser looks up any other attribute as an id of its config.
     """
     return getattr(frame.f_locals.get("self"), "__dict__", {})
 
 
 def run_root(root: str | os.PathLike[str] | None = None) -> Path:
-    """Return the folder under which the bundle's configs put data, weights and results by default.
+    """Return the default folder for the data, weights and results of the bundle's configs.
 
-    It doesn't depend on the working directory: another ``root`` than that of the running config, which somebody named;
-    ``$MONAI_BETAVAE_HOME`` if that is set; else the bundle's own folder; but for the copy in an installed package,
-    which must not write into site-packages, ``~/monai_betavae/vae``.
+    It doesn't depend on the working directory. In order of priority it is: ``root``, if it differs from the folder of
+    the running config; ``$MONAI_BETAVAE_HOME``, if set; ``~/monai_betavae/vae`` for the copy in an installed package,
+    which must not write into site-packages; or the folder of the bundle.
 
     Args:
-        root: the bundle's folder; default: :func:`running_bundle_root`.
+        root: folder of the bundle; default: :func:`running_bundle_root`.
     """
     named = root is not None and Path(root).resolve() != running_bundle_root().resolve()
     if os.environ.get(HOME_VARIABLE) and not named:

@@ -2,12 +2,11 @@
 
 The scale of beta
 -----------------
-With N voxels per image the reconstruction loss of the "normal" likelihood is the summed squared error
-SSE, without the factor 1/2 of a unit-variance Gaussian, whose negative log-likelihood is
-SSE/2 + (N/2) log(2 pi). So ``beta=1`` here optimises what ``beta=0.5`` does on the unit-variance
-ELBO; put differently, it is the exact ELBO (beta=1) of a Gaussian with variance 1/2. For "laplace" (summed
-absolute error, unit scale up to N log 2) and "bernoulli" (cross entropy) beta has its textbook scale.
-A loss written as mean squared error + w KL corresponds to ``beta = w N`` here.
+With N voxels per image, the reconstruction loss of the "normal" likelihood is the summed squared error SSE, without the
+factor 1/2 of a unit-variance Gaussian, whose negative log-likelihood is SSE/2 + (N/2) log(2 pi). ``beta=1`` here is
+therefore equivalent to ``beta=0.5`` in the unit-variance ELBO; in other words, it gives the exact ELBO (beta=1) of a
+Gaussian with variance 1/2. For "laplace" (summed absolute error, unit scale up to N log 2) and "bernoulli" (cross
+entropy), beta has its textbook scale. A loss written as mean squared error + w KL corresponds to ``beta = w N`` here.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from ._checks import ArgumentTypeError, check_choice, check_real
 from .batches.images import check_images, plain_tensor
 
 LIKELIHOODS = ("normal", "laplace", "bernoulli")
-"""Names of the decoder distributions a tensor output can stand for."""
+"""Names of the decoder distributions that a tensor output can represent."""
 
 
 def at_least_float32(value: Tensor) -> Tensor:
-    """Return a plain tensor in float32, or in float64 if it came in float64; complex numbers are refused."""
+    """Return a plain tensor in float32, or in float64 if it is float64 already; complex numbers are refused."""
     value = plain_tensor(value)
     if value.is_complex():
         raise ValueError(f"Images and parameters of a distribution must be real numbers, got {value.dtype}.")
@@ -35,7 +34,7 @@ def at_least_float32(value: Tensor) -> Tensor:
 
 
 def number_of(value: Any) -> Any:
-    """Return the Python number of a tensor without axes, and anything else as it is."""
+    """Return the Python number of a tensor without axes, and any other value unchanged."""
     return value.item() if isinstance(value, Tensor) and value.ndim == 0 else value
 
 
@@ -43,9 +42,9 @@ def likelihood(p: Tensor | Distribution, default_dist: str = "normal") -> Distri
     """Return the decoder's output as a distribution over images.
 
     Args:
-        p: a ``Normal``, ``Laplace`` or ``Bernoulli``, returned as it is; or a tensor, which is the mean of a
+        p: a ``Normal``, ``Laplace`` or ``Bernoulli``, returned unchanged; or a tensor, which is the mean of a
             unit-scale ``Normal`` or ``Laplace``, or the success probability of a ``Bernoulli``.
-        default_dist: what a tensor stands for: "normal", "laplace" or "bernoulli".
+        default_dist: distribution that a tensor represents: "normal", "laplace" or "bernoulli".
 
     Raises:
         ArgumentTypeError: (a ``ValueError`` and a ``TypeError``) if ``p`` is anything else.
@@ -73,21 +72,20 @@ def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
         \text{laplace: } \frac1B \sum_{b,i} |x_{bi} - \mu_{bi}| \quad
         \text{bernoulli: } -\frac1B \sum_{b,i} x_{bi} \log p_{bi} + (1 - x_{bi}) \log (1 - p_{bi})
 
-    A ``scale`` of the distribution doesn't enter: these are the losses of nidl's BetaVAELoss, not exact
-    log-likelihoods (see the module's docstring for the constants). Computed in float32 under autocast.
+    The ``scale`` of the distribution is ignored: these are the losses of nidl's BetaVAELoss, not exact log-likelihoods
+    (see the module's docstring for the constants). Under autocast they are computed in float32.
 
     Args:
-        p: decoder distribution, ``Normal``, ``Laplace`` or ``Bernoulli``, of the shape of ``data``.
+        p: decoder distribution, ``Normal``, ``Laplace`` or ``Bernoulli``, with the shape of ``data``.
         data: images, shape (batch, channel, ...); in [0, 1] for a ``Bernoulli``.
 
     Returns:
-        scalar tensor, in nats up to the constants above.
+        scalar tensor, in nats up to these constants.
 
     Raises:
         ArgumentTypeError: (a ``ValueError`` and a ``TypeError``) for another distribution, or data that is no tensor.
-        ValueError: for shapes that differ, data without an image, complex numbers, or
-            (checked on the CPU only, as it would make a GPU wait) data or probabilities outside [0, 1] for a
-            ``Bernoulli``.
+        ValueError: for different shapes, data without an image, complex numbers, or data or probabilities outside
+            [0, 1] for a ``Bernoulli`` (checked on the CPU only, as the check would make a GPU synchronise).
 
     Example:
         >>> x = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
@@ -108,7 +106,7 @@ def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
     with torch.autocast(device_type=x.device.type, enabled=False):
         given = p.loc if isinstance(p, Normal | Laplace) else p.probs if "probs" in p.__dict__ else p.logits
         parameter = at_least_float32(given)
-        # torch's cross entropy, and some gradients, want one type
+        # torch's cross entropy and some gradients need a common type
         common = torch.promote_types(parameter.dtype, x.dtype)
         parameter, x = parameter.to(common), x.to(common)
         if isinstance(p, Normal):
@@ -126,11 +124,11 @@ def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:
 
 
 def _cross_entropy(probabilities: Tensor, x: Tensor) -> Tensor:
-    """Return the summed cross entropy, NaN where a probability is NaN or outside [0, 1], which the CPU refuses.
+    """Return the summed cross entropy, or NaN if a probability is NaN or, on a GPU, outside [0, 1].
 
-    torch itself stops there with an assertion, on a GPU with one after which the process can't use the GPU any more:
-    a run that diverges would end with that and not with what
-    :class:`~monai_betavae.training.divergence.StopOnDivergence` says.
+    On the CPU, probabilities outside [0, 1] raise an error. torch itself fails with an assertion for such values, and
+    on a GPU the process can't use the GPU afterwards: a run that diverges would then end with that assertion instead of
+    the message of :class:`~monai_betavae.training.divergence.StopOnDivergence`.
     """
     if x.device.type == "cpu":
         low, high = (float(bound) for bound in torch.aminmax(probabilities.detach()))
@@ -150,15 +148,15 @@ def kl_per_dimension(q: Normal) -> Tensor:
     .. math:: D_k = \frac1B \sum_b \tfrac12 (\mu_{bk}^2 + \sigma_{bk}^2 - 1 - \log \sigma_{bk}^2)
 
     Args:
-        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim); or (batch, ..., latent_dim), of an
-            encoder that gives several rows of features for an image.
+        q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim), or (batch, ..., latent_dim) for an
+            encoder that returns several feature vectors per image.
 
     Returns:
-        tensor of shape (latent_dim,), or (..., latent_dim), nats, each >= 0 but for rounding.
+        tensor of shape (latent_dim,) or (..., latent_dim), in nats, each value >= 0 up to rounding.
 
     Raises:
         ArgumentTypeError: (a ``ValueError`` and a ``TypeError``) if ``q`` isn't a ``Normal``.
-        ValueError: for parameters of another shape, or without a row.
+        ValueError: for parameters of another shape, or an empty batch.
     """
     if not isinstance(q, Normal):
         raise ArgumentTypeError(f"`q` must be a torch.distributions Normal, got {type(q).__name__}.")
@@ -166,8 +164,8 @@ def kl_per_dimension(q: Normal) -> Tensor:
         raise ValueError(f"`q` must have parameters of shape (batch, latent_dim), got {tuple(q.batch_shape)}.")
     with torch.autocast(device_type=q.loc.device.type, enabled=False):
         loc, scale = at_least_float32(q.loc), at_least_float32(q.scale)
-        # not the logarithm of the square: that of a scale beyond 1e19 is infinite in float32, and infinity minus
-        # infinity is NaN; that of one below 1e-23 is minus infinity
+        # not the logarithm of the square: in float32 the square of a scale beyond 1e19 is infinite, and infinity minus
+        # infinity is NaN; for a scale below 1e-23 the logarithm is minus infinity
         return (0.5 * (loc.square() + scale.square() - 1) - scale.log()).mean(dim=0)
 
 
@@ -195,21 +193,20 @@ class BetaVAELoss:
 
     .. math:: L = L_\text{rec}(x, p(x|z)) + \beta \, D_{KL}(q(z|x) \,\|\, N(0, I))
 
-    Same arguments, numbers and returned keys as nidl 0.0.2's ``BetaVAELoss``. Both terms are sums per image
-    (over voxels, over latent dimensions), averaged over the batch, in float32 under autocast. What
-    ``beta=1`` means for each likelihood is said in :mod:`monai_betavae.losses`.
+    Arguments, values and returned keys are those of ``BetaVAELoss`` in nidl 0.0.2. Both terms are sums per image (over
+    voxels and over latent dimensions), averaged over the batch; under autocast they are computed in float32.
+    :mod:`monai_betavae.losses` explains the meaning of ``beta=1`` for each likelihood.
 
-    Shapes and types are checked, values aren't (that would make a GPU wait), but for the range of a Bernoulli's on the
-    CPU. For values up to 1e15 in magnitude, such as :class:`~monai_betavae.VAE` takes, the loss of ten million voxels
-    is finite. Beyond, finite values give finite losses or infinity, never NaN; for values that aren't finite, neither
-    is the term they enter.
+    Shapes and types are checked. Values aren't, since that would make a GPU synchronise, except for the range of a
+    Bernoulli on the CPU. For values up to 1e15 in magnitude, the limit of :class:`~monai_betavae.VAE`, the loss of ten
+    million voxels is finite. Larger finite values give finite or infinite losses, never NaN. A value that isn't finite
+    makes its term not finite.
 
     Args:
         beta: weight of the KL divergence, >= 0 and finite in float32; a tensor of one number counts as that number. 1
-            gives the VAE; more asks for a posterior
-            closer to the prior at the price of reconstruction.
-        default_dist: what a tensor from the decoder stands for: the mean of a "normal" (squared error) or
-            "laplace" (absolute error), or the probability of a "bernoulli" (cross entropy).
+            gives the VAE; larger values pull the posterior closer to the prior at the expense of reconstruction.
+        default_dist: meaning of a tensor from the decoder: the mean of a "normal" (squared error) or "laplace"
+            (absolute error) distribution, or the probability of a "bernoulli" one (cross entropy).
 
     Raises:
         ValueError: if ``beta`` is negative or not finite, or ``default_dist`` is unknown.
@@ -227,7 +224,7 @@ class BetaVAELoss:
     """
 
     def __init__(self, beta: float = 4.0, default_dist: str = "normal") -> None:
-        # a Python number from here on: it is written to files, and must not keep a graph or wait for a GPU
+        # a Python number: it is written to files, and must neither keep a graph nor wait for a GPU
         self.beta = check_real("beta", number_of(beta), minimum=0)
         if self.beta > torch.finfo(torch.float32).max:
             raise ValueError(f"`beta` must be finite in float32, got {beta!r}.")
@@ -245,14 +242,14 @@ class BetaVAELoss:
             scalar tensors under "rec_loss", "kl_loss" and "loss".
 
         Raises:
-            ValueError: as in :func:`reconstruction_loss` and :func:`kl_per_dimension`, or if ``q`` hasn't a row for
-                each image.
+            ValueError: as in :func:`reconstruction_loss` and :func:`kl_per_dimension`, or if ``q`` doesn't have
+                one row for each image.
         """
         rec_loss = self.reconstruction_loss(self._parse_distribution(p), x)
         kl_loss = self.kl_normal_loss(q)
         if q.batch_shape[0] != len(x):
             raise ValueError(f"`q` must have a row for each of the {len(x)} images, got {q.batch_shape[0]}.")
-        # an infinite divergence times 0 would be NaN; smaller ones are 0 in float32
+        # infinity times 0 would be NaN; a beta below the smallest normal number counts as 0
         loss = rec_loss + self.beta * kl_loss if self.beta >= torch.finfo(torch.float32).tiny else rec_loss
         return {"rec_loss": rec_loss, "kl_loss": kl_loss, "loss": loss}
 
@@ -265,7 +262,7 @@ class BetaVAELoss:
         return kl_normal_loss(q)
 
     def _parse_distribution(self, p: Tensor | Distribution) -> Distribution:
-        """Return the decoder's output as a distribution; nidl's name, for losses derived from its own."""
+        """Return the decoder's output as a distribution; the name is nidl's, for losses derived from its loss."""
         return likelihood(p, self.default_dist)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Networks and estimator in one call."""
+"""Construction of an estimator with its networks in one call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .estimator import VAE
 from .networks.builders import build_network
 
 NETWORK_ARGUMENTS = ("in_channels", "channels", "n_blocks", "kernel_size", "norm", "act", "dropout", "warm_start")
-"""Arguments of :func:`build_vae` that shape the networks."""
+"""Arguments of :func:`build_vae` that configure the networks."""
 
 
 def build_vae(
@@ -20,26 +20,26 @@ def build_vae(
     random_state: int | None = None,
     **vae_kwargs: Any,
 ) -> VAE:
-    """Build encoder, decoder and estimator for images of one spatial shape.
+    """Build an encoder, a decoder and an estimator for images of one spatial shape.
 
-    The default is the package's one default model: "conv", group normalisation, a deformable template as decoder.
+    The default model has the architecture "conv", group normalisation, and a deformable template as decoder.
 
     Args:
-        spatial_shape: two or three sides of the images, any size.
+        spatial_shape: two or three side lengths of the images, any size.
         latent_dim: number of latent dimensions.
         architecture: "conv", "plain", "residual", "resnet" or "densenet"; see
             :func:`~monai_betavae.networks.builders.build_network`.
-        random_state: seed of all weights, and of everything that :class:`~monai_betavae.VAE` draws.
+        random_state: seed of all weights, and of all random numbers that :class:`~monai_betavae.VAE` draws.
         vae_kwargs: further arguments of :func:`~monai_betavae.networks.builders.build_network` (``in_channels``,
             ``channels``, ``n_blocks``, ``kernel_size``, ``norm``, ``act``, ``dropout``, ``warm_start``) and of
             :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``, ``max_epochs``, ...). With
-            ``default_dist="bernoulli"``, or a ``loss`` of that, the decoder ends in a sigmoid.
+            ``default_dist="bernoulli"``, or a ``loss`` with it, the decoder ends in a sigmoid.
 
     Returns:
-        the estimator, untrained.
+        the untrained estimator.
 
     Raises:
-        ValueError: naming the argument, what came and what is accepted.
+        ValueError: naming the argument, the value received and the values accepted.
 
     Example:
         >>> import torch

@@ -1,4 +1,4 @@
-"""The VAE as a scikit-learn transformer: arrays in, posterior means out."""
+"""The VAE as a scikit-learn transformer that maps arrays to posterior means."""
 
 from __future__ import annotations
 
@@ -31,41 +31,42 @@ HIDDEN = 64
 """Width of the one hidden layer of encoder and decoder, for plain features."""
 
 ACCELERATORS = ("auto", "cpu", "gpu", "cuda", "mps")
-"""Where a model may train."""
+"""Accelerators on which a model can train."""
 
 
 class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
-    """Embed arrays by a beta-VAE, as a scikit-learn transformer for pipelines, searches and cross-validation.
+    """Embed arrays with a beta-VAE, as a scikit-learn transformer for pipelines, searches and cross-validation.
 
-    With ``spatial_shape`` the rows are volumes, and the model is that of :func:`~monai_betavae.build_vae`, on the
-    intensities as they are, so that ``beta`` means what it means there; [0, 1] is what its defaults were tried on.
-    Without, the rows are plain features, and encoder and decoder are perceptrons with one hidden layer of 64, on
-    features standardised by the training data. Training is quiet and writes no file.
+    With ``spatial_shape``, the rows are volumes and the model is that of :func:`~monai_betavae.build_vae`. Intensities
+    aren't rescaled, so ``beta`` has the same meaning; the defaults were tested on intensities in [0, 1]. Without
+    ``spatial_shape``, the rows are plain features, standardised with the training data, and encoder and decoder are
+    perceptrons with one hidden layer of 64 units. Training is quiet and writes no file.
 
     Args:
-        spatial_shape: two or three sides of the volumes; ``None`` for plain features.
+        spatial_shape: two or three side lengths of the volumes; ``None`` for plain features.
         latent_dim: number of latent dimensions.
         beta: weight of the KL divergence; see :mod:`monai_betavae.losses` for its scale.
-        architecture: of the networks for volumes; see :func:`~monai_betavae.build_vae`. Plain features ignore it.
-        warm_start: where the networks for volumes start, "none", "mean", "linear" or "deformable", which ``None``
-            stands for; see :mod:`monai_betavae.networks.warm_start`. Plain features ignore it. (Not scikit-learn's
-            ``warm_start``: every ``fit`` starts anew.)
-        channels: channels of each level of the networks for volumes; ``None`` for the builder's. Small volumes need
-            fewer levels.
+        architecture: architecture of the networks for volumes; see :func:`~monai_betavae.build_vae`. Ignored for plain
+            features.
+        warm_start: warm start of the networks for volumes, "none", "mean", "linear" or "deformable" (which ``None``
+            means); see :mod:`monai_betavae.networks.warm_start`. Ignored for plain features. Unlike scikit-learn's
+            ``warm_start``, it doesn't continue an earlier ``fit``.
+        channels: number of channels of each level of the networks for volumes; ``None`` for the builder's default.
+            Small volumes need fewer levels.
         max_epochs: number of epochs.
-        batch_size: rows in a step.
+        batch_size: number of rows in a step.
         lr: learning rate of AdamW.
-        random_state: seed of weights, order and noise; a ``numpy.random.RandomState`` or ``None`` (numpy's global one)
-            draws the seed.
-        accelerator: where to train: "auto", "cpu", "gpu", "cuda" or "mps".
-        verbose: above 0 shows Lightning's progress bar.
+        random_state: seed of weights, order and noise; from a ``numpy.random.RandomState``, or numpy's global one for
+            ``None``, the seed is drawn.
+        accelerator: accelerator for training: "auto", "cpu", "gpu", "cuda" or "mps".
+        verbose: a value above 0 shows Lightning's progress bar.
 
     Attributes:
         vae_: the trained :class:`~monai_betavae.VAE`.
         mean_: mean of each plain feature, shape (n_features,); ``None`` for volumes.
-        scale_: its standard deviation, 1 where that is 0; ``None`` for volumes.
-        n_features_in_: number of features, or of voxels.
-        feature_names_in_: their names, if X came as a data frame.
+        scale_: standard deviation of each plain feature, 1 for a constant one; ``None`` for volumes.
+        n_features_in_: number of features or voxels.
+        feature_names_in_: names of the features, if X was a data frame in ``fit``.
 
     Example:
         >>> X = np.random.default_rng(0).normal(size=(40, 6))
@@ -90,7 +91,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         accelerator: str = "auto",
         verbose: int = 0,
     ) -> None:
-        # scikit-learn's rule: arguments are stored as they came and checked in fit
+        # scikit-learn's rule: arguments are stored unchanged and checked in fit
         self.spatial_shape = spatial_shape
         self.latent_dim = latent_dim
         self.beta = beta
@@ -115,8 +116,8 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             the transformer itself.
 
         Raises:
-            ValueError: naming the argument, what came and what is accepted; for values that aren't finite; for fewer
-                than two rows.
+            ValueError: naming the argument, the value received and the values accepted; for values that aren't finite;
+                for fewer than two rows.
         """
         rows = self._rows(X, reset=True)
         batch_size = check_integer("batch_size", self.batch_size, minimum=1)
@@ -151,9 +152,9 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
             )
         with _quiet_lightning():
             vae.fit(DataLoader(self._tensor(rows).float(), batch_size=batch_size, shuffle=True))  # type: ignore[arg-type]  # a tensor is a dataset of its rows
-        vae.trainer = None  # it holds the training data
+        vae.trainer = None  # the trainer holds the training data
         if self.spatial_shape is None:
-            # in double precision, on the CPU, a row's code doesn't depend on the rows beside it
+            # in double precision, on the CPU, a row's code doesn't depend on the other rows of its batch
             vae.double().trainer_params["accelerator"] = "cpu"
         self.vae_ = vae
         return self
@@ -174,21 +175,21 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         check_is_fitted(self)
         rows = self._tensor(self._rows(X, reset=False))
         with _quiet_lightning():
-            codes = self.vae_.transform(DataLoader(rows, batch_size=int(self.batch_size)))  # type: ignore[arg-type]  # likewise
+            codes = self.vae_.transform(DataLoader(rows, batch_size=int(self.batch_size)))  # type: ignore[arg-type]  # a tensor is a dataset of its rows
         return codes.numpy().astype(np.float64)
 
     def inverse_transform(self, Z: Any) -> NDArray[np.float64]:  # noqa: N803
-        """Return the decoded codes, in the units of X.
+        """Decode codes, in the units of X.
 
         Args:
             Z: codes, shape (n, latent_dim).
 
         Returns:
-            shape (n, n_features); volumes flattened.
+            decoded rows, shape (n, n_features); volumes are flattened.
 
         Raises:
             sklearn.exceptions.NotFittedError: before :meth:`fit`.
-            ValueError: if ``Z`` hasn't ``latent_dim`` columns, or isn't finite.
+            ValueError: if ``Z`` doesn't have ``latent_dim`` columns, or isn't finite.
         """
         check_is_fitted(self)
         checked = check_array(Z, dtype=np.float64, input_name="Z")
@@ -201,10 +202,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return decoded if self.scale_ is None else decoded * self.scale_ + self.mean_
 
     def score(self, X: Any, y: Any = None) -> float:  # noqa: N803
-        """Return minus the squared error of a row's reconstruction, summed over features, averaged over rows.
+        """Return the negative squared reconstruction error, summed over features and averaged over rows.
 
-        -1/n sum_i sum_j (x_ij - r_ij)^2 for the decoded posterior means r, in squared units of X: larger is better, and
-        it compares with PCA's. It says nothing about the KL divergence, so it can't choose ``beta``.
+        The score is -1/n sum_i sum_j (x_ij - r_ij)^2 for the decoded posterior means r, in squared units of X. Larger
+        is better, and the score is comparable with that of PCA. It ignores the KL divergence, so it can't be used to
+        choose ``beta``.
 
         Args:
             X: as in :meth:`fit`.
@@ -219,7 +221,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return self.vae_.latent_dim
 
     def _rows(self, X: Any, *, reset: bool) -> Array:  # noqa: N803
-        """Return X checked, as (n, n_features)."""
+        """Return X as a validated array of shape (n, n_features)."""
         shape = None if self.spatial_shape is None else check_spatial_shape("spatial_shape", self.spatial_shape)
         if shape is not None and len(np.shape(X)) == 1 + len(shape):
             if tuple(np.shape(X)[1:]) != shape:
@@ -228,7 +230,7 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         accepted: dict[str, Any] = {"dtype": [np.float64, np.float32], "ensure_min_samples": 2 if reset else 1}
         try:
             from sklearn.utils.validation import validate_data
-        except ImportError:  # a method before scikit-learn 1.6
+        except ImportError:  # before scikit-learn 1.6 it is a method
             rows: Array = self._validate_data(X, reset=reset, **accepted)
         else:
             rows = validate_data(self, X, reset=reset, **accepted)
@@ -239,11 +241,11 @@ class VAETransformer(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEsti
         return rows
 
     def _tensor(self, rows: Array) -> Tensor:
-        """Return what the networks take: standardised features, or volumes with one channel in single precision."""
+        """Return the networks' input: standardised features, or volumes with one channel in single precision."""
         if self.spatial_shape is None:
             return torch.from_numpy((rows - self.mean_) / self.scale_)
         volumes = np.ascontiguousarray(rows, dtype=np.float32)
-        # torch warns of memory that it may not write to
+        # torch warns of read-only memory
         volumes = volumes if volumes.flags.writeable else volumes.copy()
         return torch.from_numpy(volumes).reshape(len(rows), 1, *self.spatial_shape)
 
@@ -275,14 +277,14 @@ def _is_verbose(verbose: Any) -> bool:
 
 @contextlib.contextmanager
 def _quiet_lightning() -> Iterator[None]:
-    """Keep Lightning's advice and reports to itself: a transformer in a search is fitted a hundred times."""
+    """Silence Lightning's advice and reports, since a search fits a transformer many times."""
     from lightning.fabric.utilities.warnings import PossibleUserWarning
 
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PossibleUserWarning)
-        # Lightning 2.6 calls what torch 2.13 deprecates
+        # Lightning 2.6 uses functions that torch 2.13 deprecates
         warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", category=FutureWarning)
         try:
             for logger in loggers:

@@ -1,21 +1,22 @@
-"""Arrays in, numbers out: what a model learned, how sure that is, and whether a simpler method does it better.
+"""Evaluation measures: functions that take arrays and return scores, with intervals and simpler baselines.
 
 =========================  ==========================================================================================
 ``intervals``              bootstrap intervals over subjects
-``reconstruction``         errors, PSNR, SSIM, in the brain and whole; PCA and the mean image
-``likelihood``             ELBO, importance-weighted log-likelihood, the closed form of probabilistic PCA
-``refinement``             codes better than the encoder's guess: how much the encoder loses
-``latents``                KL per dimension, active units
+``reconstruction``         errors, PSNR and SSIM, in the brain and overall; PCA and mean-image baselines
+``likelihood``             ELBO, importance-weighted log-likelihood, closed form of probabilistic PCA
+``refinement``             codes refined from the encoder's: what amortised inference costs
+``latents``                KL divergence per dimension, active units
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
 ``disentanglement``        MIG, SAP, DCI, FactorVAE score
-``factors``                the known factors, discrete or continuous; their bins and folds
-``importance``             how important each code is for each factor
-``targets``                a covariate as a probe takes it
-``probes``                 covariates from latents, cross-validated by subject, beside PCA
-``residuals``              lesion maps, thresholds from healthy subjects
-``anomaly``                how well they find lesions: AUPRC, Dice, pseudo-healthy pairs
-``normative``              deviation of latents and voxels from a reference, with multiple-comparison control
+``known_factors``          known factors, discrete or continuous; their bins and folds
+``importance``             importance of each code for each factor
+``targets``                validated codes and targets for probes
+``probes``                 prediction of covariates from codes, cross-validated by subject, compared with PCA
+``residuals``              residual maps, thresholds from healthy subjects
+``anomaly``                lesion detection: AUPRC, Dice, pseudo-healthy pairs
+``normative``              deviation of latents and voxels from a healthy reference, multiple-comparison correction
 ``generation``             MS-SSIM, MMD, codes from the prior or a mixture
+``volume_batches``         validated batches of volumes and masks
 =========================  ==========================================================================================
 """
 

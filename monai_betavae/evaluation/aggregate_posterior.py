@@ -1,10 +1,11 @@
-"""What the KL divergence is spent on, from the aggregate posterior of a whole cohort.
+"""Decomposition of the mean KL divergence of a cohort, from its aggregate posterior.
 
-q(z) = (1/n) sum_i q(z|x_i) is what the decoder meets in place of the prior. With q(z_k) its marginals,
+The aggregate posterior q(z) = (1/n) sum_i q(z|x_i) is the distribution that the decoder sees in training. With its
+marginals q(z_k),
 
     mean_i KL(q(z|x_i) || p(z)) = I(x; z) + KL(q(z) || prod_k q(z_k)) + sum_k KL(q(z_k) || p(z_k))
 
-mutual information, total correlation, and how far each dimension is from the prior.
+which are the mutual information, the total correlation, and the divergence of each dimension from the prior.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ LOG_2PI = math.log(2 * math.pi)
 class AggregatePosterior(TypedDict):
     """The terms of the mean KL divergence, in nats; "dimension_kl" has shape (latent_dim,).
 
-    What each key holds is said in :func:`aggregate_posterior`.
+    :func:`aggregate_posterior` describes each key.
     """
 
     mutual_information: float
@@ -44,7 +45,7 @@ def aggregate_posterior(
     chunk_size: int = 64,
     progress: bool = True,
 ) -> AggregatePosterior:
-    r"""Part the mean KL divergence of a cohort into mutual information, total correlation and dimension-wise KL.
+    r"""Split the mean KL divergence of a cohort into mutual information, total correlation and dimension-wise KL.
 
     With :math:`q(z) = \frac1n \sum_j q(z|x_j)` and expectations over i and :math:`z \sim q(z|x_i)`:
 
@@ -53,27 +54,27 @@ def aggregate_posterior(
         TC = E[\log q(z) - \sum_k \log q(z_k)] \quad
         D_k = E[\log q(z_k) - \log p(z_k)]
 
-    The estimator is Monte Carlo over z (``n_samples`` draws of every subject, the same ones in all terms) with the
-    exact mixture of all n posteriors as density, which takes O(n_samples n^2 latent_dim). There is no minibatch and no
-    weighting of one: the stratified weights of beta-TCVAE code are a rough estimate for training, and the copy of them
-    in most libraries has 1/N in a wrong place.
+    The estimator is Monte Carlo over z: ``n_samples`` draws for every subject, the same draws in all terms. It uses the
+    exact mixture of all n posteriors as the density, which costs O(n_samples n^2 latent_dim). It needs no minibatch
+    weights: the stratified weights of beta-TCVAE code are a rough estimate for training, and most libraries copy a
+    version that has 1/N in the wrong place.
 
-    The terms are those of this cohort as if it were the population. I(x; z) is at most log n, what codes that tell all
-    subjects apart give, however much more they hold; the total correlation depends on n too. Compare cohorts of the
-    same size, or models on the same cohort.
+    The terms treat this cohort as the whole population. I(x; z) is at most log n, the value for codes that distinguish
+    all subjects, however much more information they hold; the total correlation depends on n too. Compare cohorts of
+    the same size, or models on the same cohort.
 
     Args:
         mu: posterior means, shape (n, latent_dim).
         logvar: posterior log-variances, the same shape.
-        n_samples: draws from the posterior of each subject.
-        seed: of the draws.
-        chunk_size: draws whose densities are held at once; each takes n latent_dim numbers.
+        n_samples: number of draws from the posterior of each subject.
+        seed: seed of the draws.
+        chunk_size: number of draws whose densities are held in memory at once; each takes n latent_dim numbers.
         progress: whether to show a progress bar.
 
     Returns:
         in nats: "mutual_information"; "total_correlation"; "dimension_kl" of shape (latent_dim,), :math:`D_k`;
         "kl_estimate", the mean of log q(z|x) - log p(z) over the draws, which the three terms sum to; and "kl", the
-        mean KL divergence in closed form, which that estimates: the two differ by the error of the draws.
+        mean KL divergence in closed form. The last two differ by the Monte Carlo error only.
 
     Raises:
         ValueError: if the shapes differ, aren't two-dimensional or empty, or a value isn't finite.
@@ -83,7 +84,7 @@ def aggregate_posterior(
         Variational Autoencoders", NeurIPS 2018, equation 2.
 
     Example:
-        >>> apart = np.array([[-50.0], [50.0], [0.0], [100.0]])  # four subjects that no draw confuses
+        >>> apart = np.array([[-50.0], [50.0], [0.0], [100.0]])  # posteriors of four subjects that don't overlap
         >>> found = aggregate_posterior(apart, np.zeros((4, 1)))
         >>> round(found["mutual_information"], 6) == round(math.log(4), 6), found["total_correlation"]
         (True, 0.0)

@@ -1,6 +1,6 @@
-"""How well lesion maps find the lesions: overlap, precision and recall, by lesion, and who is a patient.
+"""Scores of lesion detection: overlap, precision and recall, by lesion property and by subject.
 
-The maps are those of `evaluation.residuals`.
+The lesion maps come from `evaluation.residuals`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ Booleans = NDArray[np.bool_]
 
 
 class AveragePrecision(NamedTuple):
-    """Area under precision-recall curves, and what chance gives; NaN where there is no lesion voxel.
+    """Area under precision-recall curves, with its chance level; NaN where there is no lesion voxel.
 
     Attributes:
-        pooled: of all voxels of all subjects together.
-        per_subject: of each subject's voxels, shape (n,).
-        prevalence: share of lesion voxels among all, which a useless map has as its pooled value.
+        pooled: area for all voxels of all subjects together.
+        per_subject: area for the voxels of each subject, shape (n,).
+        prevalence: share of lesion voxels among all voxels, the pooled value of an uninformative map.
         prevalence_per_subject: the same for each subject, shape (n,).
     """
 
@@ -39,8 +39,8 @@ class AveragePrecision(NamedTuple):
 def dice(segmentation: Array, truth: Array) -> Floats:
     """Return the overlap of each segmentation with the truth, Dice = 2 |S and T| / (|S| + |T|).
 
-    Where both are empty there was nothing to find, and the score is NaN, not 1: healthy subjects that are left alone
-    would otherwise raise a cohort's mean. Where only one is empty it is 0.
+    Where both are empty, there was nothing to find and the score is NaN, not 1: healthy subjects without a false
+    positive would otherwise raise the mean of a cohort. Where only one is empty, the score is 0.
 
     Args:
         segmentation: boolean or 0 and 1, shape (n, x, y, z) or (n, 1, x, y, z).
@@ -69,9 +69,9 @@ def dice(segmentation: Array, truth: Array) -> Floats:
 def voxel_auprc(scores: Array, truth: Array, mask: Array | None = None) -> AveragePrecision:
     """Return the average precision of voxel scores, sum_k (R_k - R_(k-1)) P_k over the distinct scores.
 
-    Voxels of equal score are taken together. The pooled value asks for one threshold that serves all subjects; the
-    per-subject one for a ranking within each. Chance is the prevalence, which depends on the mask and on lesion size:
-    compare values of the same voxels only.
+    Voxels of equal score are taken together. The pooled value rewards scores that share one threshold across subjects;
+    the per-subject value depends on the ranking within each subject only. The chance level is the prevalence, which
+    depends on the mask and on lesion size: compare values for the same voxels only.
 
     Args:
         scores: shape (n, x, y, z) or (n, 1, x, y, z), high where a lesion is.
@@ -79,7 +79,7 @@ def voxel_auprc(scores: Array, truth: Array, mask: Array | None = None) -> Avera
         mask: which voxels count, shape (x, y, z) or one for each subject; lesion voxels outside it are left out.
 
     Returns:
-        pooled and per subject, with prevalences.
+        the pooled and the per-subject values, with their prevalences.
 
     Raises:
         ValueError: if the shapes differ, a score isn't finite, or a subject has no voxel in the mask.
@@ -107,21 +107,21 @@ def voxel_auprc(scores: Array, truth: Array, mask: Array | None = None) -> Avera
 def precision_recall(scores: Array, truth: Array, mask: Array | None = None, n_points: int = 500) -> dict[str, Floats]:
     """Return the precision-recall curve of all subjects' voxels together, thinned for a plot.
 
-    A point is what the voxels of at least its threshold give: precision = TP / (TP + FP), recall = TP / (TP + FN).
-    There is one for each distinct score; of more than ``n_points``, those are kept that first reach evenly spaced
-    recalls. No point of recall 0 and precision 1 is made up.
+    At each point the voxels that score at least the threshold count as positive: precision = TP / (TP + FP),
+    recall = TP / (TP + FN). Each distinct score gives one point. If there are more than ``n_points``, those are kept
+    that first reach evenly spaced recalls. No artificial point of recall 0 and precision 1 is added.
 
     Args:
         scores: shape (n, x, y, z) or (n, 1, x, y, z).
         truth: the lesions, boolean or 0 and 1, the same shape.
         mask: which voxels count, shape (x, y, z) or one for each subject.
-        n_points: at most so many points, at least 2.
+        n_points: maximum number of points, at least 2.
 
     Returns:
-        "precision", "recall" and "threshold", each of shape (points,), by falling threshold.
+        "precision", "recall" and "threshold", each of shape (points,), in order of falling threshold.
 
     Raises:
-        ValueError: as of `voxel_auprc`, and if there is no lesion voxel.
+        ValueError: as for `voxel_auprc`, and if there is no lesion voxel.
 
     Example:
         >>> truth = np.array([1, 0, 1, 0, 0, 0, 0, 0]).reshape(1, 2, 2, 2)
@@ -154,29 +154,30 @@ def lesion_table(
     n_bins: int = 3,
     min_voxels: int = 0,
 ) -> list[dict[str, Any]]:
-    """Return how well lesions are found, by their size and by their intensity.
+    """Return how well lesions are detected, by lesion size and by lesion intensity.
 
-    Residuals have a blind spot where a lesion looks like tissue, which one mean over all lesions hides. Subjects are
-    put into groups of about equal number by the quantiles of the property; equal values are in one group, so that there
-    may be fewer groups. Subjects without a lesion voxel in the mask are left out.
+    Residuals have a blind spot where a lesion looks like healthy tissue, and a single mean over all lesions hides it.
+    Subjects are divided into groups of about equal size by the quantiles of the property. Equal values stay in one
+    group, so there may be fewer groups. Subjects without a lesion voxel in the mask are left out.
 
     Args:
         scores: shape (n, x, y, z) or (n, 1, x, y, z).
         truth: the lesions, boolean or 0 and 1, the same shape.
         mask: which voxels count, for both scores, shape (x, y, z) or one for each subject.
-        threshold: of the segmentation, from `healthy_threshold`.
-        sizes: of the subjects' lesions, shape (n,), any unit.
-        intensities: of the subjects' lesions, shape (n,), any unit.
+        threshold: threshold of the segmentation, from `healthy_threshold`.
+        sizes: sizes of the subjects' lesions, shape (n,), any unit.
+        intensities: intensities of the subjects' lesions, shape (n,), any unit.
         n_bins: number of groups, 3 for terciles.
         min_voxels: smallest component of the segmentation to keep.
 
     Returns:
-        for "size" and then "intensity", by rising value, a dict for each group: "by"; "group" from 1; "low" and "high",
-        the property's range in the group; "n" subjects; "prevalence", "auprc" and "dice", each the mean over subjects.
-        Larger lesions have a higher AUPRC by chance alone: read it beside the prevalence.
+        one dict for each group, first those for "size", then those for "intensity", by rising value: "by", the
+        property; "group", its number from 1; "low" and "high", the range of the property in the group; "n", the number
+        of subjects; "prevalence", "auprc" and "dice", each the mean over subjects. Larger lesions have a higher AUPRC
+        by chance alone: compare it with the prevalence.
 
     Raises:
-        ValueError: as of `voxel_auprc` and `segment`, and if no subject has a lesion voxel in the mask.
+        ValueError: as for `voxel_auprc` and `segment`, and if no subject has a lesion voxel in the mask.
 
     Example:
         >>> truth = np.zeros((3, 2, 2, 2))
@@ -222,21 +223,21 @@ def healthy_pair_error(
 ) -> dict[str, Floats]:
     """Return how close reconstructions of lesioned images are to the same brains without the lesion.
 
-    With P the pseudo-healthy image, H the healthy one and L the lesioned one: MSE(P, H) inside the lesion and outside
-    it, and MSE(L, H), what doing nothing gives. A good model repairs the lesion (ratio below 1) and leaves the rest
-    alone.
+    For the pseudo-healthy image P, the healthy image H and the lesioned image L, return MSE(P, H) inside and outside
+    the lesion, and MSE(L, H), the error of leaving the image as it is. A good model repairs the lesion (ratio below 1)
+    and leaves the rest unchanged.
 
     Args:
         pseudo_healthy: reconstructions of the lesioned images, shape (n, x, y, z) or (n, 1, x, y, z).
-        healthy: the true images without lesion, the same shape.
-        lesioned: the images with lesion, the same shape.
+        healthy: the true images without the lesion, the same shape.
+        lesioned: the images with the lesion, the same shape.
         lesion_mask: the lesions, boolean or 0 and 1, the same shape.
         mask: brain mask, shape (x, y, z) or one for each subject; lesion voxels outside it are left out.
 
     Returns:
         each of shape (n,): "lesion" and "outside", MSE(P, H) inside the lesion and in the brain outside it;
-        "lesion_untouched" and "outside_untouched", MSE(L, H) there; "lesion_ratio", the first over the third. NaN where
-        there are no such voxels, and a ratio to 0 is infinite, or NaN for 0 to 0.
+        "lesion_untouched" and "outside_untouched", MSE(L, H) there; "lesion_ratio", "lesion" divided by
+        "lesion_untouched". A region without voxels gives NaN. A ratio to 0 is infinite, and NaN for 0 to 0.
 
     Raises:
         ValueError: if the shapes differ, or a value isn't finite or a mask isn't binary.
@@ -268,20 +269,20 @@ def healthy_pair_error(
 
 
 def subject_scores(residuals: Array, mask: Array | None = None) -> Floats:
-    """Return one score for each subject, the mean residual in the mask, to say who is a patient.
+    """Return one score for each subject, the mean residual in the mask, for telling patients from controls.
 
-    It stands beside the latent deviation (`evaluation.normative.latent_deviation`) and the negative ELBO; compare them
-    by `detection_auroc`.
+    Alternatives are the latent deviation (`evaluation.normative.latent_deviation`) and the negative ELBO; compare them
+    with `detection_auroc`.
 
     Args:
-        residuals: of `residual_map` or `intensity_scores`, shape (n, x, y, z) or (n, 1, x, y, z).
+        residuals: output of `residual_map` or `intensity_scores`, shape (n, x, y, z) or (n, 1, x, y, z).
         mask: shape (x, y, z) or one for each subject.
 
     Returns:
-        shape (n,), in units of the residuals.
+        shape (n,), in the units of the residuals.
 
     Raises:
-        ValueError: if a subject has no voxel in the mask, or the shapes don't go together.
+        ValueError: if a subject has no voxel in the mask, or the shapes don't match.
 
     Example:
         >>> subject_scores(np.arange(16.0).reshape(2, 2, 2, 2)).tolist()
@@ -299,19 +300,19 @@ def detection_auroc(
     n_resamples: int = N_RESAMPLES,
     seed: int | None = 0,
 ) -> Estimate:
-    """Return how well a score tells patients from controls: the chance that a patient's is the higher one.
+    """Return how well a score tells patients from controls: the probability that the patient scores higher.
 
-    AUROC = P(patient > control) + P(patient = control) / 2, over all pairs; 0.5 is useless.
+    AUROC = P(patient > control) + P(patient = control) / 2, over all pairs of a patient and a control; 0.5 is chance.
 
     Args:
-        scores: shape (n,), high for patients.
+        scores: one score for each subject, shape (n,), high for patients.
         is_patient: boolean or 0 and 1, shape (n,).
         level: coverage of the interval.
         n_resamples: number of bootstrap resamples of subjects.
-        seed: of the resamples; the same seed pairs the intervals of two scores.
+        seed: seed of the resamples; with the same seed, the intervals of two scores are paired.
 
     Returns:
-        value, low, high.
+        the AUROC and the ends of its interval.
 
     Raises:
         ValueError: if there is no patient or no control, or an argument isn't as described.
@@ -339,7 +340,7 @@ def _auroc(values: Floats, patients: Booleans) -> float:
     n_patients = int(patients.sum())
     n_controls = len(patients) - n_patients
     if n_patients == 0 or n_controls == 0:
-        return float("nan")  # a resample that drew one group only
+        return float("nan")  # the resample drew one group only
     ranks = rankdata(values)[patients].sum()
     return float((ranks - n_patients * (n_patients + 1) / 2) / (n_patients * n_controls))
 

@@ -1,8 +1,9 @@
-"""Whether each latent dimension carries one known factor, and each factor sits in one: MIG, SAP, DCI, FactorVAE.
+"""Disentanglement scores for known factors: MIG, SAP, DCI and FactorVAE.
 
-All four need the factors' true values, so they describe a model and can't choose one where there are no labels
-(Locatello et al. 2019, arXiv 1811.12359). They were made for factors that are independent of each other. In a cohort
-age, sex and site seldom are, and a code that carries one of two related factors then counts as carrying both.
+They measure whether each latent dimension carries one factor and each factor is carried by one dimension. All four need
+the true values of the factors, so without labels they can't be used for model selection (Locatello et al. 2019,
+arXiv 1811.12359). They were designed for factors that are independent of each other. In a cohort, age, sex and site
+rarely are, and a code that carries one of two related factors then counts as carrying both.
 """
 
 from __future__ import annotations
@@ -40,28 +41,30 @@ def mig(
     discrete: Iterable[str] | None = None,
     n_bins: int | None = None,
 ) -> dict[str, Any]:
-    """Return the mutual information gap: how far the best code of a factor is ahead of the second best.
+    """Return the mutual information gap between the best and the second-best code of each factor.
 
-    MIG = mean_k (I(z_(1); v_k) - I(z_(2); v_k)) / H(v_k), where z_(1) and z_(2) are the two codes that share most
-    information with the factor v_k. 1: each factor is in one code and no other. 0: two codes share each factor, or none
-    carries it.
+    MIG = mean_k (I(z_(1); v_k) - I(z_(2); v_k)) / H(v_k), where z_(1) and z_(2) are the two codes that share the
+    most information with the factor v_k. The score is 1 if each factor is in exactly one code, and 0 if two codes share
+    each factor or none carries it.
 
-    Codes and continuous factors are cut into bins of equal mass, equal values in one bin. So the score depends on the
-    order of a code's values alone: it stays the same under every strictly monotonic transform. (A decreasing one may
-    move the middle subject where an even ``n_bins`` meets an odd number of subjects; the default is odd.)
+    Codes and continuous factors are cut into bins of equal mass; equal values share a bin. The score therefore depends
+    only on the order of a code's values and is invariant under every strictly monotonic transform. (A decreasing one
+    may move the middle subject if ``n_bins`` is even and the number of subjects odd; the default is odd.)
 
-    The information is the plug-in estimate of the table of counts. With B bins, C levels of the factor and n subjects,
-    a useless code has about (B - 1) (C - 1) / (2 n) nats too much. The gap cancels most of that, but the best of many
-    useless codes is still ahead of the second by chance. The default, the odd number next to n^(1/3) between 3 and 19
-    (5 for 100 subjects, 7 for 300), keeps that bias near n^(-1/3) / 2 nats at most: 0.06 of an entropy of 1.95 nats for
-    300 subjects, where the 20 bins of large synthetic sets would give 0.6 of 3.0. More bins see finer relations. Scores
-    of different numbers of bins, or of cohorts of very different size, don't compare.
+    The mutual information is the plug-in estimate from the table of counts. With B bins, C levels of the factor and n
+    subjects, it is about (B - 1) (C - 1) / (2 n) nats too high for an uninformative code. The gap cancels most of this
+    bias, but the best of many uninformative codes still beats the second best by chance. The default number of bins is
+    the odd number nearest to n^(1/3), between 3 and 19 (5 for 100 subjects, 7 for 300). It keeps the bias near
+    n^(-1/3) / 2 nats at most: 0.06 of an entropy of 1.95 nats for 300 subjects, where the 20 bins used for large
+    synthetic sets would give 0.6 of 3.0. More bins resolve finer relations. Scores for different numbers of bins, or
+    for cohorts of very different size, are not comparable.
 
     Args:
         codes: posterior means, shape (n, latent_dim), at least 20 subjects and two codes.
         factors: shape (n, n_factors), or columns by name: a mapping of arrays of shape (n,), or a DataFrame.
-        names: of an array's columns, by default "factor_0", ...; of columns by name, those to use, by default all.
-        seed: not used, since nothing is drawn; here so that all four scores are called alike.
+        names: for an array, the names of its columns, by default "factor_0", ...; for columns by name, those to use,
+            by default all.
+        seed: unused, since nothing is random; accepted so that all four scores take the same arguments.
         discrete: names of the discrete factors; all others that are numbers are then continuous. By default text,
             booleans and numbers of at most 10 distinct values are discrete.
         n_bins: number of bins, at least 2; by default it follows from the number of subjects.
@@ -71,8 +74,8 @@ def mig(
         "entropy", H(v_k) by name, nats; "n_bins".
 
     Raises:
-        ValueError: if a factor has missing values or one value only, a discrete one has a value that only one subject
-            has, or an argument isn't as described.
+        ValueError: if a factor has missing values or a single value, a discrete factor has a value that only one
+            subject has, or an argument isn't as described.
 
     Source:
         Chen et al., "Isolating Sources of Disentanglement in Variational Autoencoders", NeurIPS 2018, section 4.
@@ -107,32 +110,33 @@ def sap(
     seed: int | None = 0,
     discrete: Iterable[str] | None = None,
 ) -> dict[str, Any]:
-    """Return the separated attribute predictability: the gap between the two codes that predict a factor best alone.
+    """Return the separated attribute predictability: the gap between the two best single-code predictors of a factor.
 
-    SAP = mean_k (S_(1)k - S_(2)k), with S_dk the score of code d alone for factor k:
+    SAP = mean_k (S_(1)k - S_(2)k), where S_dk is the score of code d alone for factor k:
 
     - continuous factor: R^2 of the linear regression on that code, cov(z_d, v_k)^2 / (var(z_d) var(v_k));
-    - discrete factor: balanced accuracy, the mean over levels of the share predicted right, of the linear discriminant
-      with equal priors. In one dimension that is the level whose mean is nearest. Each subject is predicted from the
-      other four fifths of the subjects, the fifths stratified by level.
+    - discrete factor: balanced accuracy, the mean over levels of the share predicted correctly, of the linear
+      discriminant with equal priors. In one dimension it predicts the level whose mean is nearest. Predictions are
+      out of fold, in five folds stratified by level.
 
     The paper fits thresholds; the discriminant has a closed form, handles more than two levels and needs no tuning.
-    For C levels chance is 1 / C, so the gap of a discrete factor is 1 - 1 / C at most, not 1.
+    For C levels the chance level is 1 / C, so the gap of a discrete factor is at most 1 - 1 / C, not 1.
 
     Args:
         codes: posterior means, shape (n, latent_dim), at least 20 subjects and two codes.
         factors: shape (n, n_factors), or columns by name: a mapping of arrays of shape (n,), or a DataFrame.
-        names: of an array's columns, by default "factor_0", ...; of columns by name, those to use, by default all.
-        seed: of the fifths.
+        names: for an array, the names of its columns, by default "factor_0", ...; for columns by name, those to use,
+            by default all.
+        seed: seed of the folds.
         discrete: names of the discrete factors; all others that are numbers are then continuous. By default text,
             booleans and numbers of at most 10 distinct values are discrete.
 
     Returns:
-        "score"; "per_factor", the gap by name; "predictability", S, shape (latent_dim, n_factors).
+        "score"; "per_factor", the gap by name; "predictability", the matrix S, shape (latent_dim, n_factors).
 
     Raises:
-        ValueError: if a factor has missing values or one value only, a discrete one has a value that only one subject
-            has, or an argument isn't as described.
+        ValueError: if a factor has missing values or a single value, a discrete factor has a value that only one
+            subject has, or an argument isn't as described.
 
     Source:
         Kumar, Sattigeri & Balakrishnan, "Variational Inference of Disentangled Latent Concepts from Unlabeled
@@ -173,45 +177,47 @@ def dci(
     discrete: Iterable[str] | None = None,
     model: str = "random_forest",
 ) -> dict[str, Any]:
-    """Return disentanglement, completeness and informativeness of codes, from models that predict each factor.
+    """Return the disentanglement, completeness and informativeness of codes, from models that predict each factor.
 
-    - disentanglement: each code is important for one factor (``disentanglement_of`` the importance matrix);
-    - completeness: each factor needs one code (``completeness_of``);
+    - disentanglement: whether each code is important for one factor only (``disentanglement_of``);
+    - completeness: whether each factor needs one code only (``completeness_of``);
     - informativeness: how well all codes together predict the factors, the mean over factors of R^2 (continuous) or
-      balanced accuracy (discrete) of subjects that the model wasn't fitted to. Higher is better; the paper reports
-      errors, where lower is. R^2 is at most 1 and can be below 0; balanced accuracy is 1 / levels by chance.
+      balanced accuracy (discrete) on subjects that the model wasn't fitted to. Higher is better; the paper reports
+      errors, for which lower is better. R^2 is at most 1 and can be negative; the chance level of the balanced
+      accuracy is 1 / levels.
 
-    Each subject is predicted by a model of the other four fifths of the subjects, the fifths stratified by level, and
-    the importances are the mean over the five models. Codes are standardised, and sorted so that their order and sign
-    don't matter. Discrete factors are fitted with equal weight for each level.
+    Predictions are out of fold, in five folds stratified by level, and the importances are averaged over the five
+    models. Codes are standardised and sorted, so that their order and sign don't matter. Models of discrete factors
+    give each level the same weight.
 
-    The importances of a tree model add up to one for every factor, whether or not it can be predicted: with a low
-    informativeness the other two numbers mean little.
+    The importances of a tree model add up to one for every factor, whether or not it can be predicted. If the
+    informativeness is low, the other two scores mean little.
 
-    The default is a random forest. It sees relations that aren't linear, its importances aren't negative, and it
-    divides them among duplicated codes, where the lasso would pick one and call that complete. All codes are offered at
-    every split, since a random subset of them would spread the importance of a single good code. It takes about 0.2
-    seconds for each model, of which there are five for each factor, for 300 subjects and 32 codes.
+    The default is a random forest. It captures nonlinear relations, its importances aren't negative, and it divides
+    them among duplicated codes, where the lasso would pick one and appear complete. All codes are considered at every
+    split, since a random subset would spread the importance of a single good code. For 300 subjects and 32 codes, each
+    of the five models of a factor takes about 0.2 seconds.
 
     Args:
         codes: posterior means, shape (n, latent_dim), at least 20 subjects and two codes.
         factors: shape (n, n_factors), at least two, or columns by name: a mapping of arrays of shape (n,), or a
             DataFrame.
-        names: of an array's columns, by default "factor_0", ...; of columns by name, those to use, by default all.
-        seed: of the fifths and the models.
+        names: for an array, the names of its columns, by default "factor_0", ...; for columns by name, those to use,
+            by default all.
+        seed: seed of the folds and the models.
         discrete: names of the discrete factors; all others that are numbers are then continuous. By default text,
             booleans and numbers of at most 10 distinct values are discrete.
         model: "random_forest" (50 trees, at least 3 subjects in a leaf), "gradient_boosting" (100 rounds of depth 3),
-            both with the impurity importances, or "lasso": importance |w|, the penalty chosen by cross-validation
-            within the training subjects; for a discrete factor the mean |w| over one lasso for each level.
+            both with impurity importances, or "lasso": importance |w|, with the penalty chosen by cross-validation
+            within the training subjects; for a discrete factor, the mean |w| over one lasso for each level.
 
     Returns:
         "disentanglement", "completeness", "informativeness"; "importance", shape (latent_dim, n_factors);
-        "per_code", disentanglement of each code, shape (latent_dim,); "per_factor", completeness by name;
+        "per_code", the disentanglement of each code, shape (latent_dim,); "per_factor", the completeness by name;
         "informativeness_per_factor", by name.
 
     Raises:
-        ValueError: if there are fewer than two factors, a factor has missing values or one value only, a discrete one
+        ValueError: if there are fewer than two factors, a factor has missing values or a single value, a discrete one
             has a value that only one subject has, or an argument isn't as described.
 
     Source:
@@ -228,7 +234,7 @@ def dci(
     model = check_choice("model", model, MODELS)
     rng = np.random.default_rng(check_seed("seed", seed))
     scaled = standardize(codes)
-    # A tree breaks ties among codes by their position, and mirrored codes sort elsewhere: one sign, one order.
+    # A tree breaks ties among codes by their position, so codes get a canonical sign and order.
     scaled = scaled * np.where(scaled[0] < 0, -1.0, 1.0)
     order = np.lexsort(scaled[::-1])
     scaled = scaled[:, order]
@@ -270,48 +276,50 @@ def factor_vae_score(
     n_votes: int = 800,
     threshold: float = 0.05,
 ) -> dict[str, Any]:
-    """Return the FactorVAE score: whether the code that varies least tells which factor a group of subjects shares.
+    """Return the FactorVAE score: whether the code that varies least identifies the factor that a group shares.
 
-    A vote: take a factor, one of its levels, and ``group_size`` subjects of that level; the code d with the least
-    var_group(z_d) / var(z_d) votes for the factor. The majority of its votes assigns each code to a factor, and the
-    score is the share of other votes that go to the factor of their code.
+    For each vote, choose a factor, one of its levels, and ``group_size`` subjects with that level. The code d with the
+    smallest var_group(z_d) / var(z_d) votes for the factor. Each code is assigned to the factor with most of its votes,
+    and the score is the share of other votes that go to the factor of their code.
 
     In the paper a generator draws new images with one factor fixed and all others free. Here the cohort is fixed, so:
 
-    - subjects of a group share a level of a discrete factor, or the quantile bin of a continuous one (see ``mig``), and
-      an ideal code still varies within a bin;
-    - the other factors vary as they do in the cohort: of two related factors both codes vary little;
-    - subjects are halved at random, stratified by the discrete factors. Codes are assigned by the votes of one half and
-      scored on those of the other, and the halves then change places. Otherwise the same few subjects would be in both,
-      and noise would score above chance. A code without a vote in the first half is right by chance in the other;
+    - the subjects of a group share a level of a discrete factor or a quantile bin of a continuous factor (see ``mig``),
+      and an ideal code still varies within a bin;
+    - the other factors vary as they do in the cohort: if two factors are related, the codes of both vary little;
+    - subjects are split at random into halves, stratified by the discrete factors. Codes are assigned by the votes of
+      one half and scored on the votes of the other; then the halves swap roles. Otherwise both would contain the same
+      few subjects, and noise would score above chance. A code without a vote in the first half scores at chance level
+      in the other;
     - factors take turns, and levels are drawn with equal probability.
 
-    It can't be computed where a level has fewer than ``group_size`` subjects in a half. A smaller group has a noisier
-    variance, and with many codes another one then varies least by chance.
+    The score can't be computed if a level has fewer than ``group_size`` subjects in a half. The variance of a smaller
+    group is noisier, and among many codes another one then varies least by chance.
 
     Args:
         codes: posterior means, shape (n, latent_dim), at least 20 subjects and two codes, in units of the prior's
-            standard deviation, for ``threshold``.
+            standard deviation if ``threshold`` is to have its meaning.
         factors: shape (n, n_factors), at least two, or columns by name: a mapping of arrays of shape (n,), or a
             DataFrame.
-        names: of an array's columns, by default "factor_0", ...; of columns by name, those to use, by default all.
-        seed: of the halves and the groups.
+        names: for an array, the names of its columns, by default "factor_0", ...; for columns by name, those to use,
+            by default all.
+        seed: seed of the halves and the groups.
         discrete: names of the discrete factors; all others that are numbers are then continuous. By default text,
             booleans and numbers of at most 10 distinct values are discrete.
         n_bins: number of bins of a continuous factor in each half, at least 2; by default it follows from the number of
             subjects.
-        group_size: subjects in a group, at least 2.
-        n_votes: votes of each half.
-        threshold: codes of no greater variance over the cohort are inactive and have no vote. It is the one part of the
-            score that depends on the scale of the codes; 0 leaves out constant codes only.
+        group_size: number of subjects in a group, at least 2.
+        n_votes: number of votes of each half.
+        threshold: codes whose variance over the cohort doesn't exceed it are inactive and have no vote. Only this part
+            of the score depends on the scale of the codes; 0 leaves out constant codes only.
 
     Returns:
-        "score"; "chance", 1 / n_factors; "active", shape (latent_dim,), boolean; "votes" of both halves, shape
-        (latent_dim, n_factors); "n_bins". With no active code there are no votes and the score is 0.
+        "score"; "chance", 1 / n_factors; "active", shape (latent_dim,), boolean; "votes", the votes of both halves,
+        shape (latent_dim, n_factors); "n_bins". Without an active code there are no votes and the score is 0.
 
     Raises:
         ValueError: if there are fewer than two factors, a level has too few subjects, a factor has missing values or
-            one value only, or an argument isn't as described.
+            a single value, or an argument isn't as described.
 
     Source:
         Kim & Mnih, "Disentangling by Factorising", ICML 2018, section 4 and appendix B.
@@ -328,8 +336,8 @@ def factor_vae_score(
     group_size = check_integer("group_size", group_size, minimum=2)
     n_votes = check_integer("n_votes", n_votes, minimum=1)
     active = np.var(codes, axis=0) > check_real("threshold", threshold, minimum=0)
-    # One split for all factors: if each had its own, a code that varies little in some subjects of one half would find
-    # them again in the other half of another factor, and noise would score below chance.
+    # All factors share one split. If each had its own, a code that varies little among some subjects of one half would
+    # meet them again in the other half of another factor, and noise would score below chance.
     halves = [[_groups(factor, half, n_bins, group_size) for factor in typed] for half in _halves(typed, rng)]
     votes = np.zeros((2, codes.shape[1], len(typed)), dtype=np.int64)
     if not active.any():
@@ -358,14 +366,14 @@ def _mutual_information(a: NDArray[np.int64], b: NDArray[np.int64]) -> float:
 
 
 def _gap(scores: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each column, a factor, by how much the best row, a code, is ahead of the second best."""
+    """Return, for each column (a factor), the gap between the best and the second-best row (a code)."""
     ranked = np.sort(scores, axis=0)
     gap: NDArray[np.float64] = ranked[-1] - ranked[-2]
     return gap
 
 
 def _balanced_accuracy(true: NDArray[np.float64], predicted: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return for each column of predictions the mean over levels of the share of a level's subjects that are right."""
+    """Return, for each column of predictions, the mean over levels of the share of subjects predicted correctly."""
     shares = [(predicted[true == level] == level).mean(axis=0) for level in np.unique(true)]
     accuracy: NDArray[np.float64] = np.mean(shares, axis=0)
     return accuracy
@@ -380,7 +388,7 @@ def _halves(factors: list[Factor], rng: np.random.Generator) -> list[NDArray[np.
 
 
 def _groups(factor: Factor, subjects: NDArray[np.int64], n_bins: int, group_size: int) -> list[NDArray[np.int64]]:
-    """Return those subjects by their level of a factor, or by the quantile bin among them."""
+    """Group these subjects by their level of a discrete factor, or by their quantile bin of a continuous one."""
     own = factor._replace(values=factor.values[subjects])
     levels = levels_of(own, n_bins)
     counts = np.bincount(levels, minlength=len(factor.levels) if factor.discrete else 0)
@@ -401,7 +409,7 @@ def _votes(
     group_size: int,
     rng: np.random.Generator,
 ) -> NDArray[np.int64]:
-    """Return how often each code varied least in a group of each factor, shape (latent_dim, n_factors)."""
+    """Return how often each code varied least in the groups of each factor, shape (latent_dim, n_factors)."""
     votes = np.zeros((scaled.shape[1], len(groups)), dtype=np.int64)
     for number in range(n_votes):
         factor = number % len(groups)
@@ -412,9 +420,9 @@ def _votes(
 
 
 def _share_of_majority(votes: NDArray[np.int64], others: NDArray[np.int64]) -> float:
-    """Return the share of the other votes that go to the factor that most votes of the same code went to."""
+    """Return the share of the other votes that agree with the majority vote of their code."""
     voted = votes.sum(axis=1) > 0
     right = others[np.arange(len(others)), votes.argmax(axis=1)]
-    # a code that hasn't voted is guessed: as wrong, it would put noise below chance where groups are few and codes many
+    # a code without a vote scores at chance: counted as wrong, it would put noise below chance if there are many codes
     right = np.where(voted, right, others.sum(axis=1) / others.shape[1])
     return float(right.sum() / others.sum())

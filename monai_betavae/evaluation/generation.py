@@ -1,4 +1,4 @@
-"""How sampled volumes compare with real ones: diversity (MS-SSIM), distance (MMD), and where their codes come from."""
+"""Sampling of codes, and comparison of generated with real volumes: diversity (MS-SSIM) and distance (MMD)."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ MS_SSIM_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Exponents of the five scales, finest first (Wang et al. 2003)."""
 
 WINDOWS = (5, 11)
-"""The smallest window of MS-SSIM that counts as one, and the usual one, in voxels."""
+"""The smallest accepted window of MS-SSIM and the usual one, in voxels."""
 
 MAX_COMPONENTS = 8
-"""Most components that :func:`fit_latent_mixture` tries by itself."""
+"""Largest number of components that :func:`fit_latent_mixture` tries by default."""
 
 COVARIANCES = ("full", "diag")
 
@@ -38,23 +38,22 @@ def ms_ssim_pairs(
 ) -> NDArray[np.float64]:
     """Return the multi-scale structural similarity of random pairs among volumes.
 
-    MS-SSIM(a, b) = SSIM_S^w_S prod_(s<S) CS_s^w_s, with the contrast-structure term CS_s at scale s (each scale has
-    half the resolution of the last), negative terms as 0. Pairs of a generator that gives the same volume again and
-    again have 1. Compare the mean with that of pairs of real volumes on the same grid: far above means less diversity
-    than real brains have; far below, noise or distortions.
+    MS-SSIM(a, b) = SSIM_S^w_S prod_(s<S) CS_s^w_s, with the contrast-structure term CS_s at scale s; each scale has
+    half the resolution of the previous one, and negative terms count as 0. A generator that always returns the same
+    volume scores 1. Compare the mean with that of pairs of real volumes on the same grid: a far higher mean indicates
+    less diversity than among real brains, a far lower one indicates noise or distortions.
 
-    The grid alone decides the settings, so two sets on one grid have the same. With five scales and a window of 11
-    voxels a grid needs 176 voxels a side. On smaller ones there are as many scales, of five, as leave a grid that holds
-    a window of 5 voxels; the window is the largest odd one, up to 11, that the coarsest grid holds (Gaussian, sigma
-    1.5); the weights of the scales left are scaled to sum to 1. So 64 voxels a side have 4 scales and a window of 7.
-    Numbers of other settings don't compare.
+    The settings depend on the grid alone, so two sets on one grid share them. Five scales and a window of 11 voxels
+    need 176 voxels per side. A smaller grid gets as many of the five scales as leave room for a window of 5 voxels on
+    the coarsest grid. The window (Gaussian, sigma 1.5) is the largest odd one, up to 11, that fits the coarsest grid,
+    and the weights of the remaining scales are scaled to sum to 1. For example, 64 voxels per side give 4 scales and a
+    window of 7. Scores for different settings are not comparable.
 
     Args:
-        volumes: shape (n, channel, ...), 2D or 3D, at least two, at least 5 voxels a side.
-        n_pairs: number of pairs, none of them drawn twice nor of a volume with itself; all n (n - 1) / 2 are taken
-            where there are no more.
-        seed: of the pairs.
-        data_range: the distance between the lowest and the highest intensity a volume can have.
+        volumes: shape (n, channel, ...), 2D or 3D, at least two, with at least 5 voxels per side.
+        n_pairs: number of distinct pairs of different volumes; if there are fewer, all n (n - 1) / 2 pairs are used.
+        seed: seed for the choice of pairs.
+        data_range: difference between the highest and the lowest intensity a volume can have.
         progress: whether to show a progress bar.
 
     Returns:
@@ -95,7 +94,7 @@ def ms_ssim_pairs(
     )
     values = []
     pairs = _pairs(shape[0], n_pairs, np.random.default_rng(check_seed("seed", seed)))
-    # a pair at a time: whole volumes are large, and a set of them may be a memory map
+    # one pair at a time: volumes are large, and `volumes` may be a memory map
     for pair in tqdm(pairs, desc="MS-SSIM", unit="pair", delay=2, disable=not progress):
         first, second = (torch.from_numpy(np.array(volumes[index], dtype=np.float32))[None] for index in pair)
         value = float(metric(first, second))
@@ -106,10 +105,10 @@ def ms_ssim_pairs(
 
 
 def _scales_and_window(side: int) -> tuple[int, int]:
-    """Return the number of scales and the window of a grid whose shortest side is this.
+    """Return the number of scales and the window for a grid with this shortest side.
 
-    MONAI asks for a side of more than (window - 1) (n_scales - 1)^2 voxels; what the scales need is
-    2^(n_scales - 1) window. Both are met.
+    MONAI requires a side of more than (window - 1) (n_scales - 1)^2 voxels; the scales themselves need
+    2^(n_scales - 1) window. Both conditions are met.
     """
     for n_scales in range(len(MS_SSIM_WEIGHTS), 0, -1):
         coarsest = side // max((n_scales - 1) ** 2, 2 ** (n_scales - 1))
@@ -119,10 +118,10 @@ def _scales_and_window(side: int) -> tuple[int, int]:
 
 
 def _pairs(n: int, n_pairs: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return different pairs i < j of n items, shape (pairs, 2)."""
+    """Return distinct random pairs i < j of n items, shape (pairs, 2)."""
     n_all = n * (n - 1) // 2
     numbers = rng.choice(n_all, min(n_pairs, n_all), replace=False)
-    # pairs in the order (0, 1), (0, 2), (1, 2), (0, 3), ...: pair i < j has number j (j - 1) / 2 + i
+    # in the order (0, 1), (0, 2), (1, 2), (0, 3), ..., pair i < j has number j (j - 1) / 2 + i
     j = np.array([(1 + math.isqrt(1 + 8 * int(number))) // 2 for number in numbers], dtype=np.int64)
     return np.stack([numbers - j * (j - 1) // 2, j], axis=1)
 
@@ -134,8 +133,8 @@ class MMDTest(NamedTuple):
     """Outcome of a permutation test.
 
     Attributes:
-        mmd: squared maximum mean discrepancy, unbiased.
-        p_value: how often sets drawn from the two together are at least as far apart.
+        mmd: unbiased estimate of the squared maximum mean discrepancy.
+        p_value: share of random splits of the pooled rows that are at least as far apart.
     """
 
     mmd: float
@@ -148,21 +147,21 @@ def mmd(x: Array, y: Array, *, bandwidth: float | Sequence[float] | None = None)
     MMD^2 = mean_(i != j) k(x_i, x_j) + mean_(i != j) k(y_i, y_j) - 2 mean_(i, j) k(x_i, y_j), with the Gaussian kernel
     k(a, b) = exp(-|a - b|^2 / (2 s^2)) of bandwidth s, or the mean of the kernels of several bandwidths.
 
-    Zero in expectation if both are from one distribution, and below zero half of the time then; above zero otherwise.
-    At most 2.
+    Its expectation is zero if both sets come from one distribution (the estimate is then often negative) and positive
+    otherwise. It is at most 2.
 
     Args:
-        x: shape (n, d), at least two rows: volumes flattened (at low resolution, or all distances are those of noise),
-            or codes.
+        x: shape (n, d), at least two rows: codes, or flattened volumes at low resolution (at high resolution, noise
+            dominates the distances).
         y: shape (m, d), at least two rows.
-        bandwidth: s, in units of the data, or several of them. ``None``: the median distance between rows of both sets
-            together, distances of zero left out.
+        bandwidth: s, in units of the data, or several bandwidths. ``None`` is the median distance between rows of the
+            pooled sets, without distances of zero.
 
     Returns:
-        the estimate, without a unit.
+        the estimate, dimensionless.
 
     Raises:
-        ValueError: if the shapes don't go together, a value isn't finite, or a bandwidth isn't positive.
+        ValueError: if the shapes don't match, a value isn't finite, or a bandwidth isn't positive.
 
     Source:
         Gretton et al. 2012, "A Kernel Two-Sample Test", Journal of Machine Learning Research 13, 723-773, lemma 6.
@@ -186,27 +185,27 @@ def mmd_test(
     *,
     bandwidth: float | Sequence[float] | None = None,
 ) -> MMDTest:
-    """Test whether two sets are from one distribution, by permuting which row is of which set.
+    """Test whether two sets come from one distribution, by permuting the assignment of rows to sets.
 
-    p = (1 + number of permutations with an MMD^2 at least that observed) / (1 + n_permutations). It is valid for rows
-    that are independent: several volumes of one subject aren't. A small p says that the sets differ, not that the
-    difference matters; a large one may say that the sets are small.
+    p = (1 + number of permutations with an MMD^2 at least as large as observed) / (1 + n_permutations). The test is
+    valid for independent rows; several volumes of one subject aren't independent. A small p shows that the sets differ,
+    not that the difference matters; a large p may only reflect that the sets are small.
 
     Args:
         x: as in :func:`mmd`.
         y: as in :func:`mmd`.
         n_permutations: number of permutations; p is at least 1 / (1 + n_permutations).
-        seed: of the permutations.
+        seed: seed of the permutations.
         bandwidth: as in :func:`mmd`; the default is the same for every permutation.
 
     Returns:
-        mmd and p_value.
+        the MMD^2 of the two sets and its p-value.
 
     Raises:
         ValueError: as in :func:`mmd`.
 
     Source:
-        Gretton et al. 2012, as in :func:`mmd`; the 1 added: Phipson & Smyth 2010, Statistical Applications in Genetics
+        Gretton et al. 2012, as in :func:`mmd`; the added 1: Phipson & Smyth 2010, Statistical Applications in Genetics
         and Molecular Biology 9, article 39.
 
     Example:
@@ -221,13 +220,13 @@ def mmd_test(
     labels[:, :n] = 1
     labels[1:] = rng.permuted(labels[1:], axis=1)
     found = _discrepancies(kernel, labels)
-    # a permutation that gives the same two sets gives the same number, but for rounding
+    # permutations that give the same two sets differ from the observed value by rounding only
     as_far = int((found[1:] >= found[0] - 1e-12).sum())
     return MMDTest(float(found[0]), (1 + as_far) / (1 + n_permutations))
 
 
 def _kernel(x: Array, y: Array, bandwidth: float | Sequence[float] | None) -> tuple[NDArray[np.float64], int]:
-    """Return the kernel between all rows of both sets, 0 on the diagonal, and the number of rows of the first."""
+    """Return the kernel matrix of the pooled rows, 0 on the diagonal, and the number of rows of the first set."""
     from scipy.spatial.distance import pdist, squareform
 
     sets = {"x": np.asarray(x, dtype=np.float64), "y": np.asarray(y, dtype=np.float64)}
@@ -241,7 +240,7 @@ def _kernel(x: Array, y: Array, bandwidth: float | Sequence[float] | None) -> tu
     squared = pdist(np.concatenate(list(sets.values())), "sqeuclidean")
     if bandwidth is None:
         apart = squared[squared > 0]
-        # without two rows that differ, every bandwidth gives the kernel 1
+        # if all rows are equal, the kernel is 1 for every bandwidth
         widths = [float(np.median(np.sqrt(apart))) if len(apart) else 1.0]
     else:
         given = bandwidth if isinstance(bandwidth, Sequence | np.ndarray) else [bandwidth]
@@ -255,11 +254,11 @@ def _kernel(x: Array, y: Array, bandwidth: float | Sequence[float] | None) -> tu
 
 
 def _discrepancies(kernel: NDArray[np.float64], labels: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return MMD^2 for every way to part the rows.
+    """Return MMD^2 for every split of the rows into two sets.
 
     Args:
         kernel: shape (rows, rows), 0 on the diagonal.
-        labels: shape (ways, rows), 1 for the rows of the first set and 0 for those of the second.
+        labels: shape (splits, rows), 1 for the rows of the first set and 0 for those of the second.
     """
     n = labels[0].sum()
     m = len(kernel) - n
@@ -279,10 +278,10 @@ class LatentMixture(NamedTuple):
     """A Gaussian mixture over codes.
 
     Attributes:
-        weights: of the components, shape (n_components,), summing to 1.
+        weights: weights of the components, shape (n_components,), summing to 1.
         means: shape (n_components, latent_dim).
         covariances: shape (n_components, latent_dim, latent_dim).
-        bic: Bayesian information criterion, with the subjects as observations; lower is better.
+        bic: Bayesian information criterion, with subjects as observations; lower is better.
     """
 
     weights: NDArray[np.float64]
@@ -303,26 +302,26 @@ def fit_latent_mixture(
 ) -> LatentMixture:
     """Fit a Gaussian mixture to the aggregate posterior q(z) = mean_i q(z|x_i).
 
-    Where q(z) isn't the prior, the prior gives codes that the decoder never met in training; a density fitted to q(z)
-    gives fewer of them. The mixture is fitted to draws from the posteriors: one fitted to their means would be too
-    narrow by the posteriors' own variance.
+    If q(z) differs from the prior, the prior yields codes that the decoder never saw in training; a density fitted to
+    q(z) yields fewer of them. The mixture is fitted to draws from the posteriors. A mixture fitted to the posterior
+    means would be too narrow, since it would lack the posterior variance.
 
-    BIC = -2 n E[log density of a draw] + p log n for n subjects and p free parameters; the draws of one subject are
-    one observation, so that more of them don't ask for more components. With few subjects, a single draw of each or
-    posteriors of next to no width let a component fit a handful of points exactly, and BIC then finds too many.
+    BIC = -2 n E[log density of a draw] + p log n for n subjects and p free parameters. The draws of one subject count
+    as one observation, so more draws don't favour more components. With few subjects, single draws or very narrow
+    posteriors let a component fit a handful of points exactly, and BIC then selects too many components.
 
     Args:
         mu: posterior means, shape (n, latent_dim), at least two rows.
         logvar: posterior log-variances, the same shape.
-        n_components: number of components, at most n; with ``None`` the number with the lowest BIC, from 1 to 8, of
-            those that have no more free parameters than there are subjects.
-        covariance: "full", or "diag" where there are few subjects for latent_dim^2 / 2 numbers a component.
-        n_draws: draws from the posterior of each subject.
-        seed: of the draws and of where the fit starts.
+        n_components: number of components, at most n; ``None`` selects the number from 1 to 8 with the lowest BIC,
+            among those with no more free parameters than subjects.
+        covariance: "full", or "diag" if there are too few subjects for latent_dim^2 / 2 parameters per component.
+        n_draws: number of draws from the posterior of each subject.
+        seed: seed of the draws and of the initialisation of the fit.
         progress: whether to show a progress bar.
 
     Returns:
-        weights, means, covariances and bic; for :func:`sample_codes`.
+        the mixture, an argument of :func:`sample_codes`.
 
     Raises:
         ValueError: if the shapes differ, a value isn't finite, or another argument isn't as described.
@@ -363,7 +362,7 @@ def fit_latent_mixture(
 
     rng = _generator(seed, "latent mixture")
     draws = (mu + np.exp(0.5 * logvar) * rng.standard_normal((n_draws, n, latent_dim))).reshape(-1, latent_dim)
-    start = int(rng.integers(2**31))  # never None: scikit-learn would draw from numpy's global generator
+    start = int(rng.integers(2**31))  # not None: scikit-learn would then draw from numpy's global generator
     best: LatentMixture | None = None
     for count in tqdm(candidates, desc="latent mixture", unit="fit", delay=2, disable=not progress):
         options = {"covariance_type": covariance, "max_iter": 500, "n_init": 3, "random_state": start}
@@ -382,9 +381,9 @@ def sample_codes(mixture: LatentMixture, n_samples: int, seed: int | None = 0) -
     """Draw codes from a mixture.
 
     Args:
-        mixture: from :func:`fit_latent_mixture`.
+        mixture: the mixture, from :func:`fit_latent_mixture`.
         n_samples: number of codes.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         shape (n_samples, latent_dim).
@@ -399,7 +398,7 @@ def sample_codes(mixture: LatentMixture, n_samples: int, seed: int | None = 0) -
     n_samples = check_integer("n_samples", n_samples, minimum=1)
     rng = _generator(seed, "mixture codes")
     chosen = rng.choice(len(mixture.weights), n_samples, p=mixture.weights)
-    # a root from eigenvectors: unlike Cholesky's it exists for a covariance that is singular
+    # root by eigendecomposition: unlike a Cholesky factor, it exists for a singular covariance
     values, vectors = np.linalg.eigh(mixture.covariances)
     roots = vectors * np.sqrt(np.maximum(values, 0))[:, None, :]
     noise = rng.standard_normal((n_samples, mixture.means.shape[1]))
@@ -416,7 +415,7 @@ def prior_codes(n_samples: int, latent_dim: int, seed: int | None = 0) -> NDArra
     Args:
         n_samples: number of codes.
         latent_dim: number of latent dimensions.
-        seed: of the draws.
+        seed: seed of the draws.
 
     Returns:
         shape (n_samples, latent_dim).
@@ -434,7 +433,7 @@ def prior_codes(n_samples: int, latent_dim: int, seed: int | None = 0) -> NDArra
 
 
 def _generator(seed: int | None, stream: str) -> np.random.Generator:
-    """Return a generator for ``stream`` of ``seed``: two streams of one seed must not give the same numbers."""
+    """Return a generator for one ``stream`` of ``seed``; different streams of a seed give different numbers."""
     from .._randomness import derived_seed
 
     seed = check_seed("seed", seed)

@@ -1,4 +1,4 @@
-"""How important each code is for each factor, by models that predict the factors; what such a matrix says."""
+"""Importance of each code for each factor, from models that predict the factors, and scores of such matrices."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ MODELS = ("random_forest", "gradient_boosting", "lasso")
 def disentanglement_of(importance: Array) -> float:
     """Return the disentanglement of an importance matrix: whether each code is important for one factor only.
 
-    D = sum_d rho_d D_d with D_d = 1 - H_K(P_d), the entropy to base K of the shares P_dk = R_dk / sum_k R_dk of the K
-    factors in the importance of code d, and the code's weight rho_d = sum_k R_dk / sum_dk R_dk. A code that is
-    important for nothing has no weight.
+    D = sum_d rho_d D_d with D_d = 1 - H_K(P_d). H_K is the entropy to base K of the shares P_dk = R_dk / sum_k R_dk of
+    the K factors in the importance of code d, and rho_d = sum_k R_dk / sum_dk R_dk is the weight of the code. A code
+    that is important for no factor has no weight.
 
     Args:
-        importance: R, shape (latent_dim, n_factors), not negative, at least two of each.
+        importance: R, shape (latent_dim, n_factors), non-negative, at least two codes and two factors.
 
     Returns:
-        between 0, all codes equally important for all factors, and 1; 0 for a matrix of zeros.
+        a value from 0 (all codes equally important for all factors) to 1; 0 for a matrix of zeros.
 
     Raises:
         ValueError: if the matrix isn't as described.
@@ -52,16 +52,16 @@ def disentanglement_of(importance: Array) -> float:
 def completeness_of(importance: Array) -> float:
     """Return the completeness of an importance matrix: whether each factor has its importance in one code only.
 
-    C = sum_k w_k C_k with C_k = 1 - H_L(P_k), the entropy to base L of the shares P_dk = R_dk / sum_d R_dk of the L
-    codes in the importances for factor k, and the weight w_k = sum_d R_dk / sum_dk R_dk. Where every factor's
-    importances add up to one, as those of trees do, that is the paper's mean over factors; otherwise a factor that
-    nothing is important for has no weight.
+    C = sum_k w_k C_k with C_k = 1 - H_L(P_k). H_L is the entropy to base L of the shares P_dk = R_dk / sum_d R_dk of
+    the L codes in the importances for factor k, and w_k = sum_d R_dk / sum_dk R_dk is the weight of the factor. If the
+    importances of every factor add up to one, as those of trees do, C is the paper's mean over factors; otherwise a
+    factor for which no code is important has no weight.
 
     Args:
-        importance: R, shape (latent_dim, n_factors), not negative, at least two of each.
+        importance: R, shape (latent_dim, n_factors), non-negative, at least two codes and two factors.
 
     Returns:
-        between 0, all codes equally important for all factors, and 1; 0 for a matrix of zeros.
+        a value from 0 (all codes equally important for all factors) to 1; 0 for a matrix of zeros.
 
     Raises:
         ValueError: if the matrix isn't as described.
@@ -79,7 +79,7 @@ def completeness_of(importance: Array) -> float:
 def fit_importance(
     model: str, train: Array, target: Array, test: Array, factor: Factor, seed: int
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return each code's importance to a model of the training subjects, and its prediction of the test subjects."""
+    """Fit a model to the training subjects; return each code's importance and the predictions for the test subjects."""
     weights = np.ones(len(target))
     if factor.discrete:
         weights = 1 / np.bincount(target.astype(np.int64))[target.astype(np.int64)]
@@ -112,7 +112,7 @@ def _fitted_lasso(
     from sklearn.linear_model import LassoCV
     from sklearn.model_selection import KFold
 
-    # a column of 0 and 1 for each level, or the factor itself; the targets' scale is one, so coefficients compare
+    # targets: a column of 0 and 1 for each level, or the factor itself; scaled so that coefficients are comparable
     targets = target[:, None] if levels is None else (target[:, None] == levels).astype(np.float64)
     mean = np.average(targets, axis=0, weights=weights)
     spread = np.sqrt(np.average((targets - mean) ** 2, axis=0, weights=weights))
@@ -122,7 +122,7 @@ def _fitted_lasso(
         penalties = np.geomspace(1.0, 1e-3, N_PENALTIES) * max(strongest, 1e-6)
         estimator = LassoCV(alphas=penalties, cv=KFold(N_FOLDS, shuffle=True, random_state=seed))
         with warnings.catch_warnings():
-            # of duplicated codes the weakest penalties of the path converge slowly: their fits are close, not wrong
+            # with duplicated codes the weakest penalties of the path converge slowly; their fits are close enough
             warnings.simplefilter("ignore", ConvergenceWarning)
             estimator.fit(train, column, sample_weight=weights)
         importance += np.abs(estimator.coef_) / targets.shape[1]

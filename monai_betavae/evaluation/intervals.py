@@ -1,4 +1,4 @@
-"""How sure a score is: bootstrap intervals over subjects."""
+"""Bootstrap intervals of scores over subjects."""
 
 from __future__ import annotations
 
@@ -17,12 +17,19 @@ LEVEL = 0.95
 
 
 class Estimate(NamedTuple):
-    """A score and its interval; an end is NaN where there are fewer than two subjects.
+    """A score and its interval; both ends are NaN if there are fewer than two subjects.
 
     Attributes:
-        value: the score of the subjects that there are.
+        value: the score of the given subjects.
         low: lower end of the interval.
         high: upper end of the interval.
+
+    Example:
+        >>> value, low, high = estimate(np.array([1.0, 2.0, 3.0, 4.0]))
+        >>> value, low < value < high
+        (2.5, True)
+        >>> estimate(np.array([2.0]))  # one subject can't tell how much subjects vary
+        Estimate(value=2.0, low=nan, high=nan)
     """
 
     value: float
@@ -39,18 +46,18 @@ def estimate(
 ) -> Estimate:
     """Return a statistic of subjects and its bootstrap interval (percentile method).
 
-    Subjects are drawn with replacement, all arrays' rows of a subject together. A resample whose statistic isn't finite
-    (a correlation of one subject drawn n times) is left out of the interval.
+    Subjects are drawn with replacement; the rows of a subject in all arrays stay together. A resample whose statistic
+    isn't finite (such as a correlation when one subject is drawn n times) is left out of the interval.
 
     Args:
-        arrays: one or more, each of shape (n, ...), a row per subject.
-        statistic: from as many arrays of n rows to a number.
+        arrays: one or more arrays, each of shape (n, ...), with a row per subject.
+        statistic: function that maps these arrays, or resamples of their rows, to a number.
         level: coverage, between 0 and 1.
         n_resamples: number of resamples.
-        seed: of the resamples; the same seed draws the same subjects, so that two methods' intervals are paired.
+        seed: seed of the resamples; the same seed draws the same subjects, so the intervals of two methods are paired.
 
     Returns:
-        value, low, high.
+        the statistic and the ends of its interval.
 
     Raises:
         ValueError: if there is no array, they have no rows or different numbers of rows, or an argument isn't as

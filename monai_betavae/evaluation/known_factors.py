@@ -1,4 +1,4 @@
-"""Known factors of the subjects as columns of numbers, discrete or continuous, checked; their bins and folds."""
+"""Validated known factors of the subjects, discrete or continuous, with their bins and folds."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Array = NDArray[Any]
 Factors: TypeAlias = "Array | Mapping[str, Any] | DataFrame"
 
 MIN_SUBJECTS = 20
-MAX_LEVELS = 10  # numbers with more distinct values than this are continuous, unless `discrete` says otherwise
-MISSING_TEXT = ("", "n/a", "nan")  # "n/a" is BIDS's; "nan" is what numpy makes of NaN in an array of text
+MAX_LEVELS = 10  # numbers with more distinct values are continuous, unless `discrete` names the factor
+MISSING_TEXT = ("", "n/a", "nan")  # "n/a" is the BIDS convention; numpy writes NaN as "nan" in arrays of text
 N_FOLDS = 5
 
 
@@ -27,9 +27,9 @@ class Factor(NamedTuple):
     """One factor of all subjects.
 
     Attributes:
-        name: of the factor.
-        values: shape (n,); of a discrete factor 0, 1, ..., the position among its sorted values.
-        discrete: whether it is.
+        name: name of the factor.
+        values: shape (n,); for a discrete factor 0, 1, ..., the position among its sorted values.
+        discrete: whether the factor is discrete.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Factor(NamedTuple):
 
     @property
     def levels(self) -> NDArray[np.float64]:
-        """Return the different values, ascending."""
+        """Return the distinct values in ascending order."""
         return np.unique(self.values)
 
 
@@ -49,7 +49,7 @@ def check_factors(
     discrete: Iterable[str] | None,
     min_factors: int = 1,
 ) -> tuple[NDArray[np.float64], list[Factor]]:
-    """Return codes and factors as numbers, or raise ``ValueError`` naming the argument; arguments as of ``mig``."""
+    """Return codes and factors as numbers, or raise ``ValueError`` naming the argument; arguments as for ``mig``."""
     codes = np.asarray(codes, dtype=np.float64)
     if codes.ndim != 2 or len(codes) < MIN_SUBJECTS or codes.shape[1] < 2:
         raise ValueError(
@@ -97,7 +97,7 @@ def _named_columns(factors: Factors, names: Sequence[str] | None) -> dict[str, A
 
 
 def _typed(name: str, column: Array, discrete: bool | None) -> Factor:
-    """Return a factor as numbers, its values or its levels' positions; ``discrete=None`` decides by the values."""
+    """Return a factor as numbers: its values or the positions of its levels; ``discrete=None`` infers the kind."""
     import pandas
 
     missing = pandas.isna(column) | np.isin(column.astype(str), MISSING_TEXT)
@@ -126,16 +126,16 @@ def _typed(name: str, column: Array, discrete: bool | None) -> Factor:
 
 
 def standardize(columns: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return columns with mean 0 and variance 1; a constant one as zeros, and not as the rounding of its mean."""
+    """Return columns with mean 0 and variance 1; a constant column becomes exactly zero, free of rounding errors."""
     constant = np.ptp(columns, axis=0) == 0
     spread = np.where(constant, 1.0, columns.std(axis=0))
     return np.where(constant, 0.0, (columns - columns.mean(axis=0)) / spread)
 
 
 def number_of_bins(n_bins: int | None, n: int) -> int:
-    """Return a number of bins for n subjects, checked; ``None``: the odd number next to n^(1/3), from 3 to 19."""
+    """Return a valid number of bins for n subjects; ``None`` is the odd number nearest to n^(1/3), from 3 to 19."""
     if n_bins is None:
-        # odd, so that an odd number of subjects has its middle one inside a bin, not on an edge
+        # odd, so that with an odd number of subjects the middle one is inside a bin, not on an edge
         root: float = n ** (1 / 3)
         return min(max(2 * round((root - 1) / 2) + 1, 3), 19)
     n_bins = check_integer("n_bins", n_bins, minimum=2)
@@ -145,11 +145,11 @@ def number_of_bins(n_bins: int | None, n: int) -> int:
 
 
 def quantile_bins(values: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]:
-    """Return the bin of equal mass of each value, from its rank alone.
+    """Assign each value to a bin of equal mass, from its rank alone.
 
-    Equal values share their mean rank r in 1..n, and the position (r - 1/2) n_bins / n falls in a bin. A position on an
-    edge goes to the bin on the side of the median, so that values in reverse fall in the bins in reverse. In integers,
-    since rounding would move positions across edges.
+    Equal values share their mean rank r in 1..n, and the position (r - 1/2) n_bins / n determines the bin. A position
+    on an edge goes to the bin on the side of the median, so that reversing the values reverses the bins. The positions
+    are computed in integers, since rounding would move them across edges.
     """
     _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
     doubled = 2 * (np.cumsum(counts) - counts) + counts  # 2 r - 1
@@ -158,17 +158,17 @@ def quantile_bins(values: NDArray[np.float64], n_bins: int) -> NDArray[np.int64]
 
 
 def levels_of(factor: Factor, n_bins: int) -> NDArray[np.int64]:
-    """Return the level of each subject: of a discrete factor its own, else the bin of equal mass."""
+    """Return the level of each subject: its value of a discrete factor, or its bin of equal mass."""
     return factor.values.astype(np.int64) if factor.discrete else quantile_bins(factor.values, n_bins)
 
 
 def by_name(factors: list[Factor], values: NDArray[np.float64]) -> dict[str, float]:
-    """Return a value for each factor by its name."""
+    """Map the name of each factor to its value."""
     return {factor.name: float(value) for factor, value in zip(factors, values, strict=True)}
 
 
 def folds_of(factor: Factor, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return the fold of each subject. A level's members are dealt out in turn, so no fold holds all of them."""
+    """Return the fold of each subject; the subjects of a level are dealt to the folds in turn, so that they spread."""
     shuffled = rng.permutation(len(factor.values))
     if factor.discrete:
         shuffled = shuffled[np.argsort(factor.values[shuffled], kind="stable")]

@@ -1,4 +1,4 @@
-"""What the latent dimensions carry: their KL divergence, and which of them are used at all."""
+"""KL divergence of each latent dimension, and the dimensions that are active."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def kl_per_dimension(mu: Array, logvar: Array) -> NDArray[np.float64]:
 
 
 def active_units(mu: Array, threshold: float = 0.01) -> NDArray[np.bool_]:
-    """Return which latent dimensions are active: the posterior mean varies over subjects by more than the threshold.
+    """Return which latent dimensions are active: the variance of the posterior mean exceeds a threshold.
 
     Args:
         mu: posterior means, shape (n, latent_dim).
-        threshold: of the variance.
+        threshold: threshold of the variance over subjects.
 
     Returns:
         shape (latent_dim,), boolean.

@@ -1,4 +1,4 @@
-"""How far a subject is from a healthy reference, in the latent dimensions and voxel by voxel."""
+"""Deviation of subjects from a healthy reference, in latent dimensions and in voxels."""
 
 from __future__ import annotations
 
@@ -24,40 +24,43 @@ def latent_deviation(
     *,
     min_variance: float = 0.0,
 ) -> dict[str, Array]:
-    """Return how far subjects' codes are from those of the healthy training subjects.
+    """Return how far the codes of subjects deviate from those of the healthy training subjects.
 
-    With m_k and v_k the mean and variance (n - 1 below) of the n training subjects' posterior means in dimension k:
+    With the mean m_k and the variance v_k (denominator n - 1) of the n training subjects' posterior means in dimension
+    k:
 
     z_bk = (mu_bk - m_k) / sqrt(v_k + exp(logvar_bk)),   score_b = mean_k |z_bk|
 
-    p of a dimension: t = (mu_bk - m_k) / sqrt(v_k (1 + 1/n) + exp(logvar_bk)) against Student's t with n - 1 degrees,
-    two-sided. It is exact for Gaussian codes without posterior variance. With it p is too large (conservative), since
-    exp(logvar) widens the scale and not the spread of mu.
+    p-value of a dimension: t = (mu_bk - m_k) / sqrt(v_k (1 + 1/n) + exp(logvar_bk)) in a two-sided test against
+    Student's t with n - 1 degrees of freedom. It is exact for Gaussian codes without posterior variance. With posterior
+    variance it is conservative, since exp(logvar) widens the scale but not the spread of mu.
 
-    p of a subject: the rank of its score among the training subjects' own, each from the other n - 1 (leave-one-out),
-    p_b = (1 + #{scores >= score_b}) / (n + 1). It assumes no distribution of codes, only that a healthy new subject is
-    drawn as the training subjects were; the smallest p is 1 / (n + 1). The encoder has seen the training subjects, so
-    where it overfits their codes spread differently from new ones: codes of healthy validation subjects make the better
-    reference, and may be given as ``train_mu``.
+    p-value of a subject: the rank of its score among the leave-one-out scores of the training subjects,
+    p_b = (1 + #{scores >= score_b}) / (n + 1). It assumes no distribution of the codes, only that a healthy new subject
+    comes from the same population as the training subjects; the smallest p is 1 / (n + 1). The encoder has seen the
+    training subjects, so if it overfits, their codes spread differently from new ones. Codes of healthy validation
+    subjects are a better reference and can be passed as ``train_mu``.
 
     Args:
-        mu: posterior means of the subjects, shape (n_subjects, latent_dim). Subjects of the reference itself don't
-            belong here.
+        mu: posterior means of the subjects, shape (n_subjects, latent_dim). Don't pass
+            subjects of the reference.
         logvar: their posterior log-variances, the same shape.
         train_mu: posterior means of the reference, shape (n, latent_dim), n at least 3.
-        train_logvar: their posterior log-variances. Give them: without, they count as zero variance, which makes the
-            reference's scores larger and ``p_subject`` conservative, much so where posteriors are wide.
-        min_variance: dimensions with v_k of no more than this are left out of the score; 0 leaves out constant ones
-            only, as published. A collapsed dimension has v_k near 0 and exp(logvar) near 1, hence z near 0 for anyone:
-            it dilutes the mean, and 0.01 (as of `evaluation.latents.active_units`) leaves such ones out.
+        train_logvar: their posterior log-variances. Pass them if possible: without them the variances count as zero,
+            which raises the scores of the reference and makes ``p_subject`` conservative, strongly so if posteriors are
+            wide.
+        min_variance: dimensions whose v_k doesn't exceed it are left out of the score; 0 leaves out constant dimensions
+            only, as published. A collapsed dimension has v_k near 0 and exp(logvar) near 1, so its z is near 0 for
+            every subject and dilutes the mean; 0.01 (as in `evaluation.latents.active_units`) excludes it.
 
     Returns:
-        "z", "p_values" and "q_values", shape (n_subjects, latent_dim), NaN in dimensions left out; the q-values are
-        Benjamini-Hochberg's over each subject's dimensions. "score", "p_subject" and "q_subject", shape (n_subjects,);
-        the q-values over the subjects. "active", shape (latent_dim,), boolean, the dimensions that count.
+        "z", "p_values" and "q_values", shape (n_subjects, latent_dim), NaN in excluded dimensions, with
+        Benjamini-Hochberg q-values over the dimensions of each subject; "score", "p_subject" and "q_subject", shape
+        (n_subjects,), with q-values over the subjects; "active", shape (latent_dim,), boolean, the dimensions that
+        count.
 
     Raises:
-        ValueError: if shapes don't go together, a value isn't finite, the reference has fewer than 3 subjects, or no
+        ValueError: if shapes don't match, a value isn't finite, the reference has fewer than 3 subjects, or no
             dimension is left.
 
     Source:
@@ -88,7 +91,7 @@ def latent_deviation(
                 f"`train_logvar` must have the shape of `train_mu`, {reference.shape}, got {reference_variance.shape}."
             )
     variance = reference.var(axis=0, ddof=1)
-    # the variance of a constant isn't always 0: the mean of 40 times 0.1 is rounded
+    # rounding can give a constant dimension a variance above 0
     active = (variance > min_variance) & (np.ptp(reference, axis=0) > 0)
     if not active.any():
         raise ValueError(
@@ -118,31 +121,33 @@ def latent_deviation(
 def voxel_deviation(
     residuals: Array, healthy_residuals: Array, mask: Array | None = None, *, sd_floor: float = 1e-3
 ) -> dict[str, Floats]:
-    """Return where a subject's residuals depart from those that healthy subjects have in the same voxel.
+    """Return where a subject's residuals deviate from those of healthy subjects in the same voxel.
 
-    With m_i and s_i the mean and standard deviation (n - 1 below) of the n healthy residuals in voxel i:
+    With the mean m_i and the standard deviation s_i (denominator n - 1) of the n healthy residuals in voxel i:
 
-    z_bi = (r_bi - m_i) / max(s_i, sd_floor),   p_bi = 2 P(T > |z_bi| / sqrt(1 + 1/n)), T of Student's t, n - 1 degrees
+    z_bi = (r_bi - m_i) / max(s_i, sd_floor),   p_bi = 2 P(T > |z_bi| / sqrt(1 + 1/n))
 
-    The reference should be healthy subjects that were held out (validation): a model fits its training subjects, whose
-    residuals are smaller and less spread than a new healthy subject's, so that against them anyone has significant
-    voxels. Give signed residuals, image - reconstruction, on a common grid: rectified ones, as of `residual_map`, are
-    far from Gaussian and their p-values wrong. How far to trust p shows in other healthy subjects' share of significant
-    voxels.
+    where T follows Student's t with n - 1 degrees of freedom.
+
+    The reference should be held-out healthy subjects (validation). A model fits its training subjects, so their
+    residuals are smaller and less spread than those of new healthy subjects, and against them anyone has significant
+    voxels. Pass signed residuals, image - reconstruction, on a common grid: rectified residuals such as those of
+    `residual_map` are far from Gaussian, and their p-values are wrong. To check the calibration of p, look at the share
+    of significant voxels in other healthy subjects.
 
     Args:
-        residuals: of the subjects, shape (n_subjects, x, y, z) or (n_subjects, 1, x, y, z).
-        healthy_residuals: of the reference, shape (n, x, y, z) or (n, 1, x, y, z), n at least 2.
-        mask: where to test, shape (x, y, z) or one for each subject; ``None`` is everywhere.
-        sd_floor: smallest standard deviation, in units of the residuals, above 0; it keeps voxels in which all healthy
-            subjects agree from having huge z for nothing. p is conservative where it applies.
+        residuals: residuals of the subjects, shape (n_subjects, x, y, z) or (n_subjects, 1, x, y, z).
+        healthy_residuals: residuals of the reference, shape (n, x, y, z) or (n, 1, x, y, z), n at least 2.
+        mask: voxels to test, shape (x, y, z) or one mask for each subject; ``None`` tests all voxels.
+        sd_floor: smallest standard deviation, in units of the residuals, above 0. It prevents huge z in voxels where
+            all healthy subjects agree. Where it applies, p is conservative.
 
     Returns:
-        "z", shape (n_subjects, x, y, z), 0 outside the mask; "p", the same shape, NaN outside the mask. Correct p by
-        `corrected`.
+        "z", shape (n_subjects, x, y, z), 0 outside the mask; "p", the same shape, NaN outside the mask. Correct p with
+        `correct_p_values`.
 
     Raises:
-        ValueError: if shapes don't go together, a value isn't finite, the reference has fewer than 2 subjects or
+        ValueError: if shapes don't match, a value isn't finite, the reference has fewer than 2 subjects or
             ``sd_floor`` isn't positive.
 
     Example:
@@ -168,16 +173,17 @@ def voxel_deviation(
 def correct_p_values(p: Array, method: str = "bh") -> Floats:
     """Return p-values corrected for the number of tests of each subject.
 
-    With the m tests of a subject in rising order: "bonferroni" m p, the family-wise error; "bh" min over j >= i of
-    m p_j / j, the false discovery rate, for independent or positively dependent tests (smooth maps pass for that); "by"
-    that times sum 1/j, for any dependence. A subject's tests with q <= 0.05 hold at most 5 % false ones on average.
+    With the m p-values of a subject in rising order, "bonferroni" returns m p and controls the family-wise error; "bh"
+    returns the minimum over j >= i of m p_j / j and controls the false discovery rate for independent or positively
+    dependent tests (smooth maps count as such); "by" returns that times sum 1/j, valid for any dependence. On average,
+    at most 5 % of a subject's tests with q <= 0.05 are false discoveries.
 
     Args:
-        p: shape (n, ...), a row per subject, from 0 to 1; NaN where no test was made.
+        p: p-values, shape (n, ...), a row per subject, from 0 to 1; NaN where there is no test.
         method: "bh", "by" or "bonferroni".
 
     Returns:
-        the shape of ``p``, NaN where it is.
+        corrected p-values, the shape of ``p``; NaN where ``p`` is NaN.
 
     Raises:
         ValueError: if ``p`` has fewer than two axes or a value isn't from 0 to 1, or ``method`` isn't known.
@@ -214,8 +220,8 @@ def significant_count(q: Array, level: float = 0.05) -> NDArray[np.int64]:
     """Return how many of each subject's tests are significant, q <= level.
 
     Args:
-        q: from `corrected`, shape (n, ...); NaN counts as not significant.
-        level: above 0, up to 1.
+        q: output of `correct_p_values`, shape (n, ...); NaN counts as not significant.
+        level: significance level, above 0 and at most 1.
 
     Returns:
         shape (n,).
@@ -252,13 +258,13 @@ def _two_sided(statistic: Floats, degrees: int) -> Floats:
 
 
 def _left_out_scores(reference: Floats, posterior_variance: Floats) -> Floats:
-    """Return each subject's score against the others: their mean and variance by taking its part out of the sums."""
+    """Return each subject's score against the others; their mean and variance follow from sums without its part."""
     n = len(reference)
     distance = reference - reference.mean(axis=0)
     squares = (distance**2).sum(axis=0) - distance**2 * n / (n - 1)
     variance = np.maximum(squares, 0.0) / (n - 2)  # rounding may leave a negative remainder
     # x_i - mean of the others = (x_i - mean of all) n / (n - 1)
-    with np.errstate(divide="ignore"):  # the only subject off a constant is infinitely far from it
+    with np.errstate(divide="ignore"):  # a subject that alone differs from a constant is infinitely far from it
         z = distance * n / (n - 1) / np.sqrt(variance + posterior_variance)
     scores: Floats = np.abs(z).mean(axis=1)
     return scores

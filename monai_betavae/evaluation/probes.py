@@ -1,4 +1,4 @@
-"""What latents say about covariates: linear probes, scored on subjects they haven't seen."""
+"""Linear probes: prediction of covariates from codes, scored on unseen subjects."""
 
 from __future__ import annotations
 
@@ -19,34 +19,34 @@ Floats = NDArray[np.float64]
 
 
 ALPHAS = np.logspace(-3, 6, 19)
-"""Penalties a ridge regression chooses from, for standardised codes."""
+"""Candidate penalties of the ridge regression, for standardised codes."""
 
 LOGIT_VARIANCE = 4.0
-"""What a logistic regression's penalty expects of its logits: a standard deviation of 2, however many codes it has."""
+"""Prior variance of the logits under the logistic regression's penalty: a standard deviation of 2 for any codes."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ProbeScore:
-    """How well a covariate is predicted from codes, and the predictions.
+    """Score and predictions of a linear probe of a covariate.
 
     Attributes:
         kind: "regression" or "classification".
-        score: what ``value`` is, "r2" or "balanced_accuracy".
+        score: name of the score, "r2" or "balanced_accuracy".
         value: the score of ``predicted``.
-        low: lower end of its 95 % bootstrap interval over subjects, for these predictions: that other training subjects
-            would have given another probe isn't in it.
-        high: its upper end.
-        p_value: of the permutation test; NaN without permutations.
-        chance: the score of codes that say nothing: 0, or 1 / number of classes.
+        low: lower end of its 95 % bootstrap interval over subjects. The predictions are fixed, so the interval doesn't
+            include the variation from other training subjects.
+        high: upper end of the interval.
+        p_value: p-value of the permutation test; NaN without permutations.
+        chance: the score of uninformative codes: 0, or 1 / number of classes.
         mae: mean absolute error in units of the target; NaN for a classification.
-        auroc: area under the ROC curve of two classes, the second against the first; NaN otherwise.
-        n_used: rows with a target.
-        n_missing: rows without one, left out.
-        n_subjects: subjects among the rows used.
-        rows: numbers of the rows used, shape (n_used,).
+        auroc: area under the ROC curve for two classes, the second against the first; NaN otherwise.
+        n_used: number of rows with a target.
+        n_missing: number of rows without a target, which are left out.
+        n_subjects: number of subjects among the rows used.
+        rows: indices of the rows used, shape (n_used,).
         target: their targets, shape (n_used,).
         predicted: predictions by probes that saw no row of the same subject, shape (n_used,).
-        probabilities: of the classes, shape (n_used, n_classes); ``None`` for a regression.
+        probabilities: probabilities of the classes, shape (n_used, n_classes); ``None`` for a regression.
         classes: the classes, sorted; ``None`` for a regression.
         folds: the fold in which each row was predicted, shape (n_used, n_repeats); one fold for a held-out design.
     """
@@ -81,7 +81,7 @@ def r_squared(target: Array, predicted: Array) -> float:
         predicted: p, the same shape.
 
     Returns:
-        at most 1; 0 for the mean of these targets, below 0 for worse than that.
+        at most 1; 0 if every prediction is the mean of these targets, negative if predictions are worse.
 
     Raises:
         ValueError: if the shapes differ or aren't one-dimensional, or the target is constant.
@@ -98,14 +98,14 @@ def r_squared(target: Array, predicted: Array) -> float:
 
 
 def balanced_accuracy(target: Array, predicted: Array) -> float:
-    """Return the mean over the target's k classes of the share of each class that is predicted right.
+    """Return the mean, over the k classes of the target, of the share of each class that is predicted correctly.
 
     Args:
         target: classes, shape (n,), n >= 1.
         predicted: predicted classes, the same shape.
 
     Returns:
-        from 0 to 1; 1/k for one and the same prediction for all, whatever the sizes of the classes.
+        from 0 to 1; 1/k if all predictions are the same class, whatever the class sizes.
 
     Raises:
         ValueError: if the shapes differ or aren't one-dimensional.
@@ -131,36 +131,37 @@ def probe(
     n_permutations: int = 200,
     seed: int | None = 0,
 ) -> ProbeScore:
-    """Say how well a covariate is predicted from codes by a linear probe, cross-validated by subject.
+    """Measure how well a linear probe predicts a covariate from codes, cross-validated by subject.
 
-    The codes are standardised on the training subjects of a fold. A regression is a ridge regression, its penalty
-    chosen by leave-one-out on the training rows; its score is R^2 (:func:`r_squared`) of all subjects' predictions
-    together. A classification is a logistic regression with balanced classes and a fixed penalty
+    The codes are standardised on the training subjects of each fold. A regression probe is a ridge regression, with its
+    penalty chosen by leave-one-out on the training rows; its score is R^2 (:func:`r_squared`) over the predictions for
+    all subjects. A classification probe is a logistic regression with balanced classes and a fixed penalty
     (``C`` = :data:`LOGIT_VARIANCE` / number of codes); its score is the balanced accuracy (:func:`balanced_accuracy`).
-    Folds are by subject; those of a classification have the same share of every class as far as that can be.
+    Folds never split a subject; for a classification they are stratified as far as possible.
 
-    The permutation test compares the score with that of targets permuted across subjects, with everything fitted
-    anew, choice of the penalty included: p = (1 + number of permutations that score as much) / (1 + n_permutations).
-    Where a target differs within a subject, subjects swap all their targets, with subjects of as many rows.
+    The permutation test compares the score with the scores for targets permuted across subjects. Every permutation
+    repeats the whole fit, including the choice of the penalty: p = (1 + number of permutations that score at least as
+    high) / (1 + n_permutations). If a target varies within subjects, subjects with the same number of rows swap all
+    their targets.
 
     Args:
-        codes: shape (n, n_codes): posterior means, principal component scores, ...
+        codes: posterior means, principal component scores or the like, shape (n, n_codes).
         target: covariate, shape (n,). ``None`` and NaN are missing: such rows are left out.
-        groups: the subject of each row, shape (n,); ``None`` if each row is a subject of its own. Scans of one subject
-            in training and test would inflate the score.
-        kind: "regression" or "classification". ``None``: strings, booleans and whole numbers with at most 10
-            different values are classes, other numbers a regression.
+        groups: the subject of each row, shape (n,); ``None`` if each row is a separate subject. Scans of one subject
+            in both training and test rows would inflate the score.
+        kind: "regression" or "classification". ``None`` infers it: strings, booleans and whole numbers with at
+            most 10 distinct values are classes; other numbers are a regression target.
         n_folds: number of folds, 2 or more.
-        n_repeats: number of cross-validations with other folds; their predictions (probabilities) are averaged.
+        n_repeats: number of cross-validations with different folds; their predictions (probabilities) are averaged.
         n_permutations: number of permutations; 0 for no test.
-        seed: of folds, permutations and resamples.
+        seed: seed of folds, permutations and resamples.
 
     Returns:
-        score, interval, p-value and the out-of-fold predictions.
+        the score with its interval and p-value, and the out-of-fold predictions.
 
     Raises:
-        ValueError: if codes or target don't fit or aren't finite, the target has one value only, there are fewer
-            subjects than folds or fewer than 4, or a class is missing from some training subjects.
+        ValueError: if codes and target don't match or aren't finite, the target has a single value, there are fewer
+            subjects than folds or fewer than 4, or the training subjects of a fold lack a class.
 
     Source:
         Ojala & Garriga, "Permutation Tests for Studying Classifier Performance", JMLR 11, 2010; Winkler et al.,
@@ -183,11 +184,11 @@ def probe(
     raw = _out_of_fold(data, data.values[:, None], folds)
     permuted = _permutations(data, n_permutations, np.random.default_rng([fixed, 1]))
     if data.kind == "regression":
-        # folds don't depend on the target, so all permuted targets share one decomposition of the codes
+        # the folds don't depend on the target, so all permuted targets share one decomposition of the codes
         targets = data.values[permuted].T
         null = _column_r_squared(targets, _out_of_fold(data, targets, folds))
     else:
-        # the folds were made for the classes, so they go with them
+        # the folds are stratified by class, so they are permuted with the classes
         null = np.array([_class_score(data, data.values[rows], folds[rows]) for rows in permuted])
     return _scored(data, raw, folds, null, fixed)
 
@@ -204,28 +205,28 @@ def probe_held_out(
     n_permutations: int = 200,
     seed: int | None = 0,
 ) -> ProbeScore:
-    """Say how well a covariate of held-out subjects is predicted by the linear probe of the training subjects.
+    """Measure how well a linear probe fitted to training subjects predicts a covariate of held-out subjects.
 
-    The probe is that of :func:`probe`, fitted once. R^2 is relative to the held-out subjects' mean. The permutation
-    test permutes the held-out targets across subjects; the predictions stay.
+    The probe is that of :func:`probe`, fitted once. R^2 is relative to the mean of the held-out subjects. The
+    permutation test permutes the held-out targets across subjects; the predictions stay fixed.
 
     Args:
-        train_codes: shape (n_train, n_codes).
-        train_target: shape (n_train,); rows without one are left out.
-        test_codes: shape (n, n_codes).
-        test_target: shape (n,); rows without one are left out.
+        train_codes: codes of the training rows, shape (n_train, n_codes).
+        train_target: their covariate, shape (n_train,); rows without a value are left out.
+        test_codes: codes of the held-out rows, shape (n, n_codes).
+        test_target: their covariate, shape (n,); rows without a value are left out.
         train_groups: the subject of each training row.
-        test_groups: the subject of each held-out row. ``None`` if each row is a subject of its own.
-        kind: "regression" or "classification", or ``None`` to tell from both targets, as in :func:`probe`.
+        test_groups: the subject of each held-out row. ``None`` if each row is a separate subject.
+        kind: "regression" or "classification", or ``None`` to infer it from both targets, as in :func:`probe`.
         n_permutations: number of permutations; 0 for no test.
-        seed: of permutations and resamples.
+        seed: seed of permutations and resamples.
 
     Returns:
-        score, interval, p-value and predictions of the held-out rows; counts and rows are theirs.
+        the score, its interval and p-value, and the predictions; counts and rows refer to the held-out rows.
 
     Raises:
-        ValueError: if codes or targets don't fit or aren't finite, a target has one value only, the two have different
-            classes, there are fewer than 4 subjects in either, or one subject is in both.
+        ValueError: if codes and targets don't match or aren't finite, a target has a single value, the two targets have
+            different classes, either set has fewer than 4 subjects, or a subject is in both sets.
 
     Example:
         >>> codes = np.random.default_rng(0).normal(size=(60, 4))
@@ -278,30 +279,30 @@ def compare_probes(
     n_permutations: int = 200,
     seed: int | None = 0,
 ) -> list[dict[str, Any]]:
-    """Probe several methods' codes of the same volumes for several covariates.
+    """Probe codes of the same volumes by several methods for several covariates.
 
-    For one covariate all methods have the same folds, permutations and resamples, since none of those depend on the
+    For each covariate all methods share the same folds, permutations and resamples, since these don't depend on the
     codes; see :func:`probe`.
 
     Args:
-        codes_by_method: codes by the methods' names, each of shape (n, ...), the numbers of codes may differ:
-            ``{"VAE": mu, "PCA": pca_codes(...)}``.
+        codes_by_method: codes by name of the method, each of shape (n, n_codes), for example
+            ``{"VAE": mu, "PCA": pca_codes(...)}``; the number of codes may differ.
         targets: covariates by name, each of shape (n,).
         groups: the subject of each row.
-        kinds: "regression" or "classification" by covariate, for those whose kind isn't to be told from the values.
-        control: name of a covariate that has no effect in truth: a score above chance there is a warning.
+        kinds: "regression" or "classification" by covariate, where it isn't to be inferred from the values.
+        control: name of a covariate that is known to have no effect; a score above chance for it is a warning sign.
         n_folds: number of folds.
         n_repeats: number of cross-validations.
         n_permutations: number of permutations; 0 for no test.
-        seed: of everything random.
+        seed: seed of everything random.
 
     Returns:
-        a row for each covariate and method, in the order given, covariate by covariate: "method", "covariate",
-        "control" (whether this is it), "kind", "score", "value", "low", "high", "p_value", "chance", "mae", "auroc",
-        "n_used", "n_missing".
+        a row for each covariate and method, in the given order, covariate by covariate: "method", "covariate",
+        "control" (whether the covariate is the control), "kind", "score", "value", "low", "high", "p_value", "chance",
+        "mae", "auroc", "n_used", "n_missing".
 
     Raises:
-        ValueError: if a mapping is empty, ``control`` or a name of ``kinds`` isn't in ``targets``, or as in
+        ValueError: if a mapping is empty, if ``control`` or a name of ``kinds`` isn't in ``targets``, or as in
             :func:`probe`, naming method and covariate.
 
     Example:
@@ -349,20 +350,20 @@ def compare_probes(
 
 
 def pca_codes(train_images: Array, images: Array, n_components: int, seed: int | None = 0) -> Floats:
-    """Return principal component scores of images, the codes that a probe of a VAE's is compared with.
+    """Return principal component scores of images, the baseline for probes of VAE codes.
 
     Args:
-        train_images: images that mean and components come from, shape (n_train, ...): those that the VAE was trained
-            on, for a fair comparison.
+        train_images: images from which mean and components are computed, shape (n_train, ...); for a fair comparison,
+            the training images of the VAE.
         images: images to embed, shape (n, ...).
-        n_components: number of components; no more than n_train - 1 are used, since there are no more.
-        seed: of the randomised solver.
+        n_components: number of components; at most n_train - 1 exist and are used.
+        seed: seed of the randomised solver.
 
     Returns:
         shape (n, n_components), or fewer columns.
 
     Raises:
-        ValueError: if ``n_components`` isn't a positive integer, or the shapes don't go together.
+        ValueError: if ``n_components`` isn't a positive integer, or the shapes don't match.
 
     Source:
         ``sklearn.decomposition.PCA``.
@@ -384,7 +385,7 @@ def pca_codes(train_images: Array, images: Array, n_components: int, seed: int |
 
 
 def _fixed_seed(seed: Any) -> int:
-    """Return a seed, drawn where there is none: everything that goes together must follow from one number."""
+    """Return the seed, or a random one for ``None``, since results that belong together must share one seed."""
     seed = check_seed("seed", seed)
     return int(np.random.default_rng().integers(2**32)) if seed is None else seed
 
@@ -400,7 +401,7 @@ def _check_pair(target: Array, predicted: Array) -> None:
 
 
 def _folds(data: ProbeData, n_folds: int, n_repeats: int, rng: np.random.Generator) -> Rows:
-    """Return the fold of each row in each repeat: subjects are dealt one by one, class after class."""
+    """Return the fold of each row in each repeat; subjects are dealt to folds one by one, class after class."""
     names, numbers = np.unique(data.subjects, return_inverse=True)
     strata = np.zeros(len(names), dtype=np.intp)
     if data.kind == "classification":
@@ -426,7 +427,7 @@ def _folds(data: ProbeData, n_folds: int, n_repeats: int, rng: np.random.Generat
 
 
 def _permutations(data: ProbeData, n_permutations: int, rng: np.random.Generator) -> Rows:
-    """Return, for each permutation, the row whose target each row gets, shape (n_permutations, n)."""
+    """Return, for each permutation, the row from which each row takes its target, shape (n_permutations, n)."""
     _, first, numbers, counts = np.unique(data.subjects, return_index=True, return_inverse=True, return_counts=True)
     permuted = np.empty((n_permutations, len(numbers)), dtype=np.intp)
     if (data.values == data.values[first][numbers]).all():
@@ -446,26 +447,26 @@ def _permutations(data: ProbeData, n_permutations: int, rng: np.random.Generator
 
 
 def _fit_predict(data: ProbeData, train_codes: Floats, train_values: Array, test_codes: Floats) -> Floats:
-    """Fit a probe and apply it; return a prediction for each column of targets, or the classes' probabilities."""
+    """Fit a probe and apply it; return a prediction for each column of targets, or class probabilities."""
     from sklearn.linear_model import LogisticRegression, RidgeCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
     if data.kind == "classification":
         strength = LOGIT_VARIANCE / train_codes.shape[1]
-        # the default tolerance leaves the fourth digit of a probability to the solver
+        # with the default tolerance the fourth digit of a probability depends on the solver
         logistic = LogisticRegression(C=strength, class_weight="balanced", tol=1e-6, max_iter=10000)
         probe = make_pipeline(StandardScaler(), logistic).fit(train_codes, train_values[:, 0])
         probabilities: Floats = probe.predict_proba(test_codes)
         return probabilities
-    # a penalty of its own for every column of targets, as if each were fitted alone
+    # each column of targets gets its own penalty, as if it were fitted alone
     ridge = RidgeCV(ALPHAS, alpha_per_target=True)
     predicted: Floats = make_pipeline(StandardScaler(), ridge).fit(train_codes, train_values).predict(test_codes)
     return predicted.reshape(len(test_codes), -1)
 
 
 def _out_of_fold(data: ProbeData, values: Array, folds: Rows) -> Floats:
-    """Return predictions of every row by probes of the other folds' rows, averaged over the repeats."""
+    """Return a prediction for every row by probes fitted to the other folds, averaged over the repeats."""
     width = values.shape[1] if data.kind == "regression" else len(data.classes)
     predicted = np.zeros((len(values), width))
     if width == 0:
@@ -483,7 +484,7 @@ def _class_score(data: ProbeData, values: Array, folds: Rows) -> float:
 
 
 def _scored(data: ProbeData, raw: Floats, folds: Rows, null: Floats, seed: int) -> ProbeScore:
-    """Return the score of predictions (a column), or of the classes' probabilities."""
+    """Score predictions (one column) or class probabilities."""
     _, numbers = np.unique(data.subjects, return_inverse=True)
     mae = auroc = float("nan")
     regression = data.kind == "regression"
@@ -502,7 +503,7 @@ def _scored(data: ProbeData, raw: Floats, folds: Rows, null: Floats, seed: int) 
     by_subject = np.zeros((numbers.max() + 1, sums.shape[1]))
     np.add.at(by_subject, numbers, sums)
     found = estimate(by_subject, statistic=statistic, seed=seed)
-    # equal scores can differ in their last digits
+    # equal scores can differ by rounding
     as_good = int((null >= found.value - 1e-12).sum())
     return ProbeScore(
         kind=data.kind,
@@ -526,7 +527,7 @@ def _scored(data: ProbeData, raw: Floats, folds: Rows, null: Floats, seed: int) 
     )
 
 
-# The scores are functions of sums over rows, so that a resample of subjects needs no look at their rows.
+# The scores are functions of sums over rows, so resamples of subjects work on one sum per subject, not on rows.
 
 
 def _regression_sums(target: Floats, predicted: Floats) -> Floats:

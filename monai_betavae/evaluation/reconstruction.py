@@ -1,4 +1,4 @@
-"""How far reconstructions are from their images, beside the two baselines that need no network."""
+"""Scores of reconstructions, and two baselines without a network: principal components and the mean image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._checks import check_integer, check_real
 from ..networks.principal_components import exact_components
 
 MAX_EXACT = 2048
-"""Components of more training images than this are those of a randomised solver."""
+"""Largest number of training images for which components are always exact; beyond it the solver may be randomised."""
 
 Array = NDArray[Any]
 
@@ -45,11 +45,11 @@ def squared_error(images: Array, reconstructions: Array) -> NDArray[np.float64]:
 
 
 def brain_mask(images: Array, threshold: float = 0.02) -> NDArray[np.bool_]:
-    """Return the brain of brain-extracted images: voxels above a threshold, and the holes inside.
+    """Return brain masks of brain-extracted images: the voxels above a threshold and the holes inside them.
 
     Args:
         images: shape (n, ...) of two or three spatial axes, intensities in [0, 1], 0 outside the brain.
-        threshold: above which a voxel is brain; resampling leaves a faint rim outside.
+        threshold: intensity above which a voxel counts as brain; it excludes the faint rim that resampling leaves.
 
     Returns:
         the same shape; an image without a voxel above the threshold has an empty mask.
@@ -76,28 +76,28 @@ def brain_mask(images: Array, threshold: float = 0.02) -> NDArray[np.bool_]:
 def reconstruction_scores(
     images: Array, reconstructions: Array, data_range: float = 1.0, mask: Array | None = None
 ) -> dict[str, NDArray[np.float64]]:
-    """Return scores of each reconstruction over its whole field of view, and inside a mask.
+    """Return scores of each reconstruction over the whole field of view and, with a mask, inside the brain.
 
     With N voxels and errors e_i: SSE = sum e_i^2, MSE = SSE / N, MAE = sum |e_i| / N, PSNR = 10 log10(R^2 / MSE) in
     decibels for a data range R, infinite where the error is zero; SSIM with a Gaussian window of 11 voxels
     (sigma 1.5), or the largest odd window that a smaller grid holds, averaged over the windows inside the field of
-    view. Inside a mask the sums go over its voxels, and SSIM over the windows whose centres are in it.
+    view. Inside a mask, the sums run over its voxels and the SSIM average over the windows centred in it.
 
     Args:
         images: shape (n, channel, ...), 2D or 3D.
         reconstructions: the same shape.
-        data_range: R, the distance between the lowest and the highest intensity an image can have.
-        mask: of the brain, shape (n, ...) without channels; none if ``None``.
+        data_range: R, the difference between the highest and the lowest intensity an image can have.
+        mask: brain mask, shape (n, ...) without channels; ``None`` skips the scores inside the brain.
 
     Returns:
         "sse", "mse", "mae", "psnr" and "ssim", each of shape (n,); with a mask also "mse_brain", "mae_brain",
-        "psnr_brain" and "ssim_brain", NaN where it is empty.
+        "psnr_brain" and "ssim_brain", NaN where the mask is empty.
 
     Raises:
         ValueError: if the shapes differ, or ``data_range`` isn't positive.
 
     Source:
-        Wang et al. 2004, IEEE Transactions on Image Processing 13, 600-612 (SSIM), by ``monai.metrics``.
+        Wang et al. 2004, IEEE Transactions on Image Processing 13, 600-612 (SSIM), computed by ``monai.metrics``.
 
     Example:
         >>> images = np.zeros((1, 1, 12, 12, 12))
@@ -123,7 +123,7 @@ def reconstruction_scores(
     if mask.shape != (len(error), *error.shape[2:]):
         raise ValueError(f"`mask` must have shape {(len(error), *error.shape[2:])}, got {mask.shape}.")
     inside = np.broadcast_to(mask[:, None], error.shape)
-    # a window's centre lies this far from the edge
+    # distance of the outermost window centres from the edge
     margins = [(side - part) // 2 for side, part in zip(error.shape[2:], similarity.shape[2:], strict=True)]
     window: Any = (..., *(slice(m, side - m) for m, side in zip(margins, error.shape[2:], strict=True)))
     centres = inside[window]
@@ -175,7 +175,7 @@ def _ssim_maps(images: Array, reconstructions: Array, data_range: float) -> NDAr
 
 
 def mean_image_reconstruction(train: Array, images: Array) -> Array:
-    """Reconstruct every image as the mean training image, what a model that ignores its input can do at best.
+    """Reconstruct every image as the mean training image, the best reconstruction that ignores the input.
 
     Args:
         train: training images, shape (n_train, ...).
@@ -186,13 +186,13 @@ def mean_image_reconstruction(train: Array, images: Array) -> Array:
 
 @dataclass(frozen=True)
 class PrincipalComponentModel:
-    """Principal components of training images, as a pair of maps; the names are those of scikit-learn's ``PCA``.
+    """Principal components of training images, with the attribute and method names of scikit-learn's ``PCA``.
 
     Attributes:
         mean_: mean image, shape (value,).
-        components_: orthonormal, shape (n_components_, value), the one with the largest variance first.
+        components_: orthonormal components, shape (n_components_, value), by falling variance.
         explained_variance_: variances of the codes, shape (n_components_,), in squared units of the images.
-        exact: whether they are exact; else of a randomised solver, whose baseline is a little too weak.
+        exact: whether the components are exact; those of a randomised solver make a slightly too weak baseline.
     """
 
     mean_: NDArray[np.float64]
@@ -202,7 +202,7 @@ class PrincipalComponentModel:
 
     @property
     def n_components_(self) -> int:
-        """Number of components: fewer than were asked for, where there are no more."""
+        """Number of components, which may be smaller than requested."""
         return len(self.components_)
 
     def transform(self, images: Array) -> NDArray[np.float64]:
@@ -219,19 +219,19 @@ class PrincipalComponentModel:
 def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int = 0) -> Array:
     """Reconstruct images from their projection on the principal components of the training images.
 
-    The best linear autoencoder of that width, and the baseline that a VAE has to beat.
+    This is the best linear autoencoder with that many latent dimensions, and the baseline for a VAE.
 
     Args:
         train: training images, shape (n_train, ...).
         images: images to reconstruct, shape (n, ...).
-        n_components: number of components; no more than n_train - 1 are used, since there are no more.
-        seed: of the randomised solver, for more than 2048 training images.
+        n_components: number of components; at most n_train - 1 exist and are used.
+        seed: seed of the randomised solver, for more than 2048 training images.
 
     Returns:
-        reconstructions, of the shape of ``images``; float32 for images of that type, else float64.
+        reconstructions, of the shape of ``images``; float32 for float32 images, else float64.
 
     Raises:
-        ValueError: if ``n_components`` isn't a positive integer, or the shapes don't go together.
+        ValueError: if ``n_components`` isn't a positive integer, or the shapes don't match.
 
     Source:
         :func:`fit_pca`.
@@ -248,33 +248,33 @@ def pca_reconstruction(train: Array, images: Array, n_components: int, seed: int
 
 
 def reconstruct_by_pca(pca: PrincipalComponentModel, images: Array) -> Array:
-    """Return the reconstructions of images by fitted components.
+    """Reconstruct images with fitted components.
 
     Args:
-        pca: what :func:`fit_pca` gives.
+        pca: components from :func:`fit_pca`.
         images: shape (n, ...).
 
     Returns:
-        the shape of ``images``; float32 for images of that type, else float64.
+        reconstructions, of the shape of ``images``; float32 for float32 images, else float64.
     """
     images = np.asarray(images)
     restored = np.empty(images.shape, dtype=np.float32 if images.dtype == np.float32 else np.float64)
-    for row, image in enumerate(images):  # one at a time: in float64 all take twice the memory of the images
+    for row, image in enumerate(images):  # one at a time: all in float64 would take twice the memory of the images
         restored[row] = pca.inverse_transform(pca.transform(image.reshape(1, -1))).reshape(image.shape)
     return restored
 
 
 def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> PrincipalComponentModel:
-    """Fit principal components to flattened training images; no more than there are, at most n_train - 1.
+    """Fit principal components to flattened training images, at most n_train - 1.
 
-    They are exact, by an eigenproblem in float64
-    (:func:`~monai_betavae.networks.principal_components.exact_components`), for up to 2048 images; beyond, those of
-    scikit-learn's randomised solver.
+    For up to 2048 images they are exact, from an eigenproblem in float64
+    (:func:`~monai_betavae.networks.principal_components.exact_components`). Beyond that they come from scikit-learn's
+    randomised solver, unless an image has at most 2048 values.
 
     Args:
         train: training images, shape (n_train, ...), at least two.
         n_components: number of components.
-        seed: of the randomised solver.
+        seed: seed of the randomised solver.
 
     Returns:
         the components.
@@ -283,7 +283,7 @@ def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> PrincipalC
         ValueError: if ``n_components`` isn't a positive integer, or there are fewer than two images.
 
     Source:
-        Halko, Martinsson & Tropp, SIAM Review 53, 2011 (the randomised solver), by ``sklearn.decomposition.PCA``.
+        Halko, Martinsson & Tropp, SIAM Review 53, 2011 (the randomised solver, by ``sklearn.decomposition.PCA``).
 
     Example:
         >>> fit_pca(np.random.default_rng(0).normal(size=(5, 3, 3)), 8).n_components_
@@ -306,7 +306,7 @@ def fit_pca(train: Array, n_components: int, seed: int | None = 0) -> PrincipalC
         return PrincipalComponentModel(mean, components, variances, exact=small)
     import torch
 
-    # torch shares the memory of what may be written to only
+    # torch can share the memory of writable arrays only
     rows = torch.from_numpy(flat if flat.flags.writeable and flat.dtype.kind == "f" else flat.astype(np.float64))
     mean, components, variances = (part.numpy() for part in exact_components(rows, n_components))
     return PrincipalComponentModel(mean, components, variances, exact=True)

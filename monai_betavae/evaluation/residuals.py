@@ -1,7 +1,7 @@
-"""Lesion maps from residuals: how they are made, and where to cut them.
+"""Lesion maps from residuals, and their thresholds.
 
-Maps are made by `residual_map` for a model and for a PCA alike (its reconstructions come from
-`evaluation.reconstruction.pca_reconstruction`), and by `intensity_scores` for the baseline without any model. The
+`residual_map` makes maps for a model and for PCA (with reconstructions from
+`evaluation.reconstruction.pca_reconstruction`); `intensity_scores` makes them for the baseline without a model. The
 threshold comes from healthy validation subjects (`healthy_threshold`), never from the subjects with lesions.
 """
 
@@ -25,19 +25,19 @@ POOLS = ("voxels", "subjects")
 
 
 def erode_mask(mask: Array, erosion: int = 1) -> Booleans:
-    """Return a mask without its outer voxels, where partial volume and misregistration leave residuals in anyone.
+    """Remove the outer voxels of a mask, where partial volume and misregistration leave residuals in every subject.
 
     A voxel stays if its six neighbours are all in the mask; what lies outside the field of view counts as outside.
 
     Args:
         mask: boolean or 0 and 1, shape (..., x, y, z).
-        erosion: how many layers of voxels to take off.
+        erosion: number of layers of voxels to remove.
 
     Returns:
         boolean, the shape of ``mask``.
 
     Raises:
-        ValueError: if the mask isn't binary or has fewer than three axes, nothing is left of it, or ``erosion`` is
+        ValueError: if the mask isn't binary or has fewer than three axes, no voxel of it is left, or ``erosion`` is
             negative.
 
     Example:
@@ -51,7 +51,7 @@ def erode_mask(mask: Array, erosion: int = 1) -> Booleans:
     if whole.ndim < 3:
         raise ValueError(f"`mask` must have shape (..., x, y, z), got {whole.shape}.")
     volumes = whole.reshape(-1, *whole.shape[-3:])
-    if erosion > 0:  # scipy takes 0 iterations for "until nothing changes"
+    if erosion > 0:  # scipy takes 0 iterations to mean "until nothing changes"
         volumes = np.stack([ndimage.binary_erosion(volume, iterations=erosion) for volume in volumes])
     if not volumes.any(axis=(1, 2, 3)).all():
         raise ValueError(f"`mask` must have voxels left after `erosion` of {erosion}, got none for some subject.")
@@ -67,29 +67,29 @@ def residual_map(
     erosion: int = 1,
     median: int = 3,
 ) -> Floats:
-    """Return how much each voxel departs from its reconstruction, smoothed and inside the brain.
+    """Return how much each voxel deviates from its reconstruction, smoothed and restricted to the brain.
 
     With d = image - reconstruction, the map is max(d, 0) for lesions brighter than tissue (FLAIR), max(-d, 0) for
-    darker ones (T1; the simulated cohort's), |d| where both occur. A median filter follows, then zeros outside the
-    eroded mask.
+    darker lesions (T1; the simulated cohort), and |d| where both occur. It is then median-filtered and set to zero
+    outside the eroded mask.
 
-    A lesion in the rim that erosion takes off has a score of zero. To count it as missed, evaluate in the whole mask;
-    in the eroded one it is left out.
+    A lesion in the rim that erosion removes has a score of zero. Evaluate in the whole mask to count it as missed, or
+    in the eroded mask to leave it out.
 
     Args:
         images: shape (n, x, y, z) or (n, 1, x, y, z).
-        reconstructions: the same shape; of a model, or of `evaluation.reconstruction.pca_reconstruction`, the baseline
-            with as many components as the model has latents.
+        reconstructions: the same shape; from a model, or from `evaluation.reconstruction.pca_reconstruction` with as
+            many components as the model has latent dimensions for the baseline.
         kind: "positive", "negative" or "absolute".
-        mask: brain mask, shape (x, y, z) or one for each subject; ``None`` zeroes nothing.
-        erosion: layers of voxels taken off the mask.
-        median: side of the filter's window in voxels, odd; 0 or 1 for no filter. The volume is mirrored at its edges.
+        mask: brain mask, shape (x, y, z) or one for each subject; ``None`` keeps all voxels.
+        erosion: number of layers of voxels removed from the mask.
+        median: width of the filter window in voxels, odd; 0 or 1 for no filter. The volume is mirrored at its edges.
 
     Returns:
-        shape (n, x, y, z), not negative, in units of the images.
+        shape (n, x, y, z), non-negative, in the units of the images.
 
     Raises:
-        ValueError: if the shapes differ, a value isn't finite, nothing is left of the mask, or an argument isn't as
+        ValueError: if the shapes differ, a value isn't finite, no voxel of the mask is left, or an argument isn't as
             described. An even window is refused, since it would shift the map by half a voxel.
 
     Source:
@@ -121,7 +121,7 @@ def residual_map(
     if mask is None:
         check_integer("erosion", erosion, minimum=0)
         return scores
-    mask_batch("mask", mask, scores.shape)  # its shape, before the erosion that takes any
+    mask_batch("mask", mask, scores.shape)  # checks the shape before erosion, which accepts any
     return np.where(mask_batch("mask", erode_mask(mask, erosion), scores.shape), scores, 0.0)
 
 
@@ -134,28 +134,28 @@ def intensity_scores(
     erosion: int = 1,
     median: int = 3,
 ) -> Floats:
-    """Return the baseline without a model: the intensity itself, or its deviation from the healthy mean.
+    """Return the score maps of the baseline without a model: the intensity, or its deviation from the healthy mean.
 
-    It is `residual_map` with ``reference`` in place of the reconstruction. Thresholds of intensity beat most published
-    models on bright lesions, so a model's map is worth what it adds to this one. For the other baseline, PCA, call
-    `residual_map` with the reconstructions of `evaluation.reconstruction.pca_reconstruction`.
+    The map is that of `residual_map` with ``reference`` in place of the reconstruction. Thresholding the intensity
+    beats most published models on bright lesions, so a model has to improve on this map. For the other baseline, PCA,
+    call `residual_map` with the reconstructions of `evaluation.reconstruction.pca_reconstruction`.
 
     Args:
         images: shape (n, x, y, z) or (n, 1, x, y, z).
-        reference: a number, an end of the intensity scale, for the intensity itself; or the mean image of healthy
-            training subjects, shape (x, y, z) or (1, x, y, z). ``None`` is 0 for "positive" and 1 for "negative", the
-            ends of the scale of images between 0 and 1; "absolute" needs a reference. Intensities on the reference's
-            other side all have score 0.
+        reference: a number at one end of the intensity scale, to score the intensity itself; or the mean image of
+            healthy training subjects, shape (x, y, z) or (1, x, y, z). ``None`` is 0 for "positive" and 1 for
+            "negative", the ends of the scale of images in [0, 1]; "absolute" needs a reference. Intensities on the
+            other side of the reference score 0.
         kind: "positive" for bright lesions, "negative" for dark ones, "absolute" for both.
-        mask: as of `residual_map`.
-        erosion: as of `residual_map`.
-        median: as of `residual_map`.
+        mask: as for `residual_map`.
+        erosion: as for `residual_map`.
+        median: as for `residual_map`.
 
     Returns:
-        shape (n, x, y, z), not negative, in units of the images.
+        shape (n, x, y, z), non-negative, in the units of the images.
 
     Raises:
-        ValueError: as of `residual_map`, and if the reference has another shape or there is none for "absolute".
+        ValueError: as for `residual_map`, and if the reference has another shape or is missing for "absolute".
 
     Source:
         Meissen, Kaissis & Rueckert 2022, "Challenging current semi-supervised anomaly segmentation methods for brain
@@ -182,9 +182,9 @@ def intensity_scores(
 
 
 def drop_small_components(binary: Array, min_voxels: int) -> Booleans:
-    """Return segmentations without their connected components of fewer than ``min_voxels`` voxels.
+    """Remove connected components of fewer than ``min_voxels`` voxels from segmentations.
 
-    Voxels that share a face, an edge or a corner are connected (26 neighbours), each subject by itself.
+    Voxels of a subject that share a face, an edge or a corner are connected (26 neighbours).
 
     Args:
         binary: boolean or 0 and 1, shape (n, x, y, z) or (n, 1, x, y, z).
@@ -220,7 +220,7 @@ def segment(scores: Array, threshold: float, min_voxels: int = 0) -> Booleans:
 
     Args:
         scores: shape (n, x, y, z) or (n, 1, x, y, z), zero outside the brain.
-        threshold: voxels of exactly this score aren't segmented. Below 0 it takes what is outside the brain, too.
+        threshold: voxels with exactly this score aren't segmented. A negative threshold segments the background too.
         min_voxels: smallest component to keep.
 
     Returns:
@@ -241,18 +241,18 @@ def segment(scores: Array, threshold: float, min_voxels: int = 0) -> Booleans:
 def healthy_threshold(
     scores: Array, mask: Array | None, false_positive_rate: float = 0.01, *, pool: str = "voxels"
 ) -> float:
-    """Return the lowest threshold with at most this share of healthy voxels above it.
+    """Return the lowest threshold that at most a given share of healthy voxels exceeds.
 
-    Only scores of healthy subjects go in, of a validation set and not of training: a model fits its training subjects
-    too well, so a threshold from them is too low. A threshold tuned on lesions has seen what it is tested on. The rate
-    is of single voxels, before small components are dropped.
+    Pass scores of healthy validation subjects only. A model fits its training subjects too well, so a threshold from
+    them is too low. A threshold tuned on lesions has seen the test data. The rate applies to single voxels, before
+    small components are dropped.
 
     Args:
-        scores: of healthy subjects, shape (n, x, y, z) or (n, 1, x, y, z).
-        mask: brain mask, shape (x, y, z) or one for each subject; ``None`` takes every voxel.
-        false_positive_rate: from 0 (the highest healthy score) to 1.
-        pool: "voxels" of all subjects together, or "subjects": the median of the subjects' own thresholds, which a
-            few bad scans don't move; half of the subjects may then exceed the rate.
+        scores: scores of healthy subjects, shape (n, x, y, z) or (n, 1, x, y, z).
+        mask: brain mask, shape (x, y, z) or one for each subject; ``None`` includes every voxel.
+        false_positive_rate: accepted share, from 0 (the threshold is the highest healthy score) to 1.
+        pool: "voxels" pools the voxels of all subjects; "subjects" takes the median of one threshold per subject, which
+            is robust to a few bad scans but lets half of the subjects exceed the rate.
 
     Returns:
         the threshold, one of the scores (or the mean of two for "subjects").
@@ -276,6 +276,6 @@ def healthy_threshold(
 
 def _upper_quantile(values: Floats, rate: float) -> float:
     n = len(values)
-    # the margin keeps a rate like 0.29 of 100 voxels, 28.999999999999996, at 29
+    # the margin absorbs rounding: 0.29 of 100 voxels is 28.999999999999996 and must give 29
     above = min(math.floor(rate * n + 1e-9), n - 1)
     return float(np.partition(values, n - 1 - above)[n - 1 - above])

@@ -1,4 +1,4 @@
-"""Codes and a covariate of subjects as a probe takes them: checked, without the rows whose target is missing."""
+"""Validated codes and targets for a probe, without the rows whose target is missing."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ KINDS = ("regression", "classification")
 """Kinds of probes."""
 
 MAX_CLASSES = 10
-"""Whole numbers with more different values than this are a quantity, as ages are."""
+"""Whole numbers with more distinct values than this are a quantity, such as age, and not classes."""
 
 MIN_SUBJECTS = 4
-"""With fewer, a half of them is too little to fit anything."""
+"""Smallest number of subjects for a probe."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -40,7 +40,7 @@ class ProbeData:
 def read_probe_data(
     codes_name: str, codes: Any, target_name: str, target: Any, groups_name: str, groups: Any, kind: str | None
 ) -> ProbeData:
-    """Return the rows that have a target, or raise ``ValueError`` naming the argument by the name it came under."""
+    """Return the rows that have a target, or raise ``ValueError`` with the argument's name."""
     codes = _check_codes(codes_name, codes)
     used, values = present_targets(target, target_name)
     n_rows = len(codes)
@@ -86,7 +86,7 @@ def present_targets(target: Any, name: str = "target") -> tuple[Rows, Array]:
     values = raw[rows]
     if values.dtype.kind == "O":
         listed = values.tolist()
-        # numpy would turn True and "a" into strings alike
+        # numpy would turn a mixture of True and "a" into strings
         strings, booleans = (sum(isinstance(value, kind) for value in listed) for kind in (str, bool | np.bool_))
         if {strings, booleans} <= {0, len(listed)}:
             values = np.array(listed)
@@ -98,10 +98,10 @@ def present_targets(target: Any, name: str = "target") -> tuple[Rows, Array]:
 
 
 def kind_of(values: Array) -> str:
-    """Return "classification" for strings, booleans and few different whole numbers, else "regression"."""
+    """Return "classification" for strings, booleans and few distinct whole numbers, else "regression"."""
     if values.dtype.kind in "Ub":
         return "classification"
-    # whole numbers with one missing come from a table as floats
+    # a table column of whole numbers with a missing value is read as floats
     whole = values.dtype.kind in "iu" or bool((values == np.round(values)).all())
     return "classification" if whole and len(np.unique(values)) <= MAX_CLASSES else "regression"
 
@@ -120,7 +120,7 @@ def _subjects(name: str, groups: Any, n_rows: int) -> Rows:
 
 
 def check_subjects(data: ProbeData, at_least: int, name: str = "target") -> None:
-    """Raise ``ValueError`` if a target is known for fewer subjects than that, or than 4."""
+    """Raise ``ValueError`` if the target is known for fewer than ``at_least`` subjects, or for fewer than 4."""
     at_least = max(at_least, MIN_SUBJECTS)
     n_subjects = len(np.unique(data.subjects))
     if n_subjects < at_least:
@@ -128,5 +128,5 @@ def check_subjects(data: ProbeData, at_least: int, name: str = "target") -> None
 
 
 def listed(classes: Array) -> str:
-    """Return classes for a message."""
+    """Return the classes as text for an error message."""
     return ", ".join(map(repr, classes.tolist()))

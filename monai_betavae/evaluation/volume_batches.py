@@ -1,7 +1,7 @@
-"""Batches of volumes and masks, checked: shape (n, x, y, z), masks boolean or 0 and 1.
+"""Validation of batches of volumes and masks: shape (n, x, y, z), masks boolean or 0 and 1.
 
-Volumes come as (n, x, y, z) or (n, 1, x, y, z); the channel axis is dropped and never comes back. One volume alone is
-refused: give ``volume[None]``. A mask is one volume (x, y, z) for all subjects or a batch with one for each.
+Volumes have shape (n, x, y, z) or (n, 1, x, y, z); results have no channel axis. A single volume is refused: pass
+``volume[None]``. A mask is one volume (x, y, z) for all subjects or a batch with one mask for each subject.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def volume_batch(name: str, volumes: Array) -> Floats:
     """Return volumes as float64 of shape (n, x, y, z), or raise ``ValueError``.
 
     Args:
-        name: the argument's name, for the message.
+        name: name of the argument, for the error message.
         volumes: shape (n, x, y, z) or (n, 1, x, y, z), finite.
 
     Example:
@@ -39,10 +39,10 @@ def mask_batch(name: str, mask: Array | None, shape: tuple[int, ...], *, shared:
     """Return a mask for each subject as booleans of shape (n, x, y, z), or raise ``ValueError``.
 
     Args:
-        name: the argument's name, for the message.
-        mask: boolean or 0 and 1, shape (x, y, z), (n, x, y, z) or (n, 1, x, y, z); ``None`` takes every voxel.
-        shape: (n, x, y, z), that of the volumes.
-        shared: whether one volume may stand for all subjects.
+        name: name of the argument, for the error message.
+        mask: boolean or 0 and 1, shape (x, y, z), (n, x, y, z) or (n, 1, x, y, z); ``None`` includes every voxel.
+        shape: shape of the volumes, (n, x, y, z).
+        shared: whether one mask may serve all subjects.
 
     Example:
         >>> mask_batch("mask", np.ones((4, 5, 6)), (2, 4, 5, 6)).shape
@@ -50,7 +50,6 @@ def mask_batch(name: str, mask: Array | None, shape: tuple[int, ...], *, shared:
     """
     if mask is None:
         return np.broadcast_to(np.True_, shape)
-    """Return what is boolean, or 0 and 1, as booleans of shape (n, x, y, z), or raise ``ValueError``."""
     array = _without_channel(check_binary(name, mask))
     if array.shape != shape and not (shared and array.shape in (shape[1:], (1, *shape[1:]))):
         accepted = f"{shape[1:]} or {shape}" if shared else f"{shape}"
@@ -59,7 +58,7 @@ def mask_batch(name: str, mask: Array | None, shape: tuple[int, ...], *, shared:
 
 
 def inside_batch(name: str, mask: Array | None, shape: tuple[int, ...]) -> Booleans:
-    """Return a mask for each subject, as :func:`mask_batch`; refuse one without a voxel."""
+    """Return a mask for each subject, as :func:`mask_batch` does, or raise ``ValueError`` if one is empty."""
     inside = mask_batch(name, mask, shape)
     empty = np.flatnonzero(voxel_counts(inside) == 0)
     if len(empty):
@@ -68,7 +67,7 @@ def inside_batch(name: str, mask: Array | None, shape: tuple[int, ...]) -> Boole
 
 
 def binary_batch(name: str, mask: Array) -> Booleans:
-    """Return what is boolean, or 0 and 1, as booleans of shape (n, x, y, z), or raise ``ValueError``."""
+    """Return masks of booleans, or of 0 and 1, as booleans of shape (n, x, y, z), or raise ``ValueError``."""
     array = _without_channel(check_binary(name, mask))
     if array.ndim != 4 or array.size == 0:
         raise ValueError(f"`{name}` must have shape (n, x, y, z) or (n, 1, x, y, z), got {np.shape(mask)}.")
@@ -76,9 +75,9 @@ def binary_batch(name: str, mask: Array) -> Booleans:
 
 
 def check_binary(name: str, mask: Array) -> Booleans:
-    """Return what is boolean, or 0 and 1, as booleans, or raise ``ValueError``."""
+    """Return a mask of booleans, or of 0 and 1, as booleans, or raise ``ValueError``."""
     array = np.asarray(mask)
-    # a mask resampled by linear interpolation has values between; to take them for true would enlarge it
+    # a mask resampled by linear interpolation has values in between; treating them as true would enlarge it
     if array.dtype != np.bool_ and not ((array == 0) | (array == 1)).all():
         raise ValueError(f"`{name}` must be boolean or hold 0 and 1 only, got other values.")
     return array.astype(np.bool_)

@@ -1,4 +1,4 @@
-"""Options that trade time, memory and arithmetic for one another without changing what is computed."""
+"""Options that trade computing time for memory, or compile the network, without changing its results."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from torch.utils.checkpoint import checkpoint
 
 
 def accelerate(network: nn.Module, *, compile: bool = False, recompute_activations: bool = False) -> nn.Module:  # noqa: A002  # torch's name of it
-    """Switch a network's options on, in place: its weights and their names stay the same.
+    """Enable compilation or recomputation of activations in place; weights and their names stay the same.
 
     Args:
         network: estimator or network with ``encoder`` and ``decoder``.
-        compile: compile both with ``torch.compile`` at their first use, which takes a minute and, on the CPU, needs a
-            C++ compiler.
-        recompute_activations: keep no activations inside a level, and compute them again in the backward pass (also
-            known as activation checkpointing): less memory for about a third more time. With batch normalisation
-            running statistics are updated twice per step.
+        compile: whether to compile both with ``torch.compile`` at their first use, which takes about a minute and, on
+            the CPU, needs a C++ compiler.
+        recompute_activations: whether to recompute the activations inside each level in the backward pass instead of
+            storing them (activation checkpointing). It saves memory and takes about a third more time. With batch
+            normalisation, running statistics are updated twice per step.
 
     Returns:
-        the network.
+        the same network.
 
     Example:
         >>> import torch

@@ -1,7 +1,7 @@
-"""Encoders and decoders made of MONAI's networks and blocks, for any spatial shape in 2D and 3D.
+"""Builders of encoders and decoders from MONAI's networks and blocks, for any spatial shape in 2D and 3D.
 
-Each level halves the grid, rounding up (91 -> 46 -> 23 -> 12 -> 6), and the decoder walks the same sizes back, so
-that its output has exactly the encoder's input shape, odd sides included, without interpolation.
+Each level halves the grid, rounding up (91 -> 46 -> 23 -> 12 -> 6), and the decoder goes through the same sizes in
+reverse. Its output therefore has exactly the encoder's input shape, odd sides included, without interpolation.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ CHANNELS = (16, 32, 64, 128)
 """Default channels, one entry per level."""
 
 BLOCK_LEVELS = 2
-"""Levels that "conv" makes one step of: work on the finest grids costs most and, measured, gives least."""
+"""Number of levels that "conv" merges into one step: in measurements the finest grids cost most and gained least."""
 
 MAX_BLOCKS = 100
-"""Of a level; more is a mistake."""
+"""Largest accepted number of blocks per level; more is a mistake."""
 
 NamedLayer = tuple[str, dict[str, Any]]
 LayerName = str | NamedLayer
@@ -52,14 +52,14 @@ P = ParamSpec("P")
 
 
 def default_warm_start(warm_start: str | None, output: str) -> str:
-    """Return the warm start asked for; for ``None`` "deformable", or "mean" for a sigmoid, which can't have that."""
+    """Return ``warm_start``, or its default for ``None``: "mean" for a sigmoid output, else "deformable"."""
     if warm_start is not None:
         return warm_start
     return "mean" if output == "sigmoid" else "deformable"
 
 
 def _with_default_warm_start(builder: Callable[P, ReconstructionNetwork]) -> Callable[P, ReconstructionNetwork]:
-    """Let a described builder see, and so store, what ``warm_start=None`` stands for."""
+    """Replace ``warm_start=None`` by its default, so that the network's description stores the actual value."""
     signature = inspect.signature(builder)
 
     @functools.wraps(builder)
@@ -88,35 +88,35 @@ def build_encoder(
     n_components: int = 0,
     n_voxels: int = 0,
 ) -> Encoder:
-    """Build an encoder from images of one spatial shape to a vector of features.
+    """Build an encoder that maps images of one spatial shape to feature vectors.
 
     Args:
-        spatial_shape: two or three sides of the images, any size.
-        in_channels: channels of the images.
-        architecture: "conv" (the image in blocks of 4 voxels a side, whose voxels become channels, then MONAI
-            ``Convolution``, strided), "plain" (strided from the full grid on), "residual" (MONAI ``ResidualUnit``),
-            "resnet" (MONAI ``ResNet`` of basic blocks, four levels) or "densenet" (MONAI ``DenseNet``; ``channels[0]``
-            initial features and growth rate, one dense block per further level). The last two keep their last feature
-            map instead of averaging it away, since where something is matters in a registered brain.
-        channels: channels of each level; each level halves the grid. "conv" makes one step of its first two levels,
-            to ``channels[1]``.
-        n_blocks: blocks per level.
-        kernel_size: odd side of the kernels of "conv", "plain" and "residual".
+        spatial_shape: two or three side lengths of the images, any size.
+        in_channels: number of channels of the images.
+        architecture: "conv" (blocks of 4 voxels per side become channels, followed by strided MONAI ``Convolution``),
+            "plain" (strided from the full grid on), "residual" (MONAI ``ResidualUnit``), "resnet" (MONAI ``ResNet`` of
+            basic blocks, four levels) or "densenet" (MONAI ``DenseNet``; ``channels[0]`` initial features and growth
+            rate, one dense block per further level). The last two keep their last feature map instead of averaging it,
+            since location matters in a registered brain.
+        channels: number of channels of each level; each level halves the grid. "conv" merges its first two levels into
+            one step, to ``channels[1]``.
+        n_blocks: number of blocks per level.
+        kernel_size: odd side length of the kernels of "conv", "plain" and "residual".
         norm: MONAI's name of a normalisation ("instance", "group", "batch", ...), or (name, arguments), or ``None``.
-            "group", the default, takes up to eight groups unless told otherwise; "instance" hides contrast from the
-            code; "batch" makes the loss depend on batch size and number of processes.
+            "group", the default, uses up to eight groups unless ``num_groups`` is given; "instance" hides contrast from
+            the code; "batch" makes the loss depend on batch size and number of processes.
         act: MONAI's name of an activation ("relu", "prelu", "swish", ...), or (name, arguments), or ``None``.
         dropout: dropout probability of "conv", "plain", "residual" and "densenet".
-        n_components: number of principal component scores given beside the features, once a warm start has set their
+        n_components: number of principal component scores appended to the features, zero until a warm start sets the
             components (see :mod:`~monai_betavae.networks.warm_start`).
-        n_voxels: how many voxels those components have in a state dict that is going to be loaded. It needn't be
-            given: the sizes follow the state dict. But MONAI's ``copy_model_state`` compares them first.
+        n_voxels: number of voxels of these components in a state dict to be loaded. It is needed only for MONAI's
+            ``copy_model_state``, which compares sizes first; ``load_state_dict`` adapts them.
 
     Returns:
-        module with the attribute ``out_dim``, the number of features.
+        a module with the attribute ``out_dim``, the number of features.
 
     Raises:
-        ValueError: naming the argument, what came and what is accepted.
+        ValueError: naming the argument, the value received and the values accepted.
 
     Example:
         >>> encoder = build_encoder((33, 47, 29), channels=(4, 8))
@@ -170,37 +170,37 @@ def build_decoder(
     warm_start: str = "mean",
     n_voxels: int = 0,
 ) -> Decoder:
-    """Build a decoder from codes to images of exactly ``spatial_shape``.
+    """Build a decoder that maps codes to images of exactly ``spatial_shape``.
 
-    All levels but the last double the grid by a transposed convolution; the last is a sub-pixel convolution (MONAI
-    ``SubpixelUpsample`` around a 1x1x1 convolution), which costs a third of a transposed one at full resolution.
-    With "conv" it enlarges the grid by 4.
+    All levels but the last double the grid by a transposed convolution. The last level is a sub-pixel convolution
+    (MONAI ``SubpixelUpsample`` around a 1x1x1 convolution), which costs a third of a transposed convolution at full
+    resolution. With "conv" it enlarges the grid by a factor of 4.
 
     Args:
         latent_dim: number of latent dimensions.
-        spatial_shape: two or three sides of the images, any size.
-        out_channels: channels of the images.
+        spatial_shape: two or three side lengths of the images, any size.
+        out_channels: number of channels of the images.
         architecture: "conv" and "plain" (MONAI ``Convolution``) or "residual" (each followed by a MONAI
             ``ResidualUnit``).
-        channels: channels of each level, in the encoder's order: the last entry is the coarsest grid. "conv" goes
-            from ``channels[1]`` to the image in one step.
-        n_blocks: blocks per level.
-        kernel_size: odd side of the kernels.
+        channels: number of channels of each level, in the encoder's order: the last entry is the coarsest grid. "conv"
+            goes from ``channels[1]`` to the image in one step.
+        n_blocks: number of blocks per level.
+        kernel_size: odd side length of the kernels.
         norm: as in :func:`build_encoder`.
         act: as in :func:`build_encoder`.
         dropout: dropout probability.
         output: "linear", or "sigmoid" for probabilities (a Bernoulli likelihood).
-        warm_start: where training starts: "none", "mean", or, with a linear output, "linear" (principal components
-            beside the convolutions) or "deformable" (a deformable template in their place); see
-            :mod:`~monai_betavae.networks.warm_start`. The default here is "mean": components need an encoder that gives
-            their scores (``n_components``), which :func:`build_network` sees to.
+        warm_start: start of training: "none", "mean", or, with a linear output, "linear" (principal components in
+            parallel with the convolutions) or "deformable" (a deformable template in place of the convolutions); see
+            :mod:`~monai_betavae.networks.warm_start`. The default here is "mean", since components need an encoder that
+            returns their scores (``n_components``), which :func:`build_network` provides.
         n_voxels: as in :func:`build_encoder`.
 
     Returns:
-        module from (batch, latent_dim) to (batch, out_channels, *spatial_shape).
+        a module that maps (batch, latent_dim) to (batch, out_channels, *spatial_shape).
 
     Raises:
-        ValueError: naming the argument, what came and what is accepted.
+        ValueError: naming the argument, the value received and the values accepted.
 
     Example:
         >>> build_decoder(8, (33, 47, 29), channels=(4, 8))(torch.zeros(2, 8)).shape
@@ -241,7 +241,7 @@ def _upward(
     n_blocks: int,
     style: _Style,
 ) -> nn.Module:
-    """Return the levels of a decoder, from the coarsest grid to the image's or a little more."""
+    """Return the levels of a decoder, from the coarsest grid to the image's grid or a slightly larger one."""
     n_axes = style.spatial_dims
     levels = nn.Sequential()
     last = min(BLOCK_LEVELS, len(channels)) if architecture == "conv" else 1
@@ -251,7 +251,7 @@ def _upward(
         )
     before, factor = channels[last - 1], 2**last
     to_subpixels = Convolution(n_axes, before, out_channels * factor**n_axes, kernel_size=1, conv_only=True, strides=1)
-    # zero, so that the first reconstructions are the mean image (see Decoder.set_output_mean) and not noise around it
+    # zero, so that the first reconstructions are the mean image (see Decoder.set_output_mean) without noise
     nn.init.zeros_(to_subpixels.conv.weight)
     nn.init.zeros_(to_subpixels.conv.bias)
     levels.add_module(
@@ -280,31 +280,31 @@ def build_network(
     n_voxels: int = 0,
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
-    """Build encoder, posterior and decoder of one architecture as one module.
+    """Build an encoder, a posterior and a decoder of one architecture as one module.
 
     Args:
-        spatial_shape: two or three sides of the images, any size.
+        spatial_shape: two or three side lengths of the images, any size.
         latent_dim: number of latent dimensions.
-        in_channels: channels of the images.
-        architecture: the encoder's, "conv", "plain", "residual", "resnet" or "densenet"; the decoder is "plain" for
-            "plain", "residual" for "residual" and "resnet", else "conv".
-        channels: channels of each level.
-        n_blocks: blocks per level.
-        kernel_size: odd side of the kernels.
+        in_channels: number of channels of the images.
+        architecture: architecture of the encoder, "conv", "plain", "residual", "resnet" or "densenet"; the decoder is
+            "plain" for "plain", "residual" for "residual" and "resnet", else "conv".
+        channels: number of channels of each level.
+        n_blocks: number of blocks per level.
+        kernel_size: odd side length of the kernels.
         norm: normalisation, as in :func:`build_encoder`.
         act: activation, as in :func:`build_encoder`.
         dropout: dropout probability.
         output: "linear" or "sigmoid", as in :func:`build_decoder`.
         warm_start: "none", "mean", "linear" or "deformable"; see :mod:`~monai_betavae.networks.warm_start`. ``None``
-            stands for "deformable", or for "mean" with a sigmoid output.
+            means "deformable", or "mean" with a sigmoid output.
         n_voxels: as in :func:`build_encoder`.
-        random_state: seed of all weights, whatever the global seed is; ``None`` draws from the global generator.
+        random_state: seed of all weights, independent of the global seed; ``None`` draws from the global generator.
 
     Returns:
-        module from images to reconstructions, with ``encode`` and ``decode``.
+        a module that maps images to reconstructions, with the methods ``encode`` and ``decode``.
 
     Raises:
-        ValueError: naming the argument, what came and what is accepted.
+        ValueError: naming the argument, the value received and the values accepted.
 
     Example:
         >>> network = build_network((16, 20, 16), latent_dim=4, channels=(4, 8), random_state=0)
@@ -340,7 +340,7 @@ def build_network(
 
 
 class _Style:
-    """What all convolutions of a network share, and the levels made of them."""
+    """Settings that all convolutions of a network share, and the levels built from them."""
 
     def __init__(
         self,
@@ -367,12 +367,12 @@ class _Style:
             )
 
     def norm_of(self, *channels: int) -> NamedLayer | None:
-        """Return MONAI's description of the normalisation for layers of these channels."""
+        """Return MONAI's (name, arguments) of the normalisation for layers with these numbers of channels."""
         if self.norm is None:
             return None
         name, arguments = self.norm
         if name == "group" and "num_groups" not in arguments:
-            # at least two channels in a group: on a grid of one voxel a group of one would always become zero
+            # at least two channels per group: on a grid of one voxel, a group of one channel would always become zero
             groups = math.gcd(8, *(count // 2 if count % 2 == 0 else 1 for count in channels))
             arguments = {"num_groups": groups, **arguments}
         return (name, arguments)
@@ -388,7 +388,7 @@ class _Style:
         }
 
     def from_blocks(self, in_channels: int, after: int, n_levels: int, n_blocks: int) -> nn.Module:
-        """Return levels in one: blocks of 2**n_levels voxels a side become channels, mixed by a 1x1x1 convolution."""
+        """Return several levels as one: blocks of 2**n_levels voxels a side become channels of a 1x1x1 convolution."""
         factor = 2**n_levels
         shared = self.shared(after)
         blocks = [
@@ -415,14 +415,14 @@ class _Style:
         return nn.Sequential(*blocks)
 
     def up(self, architecture: str, before: int, after: int, sides: Sequence[int], n_blocks: int) -> nn.Module:
-        """Return a level that doubles the grid to exactly ``sides``, which are even or odd."""
+        """Return a level that doubles the grid to exactly ``sides``, even or odd."""
         residual = architecture == "residual"
         doubled = Convolution(
             in_channels=before,
             out_channels=after,
             strides=2,
             is_transposed=True,
-            # a grid of n comes out of the halved one, (n + 1) // 2, as 2 ((n + 1) // 2) - 1 plus this
+            # from (n + 1) // 2 voxels the convolution makes 2 ((n + 1) // 2) - 1; the padding adds what n needs
             output_padding=tuple(1 - side % 2 for side in sides),
             conv_only=residual,
             **self.shared(after),
@@ -465,10 +465,10 @@ def _resnet(
 
 
 def _set_layers(block: nn.Module, norm: NamedLayer, act: NamedLayer, n_axes: int) -> None:
-    """Give a block of MONAI's ResNet the layers asked for.
+    """Replace normalisation and activation in a block of MONAI's ResNet by the requested ones.
 
-    ResNet keeps ``norm`` and ``act`` for its stem, and its blocks are of batch normalisation and ReLU whatever it is
-    told: https://github.com/Project-MONAI/MONAI/pull/9028. Then a loss depends on the other volumes of a batch.
+    ResNet uses ``norm`` and ``act`` for its stem only; its blocks always have batch normalisation and ReLU
+    (https://github.com/Project-MONAI/MONAI/pull/9028), which makes a loss depend on the other volumes of the batch.
     """
     block.act = get_act_layer(act)
     for module in block.modules():
@@ -483,7 +483,7 @@ def _densenet(
     if len(channels) < 2:
         raise ValueError(f"`channels` must have at least two entries for architecture 'densenet', got {channels}.")
     growth, levels = channels[0], len(channels) - 1
-    # every layer's input is a sum of halves and multiples of the growth rate; group normalisation must divide all
+    # collect the width of every layer's input, since the groups of a normalisation must divide all of them
     widths, width = [growth, 4 * growth], growth
     for level in range(levels):
         widths += [width + growth * layer for layer in range(1, n_blocks + 1)]
@@ -512,7 +512,7 @@ def _required(name: str, value: NamedLayer | None) -> NamedLayer:
 
 
 def _flat_features(body: nn.Module, in_shape: Sequence[int], architecture: str) -> int:
-    """Return the size of the flattened feature map, without computing it: on torch's meta device."""
+    """Return the size of the flattened feature map, found on torch's meta device without any computation."""
     twin = copy.deepcopy(body).to("meta").eval()
     try:
         features: Tensor = twin(torch.empty(2, *in_shape, device="meta"))
@@ -525,7 +525,7 @@ def _flat_features(body: nn.Module, in_shape: Sequence[int], architecture: str) 
 
 
 def _halved(shape: Sequence[int], n_levels: int) -> list[tuple[int, ...]]:
-    """Return the grid at every level, from ``shape`` itself to the coarsest: n_levels + 1 entries.
+    """Return the grid at every level, from ``shape`` itself to the coarsest one: n_levels + 1 entries.
 
     Example:
         >>> _halved((91, 8), 2)
@@ -553,7 +553,7 @@ def _check_channels(channels: Any) -> tuple[int, ...]:
 
 
 def _check_layer(name: str, layer: Any, accepted: Sequence[str]) -> NamedLayer | None:
-    """Return (lower-case name, arguments) of a layer given in MONAI's way, ``None`` for none."""
+    """Return (lower-case name, arguments) of a layer in MONAI's notation, or ``None`` for no layer."""
     if layer is None:
         return None
     layer_name, arguments = (layer, {}) if not isinstance(layer, list | tuple) or len(layer) != 2 else layer

@@ -1,7 +1,7 @@
-"""Normalisation layers that have nothing to take a mean over: what of them can be known before, and said when it comes.
+"""Checks for normalisation layers that can't train on a batch of one image, before training and when they fail.
 
-In training, batch normalisation needs more than one value per channel: it stops at a batch of one image where the image
-has become one value per channel, at the end of an encoder. The last batch of an epoch is often of one image.
+In training, batch normalisation needs more than one value per channel. It fails for a batch of one image where the
+feature map has one value per channel, as at the end of an encoder. The last batch of an epoch often has one image.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
 VALUE, VOXEL = "Expected more than 1 value per channel", "Expected more than 1 spatial element"
-"""How torch's errors begin, of batch and of instance normalisation."""
+"""Beginnings of torch's error messages for batch and for instance normalisation."""
 
 ADVICE = (
     "Give the DataLoader drop_last=True or another batch_size; to the bundle, --train#dataloader#drop_last True or "
@@ -24,16 +24,16 @@ ADVICE = (
 
 
 def check_lone_images(model: nn.Module, loader: Any, n_processes: int, run: Callable[[], Any]) -> None:
-    """Refuse a loader with a batch of one image that a batch normalisation layer can't be trained on.
+    """Refuse a loader with a batch of one image if a batch normalisation layer can't be trained on it.
 
     Args:
-        model: with the layers.
-        loader: of the training images; nothing is known of other kinds than torch's ``DataLoader`` of known length.
-        n_processes: among which the images are shared out.
-        run: runs the model on one image in eval mode; where it can't, nothing is known.
+        model: model with the layers.
+        loader: loader of the training images; only a torch ``DataLoader`` of known length is checked.
+        n_processes: number of processes that share the images.
+        run: function that runs the model on one image in eval mode; if it raises, nothing is checked.
 
     Raises:
-        ValueError: naming the batch and the layer, and what to do.
+        ValueError: naming the batch, the layer and the remedy.
 
     Example:
         >>> import torch
@@ -55,7 +55,7 @@ def check_lone_images(model: nn.Module, loader: Any, n_processes: int, run: Call
 
 
 def lone_batch(loader: Any, n_processes: int = 1) -> int | None:
-    """Return the number of the batch of one image that a loader gives, ``None`` if it has none or that isn't known.
+    """Return the number of the loader's batch of one image; ``None`` if it has none or it isn't known.
 
     Example:
         >>> [lone_batch(DataLoader(list(range(n)), batch_size=3)) for n in (6, 7, 1)]
@@ -75,7 +75,7 @@ def lone_layer(model: nn.Module, run: Callable[[], Any]) -> str | None:
     """Return the name of a batch normalisation layer in training mode that gets one value per channel.
 
     Args:
-        model: with the layers.
+        model: model with the layers.
         run: as in :func:`check_lone_images`.
     """
     normal = nn.modules.batchnorm._BatchNorm
@@ -92,7 +92,7 @@ def lone_layer(model: nn.Module, run: Callable[[], Any]) -> str | None:
 
     hooks = [layer.register_forward_pre_hook(noting(name)) for name, layer in layers.items()]
     try:
-        # what this can't run is told when it is trained
+        # a model that can't run here reports its error in training
         with contextlib.suppress(Exception):
             if layers:
                 run()
@@ -104,13 +104,13 @@ def lone_layer(model: nn.Module, run: Callable[[], Any]) -> str | None:
 
 @contextlib.contextmanager
 def naming_lone_values(where: str) -> Iterator[None]:
-    """Say which images stop a normalisation layer, and what to do, in place of torch's words.
+    """Replace torch's error about a normalisation layer by one that names the images and the remedy.
 
     Args:
-        where: which images, for the message.
+        where: description of the images, for the message.
 
     Raises:
-        ValueError: in place of torch's.
+        ValueError: in place of torch's error.
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""Principal components of training volumes, out of core: one pass, on the voxels where they differ."""
+"""Principal components of training volumes, out of core in one pass, restricted to the voxels that vary."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from ..batches.images import check_images, image_tensor, item_names
 
 VARIANCE_VOLUMES = 128
-"""Where volumes differ is read off at least this many, if there are so many."""
+"""Number of volumes from which the varying voxels are determined, if there are as many."""
 
 CHUNK_BYTES = 2**30
-"""Principal components are computed from this much at a time."""
+"""Memory of the volumes that are processed at a time."""
 
 EXACT_BLOCK = 2**24
-"""Exact components are computed from this many numbers at a time."""
+"""Number of values that exact components process at a time."""
 
 VARIANCE_KEPT = 0.999
-"""The components cover the voxels that hold this share of the variance between volumes."""
+"""Share of the variance between volumes in the voxels that the components cover."""
 
 
 class TrainingVolumes:
-    """Training volumes, a batch at a time.
+    """Training volumes, read one batch at a time.
 
     Args:
         loader: the training loader.
-        at_most: number of volumes.
-        shape: channels and spatial shape.
+        at_most: maximum number of volumes to read.
+        shape: channels and spatial shape of the volumes.
         image_key: key of the images in dictionary batches.
     """
 
@@ -49,7 +49,7 @@ class TrainingVolumes:
                 batch_size=loader.batch_size or 1,
                 num_workers=loader.num_workers,
                 collate_fn=loader.collate_fn,
-                # iterating a loader draws a seed: from here, not from the caller's global generator
+                # iterating a loader draws a seed: take it from this generator, not from the caller's global one
                 generator=torch.Generator(),
             )
 
@@ -84,12 +84,12 @@ class TrainingVolumes:
 
 @dataclass(frozen=True)
 class PrincipalComponents:
-    """Principal components of volumes on the voxels where they differ.
+    """Principal components of volumes, on the voxels that vary between them.
 
     Attributes:
         mean: mean image, shape (channel, ...).
-        voxels: flat numbers of those voxels, ascending.
-        components: orthonormal, shape (n, channel, voxel), with the largest eigenvalue first.
+        voxels: flat indices of those voxels, ascending.
+        components: orthonormal components, shape (n, channel, voxel), by falling eigenvalue.
         eigenvalues: variances of the scores, shape (n,), in squared units of the images.
     """
 
@@ -100,16 +100,16 @@ class PrincipalComponents:
 
 
 def principal_components(volumes: TrainingVolumes, n_components: int) -> PrincipalComponents:
-    """Compute principal components out of core: one pass over the volumes, a chunk in memory at a time.
+    """Compute principal components out of core, in one pass over the volumes with one chunk in memory at a time.
 
     Args:
         volumes: at least two volumes.
-        n_components: how many; there are no more than volumes minus one, the rest is zero.
+        n_components: number of components; those beyond the number of volumes minus one are zero.
     """
     total, count = torch.zeros(volumes.shape), 0
     held: list[Tensor] = []
     voxels: Tensor | None = None
-    # more than wanted: what one chunk ranks too low, a later one may raise
+    # keep more than requested: a direction that ranks too low in one chunk may rise with a later one
     scatter = _Scatter(2 * n_components)
     for images in volumes.batches():
         total += images.sum(dim=0)
@@ -138,13 +138,14 @@ def principal_components(volumes: TrainingVolumes, n_components: int) -> Princip
 
 
 class _Scatter:
-    """The scatter matrix of rows that come in chunks, as a few rows r with the same sum of r r^T about the mean.
+    """The scatter matrix of rows that arrive in chunks, kept as a few rows r with the same sum of r r^T.
 
-    sklearn's IncrementalPCA with the eigenvectors of the products of rows, (n, n), in place of singular vectors of the
-    chunk, (n, voxels): several times faster where rows are much longer than many, as good for the largest components.
+    The method is that of scikit-learn's IncrementalPCA, but with eigenvectors of the products of rows, (n, n), in place
+    of singular vectors of the chunk, (n, voxels). It is several times faster if rows are much longer than there are
+    rows, and as accurate for the largest components.
 
     Args:
-        n_rows: how many rows to keep.
+        n_rows: number of rows to keep.
     """
 
     def __init__(self, n_rows: int) -> None:
@@ -168,7 +169,7 @@ class _Scatter:
         self.rows = vectors.flip(1)[:, : self.n_rows].T.float() @ rows
 
     def components(self, n_components: int) -> tuple[Tensor, Tensor]:
-        """Return orthonormal components, (n, value), and the variances along them, in float64; n may be smaller."""
+        """Return orthonormal components, (n, value), and their variances in float64; n may be less than requested."""
         squares = self.rows.double().square().sum(dim=1)
         n_found = min(n_components, self.n_seen - 1, int((squares > 1e-10 * squares.max()).sum()))
         scale = squares[:n_found].clamp_min(1e-30).rsqrt().float()
@@ -176,7 +177,7 @@ class _Scatter:
 
 
 def _products(rows: Tensor, block: int = 2**16, mean: Tensor | None = None) -> Tensor:
-    """Return the products of all rows, summed in float64: the smallest of them decide where components end."""
+    """Return the products of all rows, in float64, since the smallest eigenvalues decide how many components exist."""
     total = torch.zeros(len(rows), len(rows), dtype=torch.float64)
     for start in range(0, rows.shape[1], block):
         part = rows[:, start : start + block].double()
@@ -187,20 +188,21 @@ def _products(rows: Tensor, block: int = 2**16, mean: Tensor | None = None) -> T
 
 
 def exact_components(rows: Tensor, n_components: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Compute the principal components of rows that are in memory, exactly, by the products of the rows.
+    """Compute the exact principal components of rows in memory, from the products of the rows.
 
     With the centred rows X, shape (n, value), and X X^T = V diag(s^2) V^T, the components are the rows of
-    diag(1/s) V^T X: an eigenproblem of (n, n), whatever the number of values. Products, eigenvectors and components are
-    float64, and the components are orthogonalised once more. A few hundred megabytes beside rows and components.
+    diag(1/s) V^T X. The eigenproblem has size (n, n), whatever the number of values. Products, eigenvectors and
+    components are float64, and the components are orthogonalised once more. Besides rows and components, the
+    computation takes a few hundred megabytes.
 
     Args:
-        rows: shape (n, value), at least two.
-        n_components: how many.
+        rows: shape (n, value), at least two rows.
+        n_components: number of components.
 
     Returns:
-        mean of shape (value,); components of shape (k, value), orthonormal, each with its largest entry positive, the
-        one with the largest variance first; variances of shape (k,). All float64. k is smaller than ``n_components``
-        where fewer directions have variance: there are at most n - 1. If none has, there is one component of zeros.
+        the mean, shape (value,); orthonormal components, shape (k, value), by falling variance, each with its largest
+        entry positive; and their variances, shape (k,). All are float64. k is at most n - 1, and smaller than
+        ``n_components`` if fewer directions have variance. If none has, there is one component of zeros.
 
     Example:
         >>> rows = torch.tensor([[0.0, 0.0, 1.0], [3.0, 4.0, 1.0]])
@@ -214,7 +216,7 @@ def exact_components(rows: Tensor, n_components: int) -> tuple[Tensor, Tensor, T
     mean = torch.cat([rows[:, start : start + block].double().mean(dim=0) for start in starts])
     squares, vectors = torch.linalg.eigh(_products(rows, block, mean))
     squares, vectors = squares.flip(0), vectors.flip(1)
-    # products are squares: what is left of rounding is 1e-16 of the largest
+    # eigenvalues are squares, so rounding errors are about 1e-16 of the largest
     n_found = min(n_components, n_rows - 1, n_values, int((squares > 1e-12 * squares[0]).sum()))
     if n_found < 1:
         return mean, torch.zeros(1, n_values, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
@@ -222,14 +224,14 @@ def exact_components(rows: Tensor, n_components: int) -> tuple[Tensor, Tensor, T
     components = torch.cat(
         [chosen @ (rows[:, start : start + block].double() - mean[start : start + block]) for start in starts], dim=1
     )
-    # rounding leaves those of small variance less than orthogonal
+    # rounding makes components of small variance less than orthogonal
     components = torch.linalg.qr(components.T).Q.T
     largest = components.gather(1, components.abs().argmax(dim=1, keepdim=True))
     return mean, components * largest.sign(), squares[:n_found] / (n_rows - 1)
 
 
 def varying_voxels(images: Tensor) -> Tensor:
-    """Return the flat numbers of the voxels that hold 99.9 % of the variance between images, ascending.
+    """Return the flat indices of the voxels that hold 99.9 % of the variance between images, ascending.
 
     Args:
         images: shape (n, channel, voxel).
@@ -244,5 +246,5 @@ def varying_voxels(images: Tensor) -> Tensor:
     ordered = variance.sort(descending=True).values
     enough = int(torch.searchsorted(ordered.cumsum(0), VARIANCE_KEPT * ordered.sum()))
     chosen = (variance >= ordered[min(enough, len(ordered) - 1)]) & (variance > 0)
-    # volumes that don't differ at all have no component; one voxel keeps the shapes from being empty
+    # identical volumes have no varying voxel; one voxel keeps the shapes from being empty
     return chosen.nonzero().flatten() if bool(chosen.any()) else torch.zeros(1, dtype=torch.long)

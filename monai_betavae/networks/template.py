@@ -1,8 +1,8 @@
-"""A brain as principal components of a cohort, and as a template that they deform: linear paths beside a network.
+"""Linear paths of a network: principal component scores in the encoder, a deformable template in the decoder.
 
-Both modules are empty (they add nothing) until :func:`~monai_betavae.networks.warm_start.warm_start` gives them values,
-or a state dict is loaded, whose sizes they take. They cover the voxels where subjects differ, about a quarter of a
-brain's usual grid.
+Both modules are empty and add nothing until :func:`~monai_betavae.networks.warm_start.warm_start` sets their values, or
+a state dict is loaded, whose sizes they adopt. They cover the voxels that vary between subjects, about a quarter of the
+usual grid around a brain.
 """
 
 from __future__ import annotations
@@ -16,51 +16,51 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 COMPONENT_UNIT = 0.3
-"""What a weight of 1 in ``components`` stands for, in units of intensity.
+"""Intensity that a weight of 1 in ``components`` stands for.
 
-An optimizer such as AdamW moves every weight by about the learning rate, and components are smaller than a network's
-weights: in these units one learning rate suits both.
+An optimizer such as AdamW moves every weight by about the learning rate, and components are smaller than the weights of
+a network. In these units one learning rate suits both.
 """
 
 CONTROL_SPACING, MAX_CONTROLS = 8, 10
-"""A displacement is given at control points this many voxels apart, but at no more than that many along an axis."""
+"""Spacing of the control points of a displacement, in voxels, and their maximum number along an axis."""
 
 
 class _VaryingVoxels(nn.Module):
-    """A module on the voxels where subjects differ; it takes them, and the sizes of all its tensors, from a state dict.
+    """Base of modules on the voxels that vary between subjects; a state dict determines the sizes of all tensors.
 
     Attributes:
-        voxels: buffer of the voxels' flat numbers in the grid, ascending.
+        voxels: buffer of the flat indices of the voxels in the grid, ascending.
 
     Args:
         shape: channels and spatial shape of the images.
-        n_voxels: how many voxels there will be, for those who compare sizes before they load a state dict.
+        n_voxels: expected number of voxels, for code that compares sizes before it loads a state dict.
     """
 
     def __init__(self, shape: Sequence[int], n_voxels: int = 0) -> None:
         super().__init__()
         self.shape = list(shape)
-        # typed here and not in the class: TorchScript can't read a class annotation that is a string
+        # annotated here, not in the class: TorchScript can't read class annotations that are strings
         self.voxels: Tensor
         self.register_buffer("voxels", torch.arange(n_voxels))
 
     def _set(self, **tensors: Tensor) -> None:
-        """Take values and their sizes."""
+        """Replace tensors by copies of the given ones, whatever their sizes."""
         for name, value in tensors.items():
             old = getattr(self, name)
             value = value.detach().to(old.device, old.dtype).clone()
             setattr(self, name, nn.Parameter(value, old.requires_grad) if name in self._parameters else value)
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
-        """Return the shape of each tensor for a number of voxels."""
+        """Return the shape of each tensor for this number of voxels."""
         raise NotImplementedError
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         found = state_dict.get(prefix + "voxels")
         if isinstance(found, Tensor) and found.ndim == 1 and found.dtype == torch.long:
-            # numbers beyond the grid would be an error at every use: refused here, by the usual check of sizes
+            # indices outside the grid would fail at every use; without resizing, the usual check of sizes refuses them
             n_grid = math.prod(self.shape[1:])
-            fits = len(found) <= n_grid  # asked first: a file of a kilobyte may hold a tensor of 2^40 equal numbers
+            fits = len(found) <= n_grid  # checked first: a file of a kilobyte may expand to a tensor of 2^40 numbers
             inside = len(found) == 0 or (fits and int(found.min()) >= 0 and int(found.max()) < n_grid)
             if inside and len(found) != len(self.voxels):
                 for name, size in self._sized(len(found)).items():
@@ -73,12 +73,12 @@ class PrincipalProjection(_VaryingVoxels):
 
     Attributes:
         weight: buffer of shape (n_components, channel, voxel); without voxels until it is set.
-        mean: buffer of shape (channel, voxel), taken from the image first.
+        mean: buffer of shape (channel, voxel), which is subtracted from the image.
 
     Args:
         n_components: number of scores.
         in_shape: channels and spatial shape of the images.
-        n_voxels: how many voxels there will be.
+        n_voxels: expected number of voxels.
     """
 
     def __init__(self, n_components: int, in_shape: Sequence[int], n_voxels: int = 0) -> None:
@@ -98,7 +98,7 @@ class PrincipalProjection(_VaryingVoxels):
         }
 
     def set_components(self, weight: Tensor, mean: Tensor, voxels: Tensor) -> None:
-        """Take components of shape (n_components, channel, voxel), the mean there, and which voxels these are."""
+        """Set components of shape (n_components, channel, voxel), the mean at their voxels, and the voxel indices."""
         self._set(weight=weight, mean=mean, voxels=voxels)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -110,25 +110,25 @@ class PrincipalProjection(_VaryingVoxels):
 
 
 class DeformableTemplate(_VaryingVoxels):
-    r"""Images as a template whose intensities and whose shape are linear in the code.
+    r"""Decoder that deforms a template whose intensities and displacements are linear in the code.
 
     .. math:: \hat x(z)[v] = T_z[v + \sum_k z_k d_k(v)], \quad T_z = \bar x + \sum_k z_k c_k
 
-    with the mean image, components c (intensities) and displacements d (voxels), the latter interpolated linearly
-    from control points; values between voxels are interpolated linearly. Without displacements this is a linear
-    decoder, the mean plus components. Also known as an active appearance model.
+    with the mean image, components c (intensities) and displacements d (voxels). Displacements are interpolated
+    linearly from control points, and values between voxels linearly from the voxels. Without displacements this is a
+    linear decoder, the mean plus components. The model is also known as an active appearance model.
 
     Attributes:
-        components: parameter of shape (latent_dim, channel, voxel), times :data:`COMPONENT_UNIT` intensities; without
-            voxels until it is set.
-        displacements: parameter of shape (latent_dim, axis, *controls), voxels; empty without displacements. The
-            control points lie evenly in the box around the voxels.
+        components: parameter of shape (latent_dim, channel, voxel), in units of :data:`COMPONENT_UNIT` intensities;
+            without voxels until it is set.
+        displacements: parameter of shape (latent_dim, axis, *controls), in voxels; empty if not ``deformable``. The
+            control points are evenly spaced in the bounding box of the voxels.
 
     Args:
         latent_dim: number of latent dimensions.
         out_shape: channels and spatial shape of the images.
         deformable: whether there are displacements.
-        n_voxels: how many voxels there will be.
+        n_voxels: expected number of voxels.
 
     Source:
         Cootes, Edwards & Taylor, "Active Appearance Models", IEEE PAMI 23, 2001.
@@ -142,7 +142,7 @@ class DeformableTemplate(_VaryingVoxels):
         self.components = nn.Parameter(torch.zeros(latent_dim, out_shape[0], n_voxels))
         controls = control_points(out_shape[1:]) if deformable else [0] * (len(out_shape) - 1)
         self.displacements = nn.Parameter(torch.zeros(latent_dim, len(controls), *controls))
-        # the box around the voxels: numbers, not tensors, since indexing with tensors makes a GPU wait
+        # bounding box of the voxels, as numbers, since indexing with tensors makes a GPU synchronise
         self.corner = [0] * len(controls)
         self.sides = [0] * len(controls)
         self.register_buffer("in_box", torch.zeros(0, dtype=torch.long), persistent=False)
@@ -157,7 +157,7 @@ class DeformableTemplate(_VaryingVoxels):
         self._find_box()
 
     def _find_box(self) -> None:
-        # on the meta device, where a network is tried, voxels have no values
+        # on the meta device, used for dry runs, voxels have no values
         if not self.deformable or len(self.voxels) == 0 or self.voxels.is_meta:
             return
         places = torch.unravel_index(self.voxels, self.shape[1:])
@@ -169,7 +169,7 @@ class DeformableTemplate(_VaryingVoxels):
         self.in_box = number
 
     def set_components(self, components: Tensor, displacements: Tensor, voxels: Tensor) -> None:
-        """Take components in units of intensity, displacements in voxels, and which voxels the components are for."""
+        """Set components in units of intensity, displacements in voxels, and the voxel indices of the components."""
         self._set(components=components / COMPONENT_UNIT, displacements=displacements, voxels=voxels)
         self._find_box()
 
@@ -181,14 +181,14 @@ class DeformableTemplate(_VaryingVoxels):
             mean: mean image, shape (channel, ...).
 
         Returns:
-            images of shape (batch, channel, ...), or ``mean`` as it is while the components are unset.
+            images of shape (batch, channel, ...), or ``mean`` itself while the components are unset.
         """
         if self.voxels.numel() == 0:
             return mean
         sizes = [z.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
         flat = mean.flatten(1).expand(z.shape[0], -1, -1)
         change = (z @ self.components.flatten(1)).unflatten(1, [self.shape[0], -1]) * self.unit
-        # gather and scatter run on all cores of a CPU, index_select and index_add on one
+        # gather and scatter use all cores of a CPU, index_select and index_add only one
         where = self.voxels.expand(z.shape[0], self.shape[0], -1)
         template = flat.scatter_add(2, where, change.to(flat.dtype))
         if not self.deformable:
@@ -197,7 +197,7 @@ class DeformableTemplate(_VaryingVoxels):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             places = self._places(z)
         else:
-            # in bfloat16 a place would be a quarter of a voxel off
+            # in bfloat16 coordinates would be a quarter of a voxel off
             with torch.autocast(device_type=z.device.type, enabled=False):
                 places = self._places(z)
         template = template.reshape(sizes).to(places.dtype)
@@ -205,21 +205,21 @@ class DeformableTemplate(_VaryingVoxels):
         return flat.scatter(2, where, values.reshape(z.shape[0], self.shape[0], -1)).reshape(sizes)
 
     def _places(self, z: Tensor) -> Tensor:
-        """Return where each voxel takes its value, in ``grid_sample``'s coordinates: (batch, 1 ..., voxel, axis)."""
+        """Return the sampling coordinates of each voxel for ``grid_sample``, shape (batch, 1 ..., voxel, axis)."""
         n_axes = len(self.sides)
         n_controls = list(self.displacements.shape[2:])
         displacements = self.displacements.flatten(1)
         if displacements.dtype != torch.float64:
             displacements = displacements.float()
         change = (z.to(displacements.dtype) @ displacements).unflatten(1, [n_axes] + n_controls)  # noqa: RUF005
-        # a place that is NaN, of a run that diverges, makes torch's sampler (2.13, 2D, CPU) write beyond its memory;
-        # the template itself is NaN then, and so is what is sampled from it
+        # NaN coordinates, as in a run that diverges, make torch's sampler (2.13, 2D, CPU) write out of bounds; the
+        # template itself is NaN then, and so are the sampled values
         change = torch.nan_to_num(change, nan=0.0, posinf=0.0, neginf=0.0)
         coordinates: list[Tensor] = []
-        # grid_sample wants the axes in the order x, y, z of a picture: the last axis first
+        # grid_sample expects the last axis first
         for level in range(n_axes):
             axis = n_axes - 1 - level
-            # voxels to the coordinates of the whole grid, which run from -1 to 1
+            # converts voxels to coordinates of the whole grid, which run from -1 to 1
             scale = 2.0 / max(self.shape[axis + 1] - 1, 1)
             line = torch.linspace(
                 scale * self.corner[axis] - 1.0,
@@ -228,11 +228,11 @@ class DeformableTemplate(_VaryingVoxels):
                 dtype=change.dtype,
                 device=change.device,
             )
-            # linear interpolation is exact for the identity, so it is added where there are few points
+            # linear interpolation is exact for the identity, so it is added at the few control points
             identity = line.reshape([-1] + [1] * (n_axes - 1 - axis))
             coordinates.append(change[:, axis] * scale + identity)
         field = torch.stack(coordinates, dim=1)
-        # from the last axis to the first, so that the large product comes once, with long rows
+        # from the last axis to the first, so that only one product is large, and it has long rows
         for level in range(n_axes):
             axis = n_axes - level
             weights = interpolation_weights(self.sides[axis - 1], n_controls[axis - 1], field.device, field.dtype)
@@ -248,7 +248,7 @@ class DeformableTemplate(_VaryingVoxels):
 
 
 def control_points(spatial_shape: Sequence[int]) -> list[int]:
-    """Return how many control points of a displacement lie along each axis.
+    """Return the number of control points of a displacement along each axis.
 
     Example:
         >>> control_points((64, 80, 64)), control_points((192, 240, 5))
@@ -258,7 +258,7 @@ def control_points(spatial_shape: Sequence[int]) -> list[int]:
 
 
 def interpolation_weights(side: int, n_controls: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return the weights of linear interpolation from control points at both ends and evenly between, (side, n).
+    """Return linear interpolation weights, (side, n), from control points evenly spaced from end to end.
 
     Example:
         >>> interpolation_weights(3, 2, torch.device("cpu"), torch.float32).tolist()

@@ -1,8 +1,8 @@
-"""MONAI's ``VarAutoEncoder`` as a network of this package.
+"""Adapters that make MONAI's ``VarAutoEncoder`` a network of this package.
 
-MONAI's class gives four tensors, at inference decodes mu + std, and gives back more voxels than it was given where a
-stride doesn't divide a side. Here the same layers give one image, decoded from the posterior mean, of exactly the
-input's shape, so that the estimator, the inferers and the bundle take it.
+MONAI's class returns four tensors, decodes mu + std at inference, and returns more voxels than it received if a stride
+doesn't divide a side. Here the same layers return one image, decoded from the posterior mean, with exactly the shape of
+the input, as the estimator, the inferers and the bundle require.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ def build_var_encoder(
     dropout: float | None = None,
     bias: bool = True,
 ) -> Encoder:
-    """Build the encoder of MONAI's ``VarAutoEncoder``, from images to a vector of features.
+    """Build the encoder of MONAI's ``VarAutoEncoder``, which maps images to feature vectors.
 
-    Arguments are those of :func:`build_var_autoencoder`.
+    The arguments are those of :func:`build_var_autoencoder`.
 
     Returns:
-        module with the attribute ``out_dim``, the number of features.
+        a module with the attribute ``out_dim``, the number of features.
 
     Raises:
-        ValueError: naming what MONAI refuses.
+        ValueError: naming the argument that MONAI refuses.
 
     Example:
         >>> encoder = build_var_encoder((33, 20, 18), channels=(4, 8), strides=(2, 2))
@@ -85,12 +85,12 @@ def build_var_decoder(
     bias: bool = True,
     use_sigmoid: bool = False,
 ) -> Decoder:
-    """Build the decoder of MONAI's ``VarAutoEncoder``, from codes to images of exactly ``spatial_shape``.
+    """Build the decoder of MONAI's ``VarAutoEncoder``, which maps codes to images of exactly ``spatial_shape``.
 
-    Arguments are those of :func:`build_var_autoencoder`.
+    The arguments are those of :func:`build_var_autoencoder`.
 
     Raises:
-        ValueError: naming what MONAI refuses.
+        ValueError: naming the argument that MONAI refuses.
 
     Example:
         >>> build_var_decoder(3, (33, 20, 18), channels=(4, 8), strides=(2, 2))(torch.zeros(2, 3)).shape
@@ -123,33 +123,33 @@ def build_var_autoencoder(
     use_sigmoid: bool = False,
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
-    """Build MONAI's ``VarAutoEncoder`` as a network from images to reconstructions of the same shape.
+    """Build MONAI's ``VarAutoEncoder`` as a network that maps images to reconstructions of the same shape.
 
     Args:
-        spatial_shape: two or three sides of the images, any size.
+        spatial_shape: two or three side lengths of the images, any size.
         latent_dim: number of latent dimensions.
-        in_channels: channels of the images.
-        channels: channels of each level.
+        in_channels: number of channels of the images.
+        channels: number of channels of each level.
         strides: stride of each level, as many as ``channels``.
-        num_res_units: residual units per level; 0 for plain convolutions.
-        inter_channels: channels of the blocks between encoder and posterior; ``None`` for none.
-        inter_dilations: dilation of each of them; ``None`` for 1.
-        num_inter_units: residual units of each of them; 0 for plain convolutions.
+        num_res_units: number of residual units per level; 0 for plain convolutions.
+        inter_channels: channels of the blocks between encoder and posterior; ``None`` for no blocks.
+        inter_dilations: dilation of each of these blocks; ``None`` for 1.
+        num_inter_units: number of residual units of each of these blocks; 0 for plain convolutions.
         norm: MONAI's name of a normalisation, or (name, arguments), or ``None``.
         act: MONAI's name of an activation, or (name, arguments), or ``None``.
-        kernel_size: odd side of the kernels.
-        up_kernel_size: odd side of the decoder's transposed kernels.
+        kernel_size: odd side length of the kernels.
+        up_kernel_size: odd side length of the decoder's transposed kernels.
         dropout: dropout probability, or ``None``.
         bias: whether convolutions have a bias.
-        use_sigmoid: whether the output passes through a sigmoid (a Bernoulli likelihood), as MONAI's does by default.
-        random_state: seed of all weights, whatever the global seed is; ``None`` draws from the global generator.
+        use_sigmoid: whether the output passes through a sigmoid (a Bernoulli likelihood); MONAI's default is ``True``.
+        random_state: seed of all weights, independent of the global seed; ``None`` draws from the global generator.
 
     Returns:
-        module from images to reconstructions, with ``encode`` and ``decode``, ``encoder``, ``decoder``, ``fc_mu`` and
-        ``fc_logvar``; the log-variance is bounded as in all networks of this package.
+        a module that maps images to reconstructions, with ``encode`` and ``decode``, ``encoder``, ``decoder``,
+        ``fc_mu`` and ``fc_logvar``. The log-variance is bounded, as in all networks of this package.
 
     Raises:
-        ValueError: naming the argument, what came and what is accepted.
+        ValueError: naming the argument, the value received and the values accepted.
 
     Example:
         >>> network = build_var_autoencoder((33, 20, 18), latent_dim=3, channels=(4, 8), strides=(2, 2))
@@ -178,17 +178,18 @@ def build_var_autoencoder(
 
 
 def from_var_autoencoder(network: VarAutoEncoder) -> ReconstructionNetwork:
-    """Make a network of this package from a ``VarAutoEncoder`` of MONAI's, trained or not: the layers are shared.
+    """Make a network of this package from MONAI's ``VarAutoEncoder``, trained or not, with shared layers.
 
     Args:
-        network: MONAI's. Its ``use_sigmoid`` counts; its ``use_mean_at_inference`` doesn't, the mean is always used.
+        network: the MONAI network. Its ``use_sigmoid`` is respected; its ``use_mean_at_inference`` is ignored, since
+            the mean is always used.
 
     Returns:
-        module as :func:`build_var_autoencoder` gives it. It has a description, so that a saved model brings it back,
-        if it takes as many channels as it gives and its arguments are plain values.
+        a module like that of :func:`build_var_autoencoder`. It has a description, with which a saved model can be
+        rebuilt, if its numbers of input and output channels are equal and its arguments are plain values.
 
     Raises:
-        ValueError: if ``network`` is something else, or its layers don't fit each other.
+        ValueError: if ``network`` isn't a ``VarAutoEncoder``, or its layers don't fit together.
 
     Example:
         >>> theirs = VarAutoEncoder(2, (1, 9, 8), 1, latent_size=3, channels=(4, 8), strides=(2, 2)).eval()
@@ -206,7 +207,7 @@ def from_var_autoencoder(network: VarAutoEncoder) -> ReconstructionNetwork:
 
 
 def _describe(network: VarAutoEncoder, ours: ReconstructionNetwork) -> None:
-    """Leave the descriptions that the builders would, if they can make the network."""
+    """Attach the descriptions that the builders would attach, if they can build the network."""
     shared = {
         "channels": network.channels,
         "strides": network.strides,
@@ -231,7 +232,7 @@ def _describe(network: VarAutoEncoder, ours: ReconstructionNetwork) -> None:
         **shared,
     }
     whole = {**encoder, "latent_dim": latent_dim, "use_sigmoid": network.use_sigmoid, "random_state": None}
-    # a class derived from MONAI's may have other layers
+    # a subclass of MONAI's class may have other layers
     same = type(network) is VarAutoEncoder and is_plain(shared)
     for module, builder, arguments in (
         (ours.encoder, "build_var_encoder", encoder),
@@ -245,7 +246,7 @@ def _describe(network: VarAutoEncoder, ours: ReconstructionNetwork) -> None:
 def _monai_network(
     spatial_shape: Sequence[int], latent_dim: int, n_channels: int, settings: dict[str, Any]
 ) -> VarAutoEncoder:
-    """Return MONAI's network of these arguments, checked where torch or MONAI would stumble or misunderstand."""
+    """Build MONAI's network, after checks of arguments that torch or MONAI would misread or fail on."""
     shape = check_spatial_shape("spatial_shape", spatial_shape)
     latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
     n_channels = check_integer("in_channels", n_channels, minimum=1)
@@ -299,7 +300,7 @@ def _encoder(network: VarAutoEncoder) -> Encoder:
 
 
 def _decoder(network: VarAutoEncoder, use_sigmoid: bool) -> Decoder:
-    # MONAI takes its last level's channels, where those of the blocks in between count
+    # the channels of the intermediate blocks count here; MONAI's decode_forward would take those of the last level
     start_shape = [int(side) for side in (network.encoded_channels, *network.final_size)]
     levels = nn.Sequential(OrderedDict(relu=nn.ReLU(), decode=network.decode))
     out_shape = [int(side) for side in (network.out_channels, *network.in_shape)]
@@ -313,7 +314,7 @@ def _decoder(network: VarAutoEncoder, use_sigmoid: bool) -> Decoder:
 
 
 def _on_meta(module: nn.Module, values: torch.Tensor) -> torch.Tensor:
-    """Return what a module gives, but for its numbers: on torch's meta device, which computes nothing."""
+    """Return a module's output on torch's meta device, which has a shape but no values."""
     try:
         result: torch.Tensor = copy.deepcopy(module).to("meta", torch.float32).train()(values)
     except (RuntimeError, ValueError) as error:

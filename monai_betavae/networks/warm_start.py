@@ -1,16 +1,16 @@
-"""Where training starts: at the mean training image, or at a model at least as good as PCA of the training volumes.
+"""Warm starts: initialisation of a network from the mean training image or from PCA of the training volumes.
 
-A network with random weights spends its first epochs on what every brain has in common, and a convolutional VAE on a
-few hundred volumes ends up behind PCA. So a network may start from the volumes themselves:
+A network with random weights spends its first epochs on what all brains have in common, and a convolutional VAE trained
+on a few hundred volumes reconstructs worse than PCA. A network can therefore start from the training volumes:
 
 ========== ===========================================================================================================
-none       nothing is set
-mean       the output starts at the mean image
-linear     besides, encoder and decoder start as probabilistic PCA of as many components as latent dimensions, beside
-           their convolutions
-deformable besides, what a displacement of the mean image explains of each component becomes a displacement: where a
-           component blends a larger and a smaller brain into a blurred one, a template grows and shrinks; it takes the
-           place of the decoder's convolutions
+none       sets nothing
+mean       starts the output at the mean image
+linear     also starts encoder and decoder as probabilistic PCA with one component per latent dimension, in parallel
+           with their convolutions
+deformable also turns the part of each component that a displacement of the mean image explains into a displacement:
+           where a component would blend a larger and a smaller brain into a blurred one, the template grows and
+           shrinks. The template replaces the convolutions of the decoder
 ========== ===========================================================================================================
 """
 
@@ -28,37 +28,37 @@ from .principal_components import PrincipalComponents, TrainingVolumes, principa
 from .template import DeformableTemplate, PrincipalProjection, interpolation_weights
 
 WARM_STARTS = ("none", "mean", "linear", "deformable")
-"""Where a network's training may start; see the module's text."""
+"""Warm starts of a network; see the module's docstring."""
 
 MEAN_IMAGE_VOLUMES, PCA_VOLUMES = 256, 1024
-"""At most this many training volumes are read for a mean image, and for principal components."""
+"""Maximum number of training volumes read for a mean image, and for principal components."""
 
 RIDGE = 30.0
 """Penalty on displacements, relative to the mean squared gradient at a control point (see docs/performance.md)."""
 
 
 def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None = None) -> bool:
-    """Set the parts of a network that start from the training volumes, if it has such parts and they are unset.
+    """Initialise a network from the training volumes, if it has a warm start and is still unset.
 
-    With the eigenvalues l_k and eigenvectors u_k of the training volumes' covariance, and the variance s2 of the
-    likelihood that ``beta`` stands for (beta / 2 for "normal", see :mod:`~monai_betavae.losses`), the model becomes
+    With the eigenvalues l_k and eigenvectors u_k of the training volumes' covariance, and the likelihood variance s2
+    that ``beta`` implies (beta / 2 for "normal", see :mod:`~monai_betavae.losses`), the model becomes
     probabilistic PCA: decoder x_mean + sum_k z_k u_k sqrt(l_k - s2), posterior mean sqrt(l_k - s2) / l_k times the
     score u_k . (x - x_mean), posterior variance s2 / l_k; a dimension with l_k <= s2 is inactive. "deformable" then
     solves, for each component, a ridge regression on displacements of the mean image at control points.
 
     Args:
         model: estimator or network with ``encoder``, ``decoder``, ``fc_mu`` and ``fc_logvar``. A decoder without an
-            attribute ``warm_start`` (one of your own) is left as it is.
-        train_dataloader: loader of the training volumes. Its dataset is read directly, at most 256 volumes for a
-            mean and 1024 for components, evenly spread; what isn't a ``DataLoader`` of a dataset with a length is
+            attribute ``warm_start`` (a custom one) is left unchanged.
+        train_dataloader: loader of the training volumes. Its dataset is read directly: at most 256 volumes for a mean
+            and 1024 for components, evenly spread. A loader that isn't a ``DataLoader`` of a dataset with a length is
             read from its beginning.
-        seed: of random transforms in the dataset.
+        seed: seed of random transforms in the dataset.
 
     Returns:
         whether anything was set.
 
     Raises:
-        ValueError: for non-finite images, or images that aren't of the shape the network was built for.
+        ValueError: for non-finite images, or images of another shape than the network was built for.
 
     Source:
         Tipping & Bishop, "Probabilistic Principal Component Analysis", JRSS B 61, 1999.
@@ -126,25 +126,26 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
         for layer in (model.fc_mu, model.fc_logvar):
             layer.weight.zero_()
             layer.bias.zero_()
-        # the encoder gives its scores last
+        # the encoder puts the scores after its other features
         model.fc_mu.weight[:, -n:] = torch.diag(signal * safe.rsqrt()).to(model.fc_mu.weight)
         posterior = torch.where(present, (variance / safe).clamp(1e-9, 1.0), 1.0)
         model.fc_logvar.bias.copy_(posterior.log())
 
 
 def likelihood_variance(model: Any) -> float:
-    """Return the variance of the likelihood whose exact ELBO a model's loss is; see :func:`variance_of`."""
+    """Return the variance of the likelihood for which a model's loss is the exact ELBO; see :func:`variance_of`."""
     criterion = getattr(model, "criterion", None)
-    # a loss of one's own may lack both; the estimator's own arguments count then
+    # a custom loss may lack both; then the estimator's arguments count
     beta = float(getattr(criterion, "beta", getattr(model, "beta", 1.0)))
     return variance_of(getattr(criterion, "default_dist", getattr(model, "default_dist", "normal")), beta)
 
 
 def variance_of(distribution: str, beta: float) -> float:
-    """Return the variance of the likelihood whose exact ELBO the loss is, 1/2 for the default loss.
+    """Return the variance of the likelihood for which the loss is the exact ELBO, 1/2 for the default loss.
 
-    The "normal" loss is SSE + beta KL, proportional to the ELBO of a Gaussian of variance beta / 2; "laplace" is that
-    of a scale of beta, whose variance is 2 beta squared. A beta below 0.001 counts as that.
+    The "normal" loss, SSE + beta KL, is proportional to the negative ELBO of a Gaussian with variance beta / 2. The
+    "laplace" loss is that of a Laplace distribution with scale beta, whose variance is 2 beta^2. A beta below 0.001
+    counts as 0.001.
 
     Args:
         distribution: "normal", "laplace" or "bernoulli".
@@ -159,20 +160,20 @@ def variance_of(distribution: str, beta: float) -> float:
 
 
 def displace(components: Tensor, mean: Tensor, voxels: Tensor, n_controls: Sequence[int]) -> tuple[Tensor, Tensor]:
-    """Split components into what a displacement of the mean image explains of them, and the rest.
+    """Split components into the part that a displacement of the mean image explains, and the remainder.
 
-    To first order an image displaced by d is mean + grad(mean) . d. For each component c the d at control points
-    minimises |c - grad(mean) . d|^2 + ridge |d|^2; the rest is c - grad(mean) . d, so that small codes give the same
-    image as before, up to the kinks of linear interpolation between voxels.
+    To first order, an image displaced by d is mean + grad(mean) . d. For each component c, the d at control points
+    minimises |c - grad(mean) . d|^2 + ridge |d|^2, and the remainder is c - grad(mean) . d. Small codes therefore give
+    the same image as before, up to the kinks of linear interpolation between voxels.
 
     Args:
         components: shape (n, channel, voxel).
         mean: mean image, shape (channel, ...).
-        voxels: which voxels the components are for, flat numbers.
-        n_controls: control points along each axis of the box around them.
+        voxels: flat indices of the voxels of the components.
+        n_controls: number of control points along each axis of their bounding box.
 
     Returns:
-        what remains of the components, and displacements of shape (n, axis, *n_controls) in voxels.
+        the remainders of the components, and displacements of shape (n, axis, *n_controls) in voxels.
     """
     sides = list(mean.shape[1:])
     interpolation = _interpolation(voxels, sides, n_controls)
@@ -213,7 +214,7 @@ def displace(components: Tensor, mean: Tensor, voxels: Tensor, n_controls: Seque
 
 
 def _interpolation(voxels: Tensor, sides: Sequence[int], n_controls: Sequence[int]) -> Any:
-    """Return the sparse matrix from control points to voxels, (voxel, control point)."""
+    """Return the sparse interpolation matrix from control points to voxels, shape (voxel, control point)."""
     from scipy import sparse
 
     numbers = torch.zeros(len(voxels), 1, dtype=torch.long)

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent: written under a temporary name, then renamed; tables without formulas."""
+"""Atomic writing of files, by a temporary name and a rename; locks on folders; tables without formulas."""
 
 from __future__ import annotations
 
@@ -14,31 +14,31 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNFINISHED = ".writing-"
-"""How the names of files begin that aren't whole yet."""
+"""Prefix of the names of unfinished files."""
 
 LOCK_FILE = ".lock"
 
 
 class UnwritableFileError(OSError):
-    """A file that can't be written: a full disk, a read-only or vanished folder. What stood at its place still does."""
+    """A file can't be written (full disk, read-only or missing folder); an existing file at its path is unchanged."""
 
     def __str__(self) -> str:
-        """Return the message, without the number of the error."""
+        """Return the message without the error number."""
         return str(self.args[1])
 
 
 FORMULA_STARTS = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")
-"""What a spreadsheet takes for the start of a formula; some take the full-width signs of East Asian keyboards too."""
+"""Characters that start a formula in spreadsheets, including the full-width forms that some of them accept."""
 
 
 @contextlib.contextmanager
 def name_unwritable_file(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Turn an error of the file system while a file is being written into one line that names the file.
+    """Turn a file system error while a file is being written into a one-line error that names the file.
 
-    Errors that name a file in another folder pass as they are: something else was being read or written.
+    Errors that name a file in another folder pass unchanged, since they concern something else.
 
     Raises:
-        UnwritableFileError: with the number of the system's error.
+        UnwritableFileError: with the number of the system error.
 
     Example:
         >>> with name_unwritable_file("model.pt"):
@@ -60,14 +60,14 @@ def name_unwritable_file(path: str | os.PathLike[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike[str], *, make_folder: bool = True) -> Iterator[Path]:
-    """Give a temporary path in the folder of ``path``; on success flush it to disk and rename it to ``path``.
+    """Yield a temporary path in the folder of ``path``; on success flush it to disk and rename it to ``path``.
 
-    The temporary name keeps every suffix of ``path`` (``.nii.gz``), since writers choose the format by it.
-    A failure leaves an existing file at ``path`` as it was, and removes the temporary one.
+    The temporary name keeps every suffix of ``path`` (``.nii.gz``), since writers choose the format by it. A failure
+    removes the temporary file and leaves an existing file at ``path`` unchanged.
 
     Args:
-        path: where the file is to stand.
-        make_folder: whether its folder is made if it is missing; otherwise that is an error.
+        path: final path of the file.
+        make_folder: whether to create its folder if it is missing; otherwise that is an error.
 
     Yields:
         the path to write to.
@@ -95,26 +95,26 @@ def atomic_path(path: str | os.PathLike[str], *, make_folder: bool = True) -> It
             yield temporary
             with open(temporary, "rb") as written:
                 os.fsync(written.fileno())
-            # mkstemp makes files private; the finished one gets the permissions any new file would have
+            # mkstemp creates private files; the finished file gets the permissions of any new file
             umask = os.umask(0)
             os.umask(umask)
             temporary.chmod(0o666 & ~umask)
             os.replace(temporary, target)
         except BaseException:
-            with contextlib.suppress(OSError):  # gone with its folder
+            with contextlib.suppress(OSError):  # its folder may be gone
                 temporary.unlink(missing_ok=True)
             raise
 
 
 def check_space(folder: str | os.PathLike[str], n_bytes: int) -> None:
-    """Refuse to begin what the disk hasn't the room for.
+    """Raise an error if the disk lacks the space for files that are going to be written.
 
     Args:
-        folder: an existing one.
-        n_bytes: that will be written there.
+        folder: an existing folder.
+        n_bytes: number of bytes that will be written there.
 
     Raises:
-        ValueError: naming the folder, the room it has and the room that is needed.
+        ValueError: naming the folder, the free space and the space needed.
 
     Example:
         >>> import tempfile
@@ -137,13 +137,13 @@ def _size_text(n_bytes: int) -> str:
 
 @contextlib.contextmanager
 def lock_folders(*folders: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold folders for oneself, so that two runs can't write into one; the locks go with the process, however it ends.
+    """Lock folders, so that two runs can't write into one; the locks end with the process, however it ends.
 
     Args:
-        folders: to hold; they are made if they are missing.
+        folders: folders to lock; missing ones are created.
 
     Raises:
-        ValueError: naming the folder that another process holds, or that can't be written.
+        ValueError: naming the folder that another process has locked, or that can't be written.
 
     Example:
         >>> import tempfile
@@ -161,7 +161,7 @@ def lock_folders(*folders: str | os.PathLike[str]) -> Iterator[None]:
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 held.enter_context(FileLock(folder / LOCK_FILE, timeout=0, is_singleton=False))
-                # a lock can be had where nothing can be written: in a folder on a full disk
+                # a lock can be acquired where nothing can be written, such as on a full disk
                 with tempfile.TemporaryFile(dir=folder) as probe:
                     probe.write(b"\0" * 4096)
             except Timeout:
@@ -172,10 +172,10 @@ def lock_folders(*folders: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def check_available(*folders: str | os.PathLike[str]) -> None:
-    """Refuse folders that another run holds, or that can't be written, before any work; nothing is made.
+    """Raise an error before any work if another run has locked a folder, or it can't be written; create nothing.
 
     Args:
-        folders: to write into later; they needn't exist.
+        folders: folders to write into later; they needn't exist.
 
     Raises:
         ValueError: naming the folder.
@@ -202,11 +202,11 @@ def check_available(*folders: str | os.PathLike[str]) -> None:
 
 
 def remove_unfinished(folder: str | os.PathLike[str], names: Iterable[str]) -> None:
-    """Remove what a killed process left half-written of some files; others may be being written by another process.
+    """Remove partial files that a killed process left; only these names, since another process may be writing others.
 
     Args:
-        folder: of the files.
-        names: of the finished files; patterns are taken as of ``Path.glob``.
+        folder: folder of the files.
+        names: names of the finished files, or patterns of ``Path.glob``.
     """
     for name in names:
         for left in [*Path(folder).glob(f"{UNFINISHED}{name}"), *Path(folder).glob(f"{UNFINISHED}*-{name}")]:
@@ -221,18 +221,17 @@ def write_table(
     na_rep: str = "",
     make_folder: bool = True,
 ) -> None:
-    """Write a table, whole or not at all, whose text no spreadsheet runs.
+    """Write a table atomically, with its text escaped so that no spreadsheet evaluates it.
 
-    A text that starts like a formula (``=``, ``+``, ``-``, ``@``, white space before it or not) and isn't a number gets
-    an apostrophe before it, in the cells and in the heads of the columns: a subject named ``=HYPERLINK(...)`` comes
-    out as that text.
+    A text in a cell or a column name that starts like a formula (``=``, ``+``, ``-`` or ``@``, even after white space)
+    and isn't a number is prefixed with an apostrophe. A subject named ``=HYPERLINK(...)`` is then shown as that text.
 
     Args:
-        table: without its index.
-        path: of the file.
-        sep: between the cells.
-        na_rep: for missing values.
-        make_folder: whether its folder is made if it is missing; otherwise that is an error.
+        table: the table; its index isn't written.
+        path: path of the file.
+        sep: separator of the cells.
+        na_rep: text for missing values.
+        make_folder: whether to create its folder if it is missing; otherwise that is an error.
 
     Source:
         OWASP, "CSV Injection".
@@ -253,12 +252,12 @@ def write_table(
             cells: Any = safe.iloc[:, position].astype(object).map(escape_formula, na_action="ignore")
             safe.isetitem(position, cells.rename(column))
     with atomic_path(path, make_folder=make_folder) as temporary:
-        # a file's name that isn't UTF-8 can't be written as it is; it mustn't cost the run its results
+        # a file name that isn't valid UTF-8 is escaped, so that it doesn't cost the run its results
         safe.to_csv(temporary, sep=sep, index=False, na_rep=na_rep, errors="backslashreplace")
 
 
 def escape_formula(value: Any) -> Any:
-    """Return a value as it is, or, of a text that starts like a formula, the text after an apostrophe.
+    """Return a value unchanged, or with a leading apostrophe if it is a text that starts like a formula.
 
     Example:
         >>> escape_formula("@SUM(A1)"), escape_formula("-3.5e2"), escape_formula(-1)
@@ -266,7 +265,7 @@ def escape_formula(value: Any) -> Any:
     """
     if not isinstance(value, str):
         return value
-    # a lone carriage return ends a row for most readers, but Python's writer doesn't put it in quotes
+    # most readers end a row at a lone carriage return, but Python's writer doesn't quote it
     value = value.replace("\r\n", "\n").replace("\r", "\n")
     if not value.lstrip().startswith(FORMULA_STARTS):
         return value

@@ -1,8 +1,8 @@
-"""Networks that know how they were made, so that a saved model brings them back without executing anything.
+"""Descriptions from which saved networks can be rebuilt without executing anything from a file.
 
-A builder registered here leaves on its network a description of plain values, ``{"builder": name, "arguments":
-{...}}``. A file holds that description as JSON; :func:`rebuild` looks the name up in the registry and calls the
-builder. A name that isn't registered is refused: nothing is imported or evaluated because a file says so.
+A builder registered here attaches a description of plain values to its network, ``{"builder": name, "arguments":
+{...}}``. A file stores that description as JSON; :func:`rebuild` looks the name up in the registry and calls the
+builder. A name that isn't registered is refused, so a file can't cause an import or an evaluation.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BUILDERS: dict[str, Callable[..., nn.Module]] = {}
 """The builders a description may name."""
 
 MAX_WEIGHTS = 2**32
-"""A network of more is a mistake: 16 GiB in float32."""
+"""Largest accepted number of weights, 16 GiB in float32; more is a mistake."""
 
 
 def is_plain(value: Any) -> bool:
-    """Whether ``value`` is made of JSON's types alone (tuples count as lists), so that it can be stored as text."""
+    """Return whether ``value`` consists of JSON types only (tuples count as lists) and can be stored as text."""
     if value is None or isinstance(value, bool | int | float | str):
         return True
     if isinstance(value, list | tuple):
@@ -36,7 +36,7 @@ def is_plain(value: Any) -> bool:
 
 
 def name_of(value: Any) -> str:
-    """Return where a class or function is defined, or the class of an object: its module and name.
+    """Return the module and the name of a class or function, or of the class of another object.
 
     Example:
         >>> name_of(nn.Linear), name_of(nn.ReLU()), name_of(functools.partial(json.dumps, indent=1))
@@ -49,13 +49,13 @@ def name_of(value: Any) -> str:
 
 
 def register_builder(builder: Callable[P, Network]) -> Callable[P, Network]:
-    """Register ``builder`` and make it leave a description on every network it returns.
+    """Register ``builder`` and make it attach a description to every network it returns.
 
-    An argument that isn't made of plain values (a class as activation, say) leaves ``description`` at ``None``:
-    such a network is passed in again when the model is loaded.
+    If an argument doesn't consist of plain values (for example a class as activation), ``description`` is ``None``, and
+    the network has to be passed in when the model is loaded.
 
-    It is built without memory first (:func:`dry_run`), so that no argument makes it run out of memory, or end in an
-    error of torch's on a layer inside it.
+    The network is first built without memory (:func:`dry_run`), so that unsuitable arguments neither exhaust the memory
+    nor fail with a torch error about an inner layer.
     """
     signature = inspect.signature(builder)
 
@@ -83,17 +83,17 @@ def register_builder(builder: Callable[P, Network]) -> Callable[P, Network]:
 
 
 def dry_run(builder: Callable[P, Network], *args: P.args, **kwargs: P.kwargs) -> Network:
-    """Return the network as it will be, but on torch's meta device, where weights have sizes and no memory.
+    """Build the network on torch's meta device, where weights have sizes but take no memory.
 
     Raises:
-        ValueError: for what the builder, torch or MONAI refuse, or a network of more than 2**32 weights.
+        ValueError: if the builder, torch or MONAI refuse the arguments, or the network has more than 2**32 weights.
     """
     try:
         with torch.device("meta"):
             network = builder(*args, **kwargs)
     except ValueError:
         raise
-    except Exception as error:  # torch and MONAI raise whatever a layer's argument makes them stumble over
+    except Exception as error:  # torch and MONAI raise all kinds of errors for unsuitable arguments
         raise ValueError(
             f"{builder.__name__} must be given arguments that make a network, got {_shown(args, kwargs)}: {error}"
         ) from error
@@ -111,18 +111,18 @@ def _shown(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
 
 
 def description_of(network: nn.Module) -> dict[str, Any] | None:
-    """Return how ``network`` was made, or ``None`` for one that no registered builder made."""
+    """Return the description of ``network``, or ``None`` if no registered builder made it."""
     found = getattr(network, "description", None)
     return found if isinstance(found, dict) else None
 
 
 def rebuild(description: Any, source: str, weights: Mapping[str, Any] | None = None) -> nn.Module:
-    """Make the network a description stands for.
+    """Build the network of a description.
 
     Args:
         description: ``{"builder": name, "arguments": {...}}``.
-        source: where it came from, for messages.
-        weights: state dict that holds the network's weights, if it is known: a network of more weights is refused
+        source: origin of the description, for error messages.
+        weights: state dict with the network's weights, if available; a network that needs more weights is refused
             before it takes any memory.
 
     Returns:
@@ -130,7 +130,7 @@ def rebuild(description: Any, source: str, weights: Mapping[str, Any] | None = N
 
     Raises:
         ValueError: naming the source, if the description is malformed, names an unknown builder, its arguments are
-            refused, or the network has more weights than there are.
+            refused, or the network has more weights than ``weights`` stores.
     """
     if (
         not isinstance(description, dict)
@@ -157,11 +157,11 @@ def rebuild(description: Any, source: str, weights: Mapping[str, Any] | None = N
                     f"and {there} are stored."
                 )
         return builder(**description["arguments"])
-    except Exception as error:  # what a file may hold is more than any builder expects
+    except Exception as error:  # a file may hold values that no builder expects
         raise ValueError(f"{source}: {description['builder']} refuses its description: {error}") from error
 
 
 def _n_stored(weights: Mapping[str, Any]) -> int:
-    """Return how many numbers a state dict stores; an expanded tensor has fewer than its shape says."""
+    """Return how many numbers a state dict stores; an expanded tensor stores fewer than its shape suggests."""
     tensors = [value for value in weights.values() if isinstance(value, Tensor)]
     return sum(value.untyped_storage().nbytes() // value.element_size() for value in tensors)

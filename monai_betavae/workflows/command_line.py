@@ -121,7 +121,7 @@ def _leaves(name: str, config: Any) -> list[tuple[str, Any]]:
     return [(name, config)]
 
 
-# ---- what was typed -------------------------------------------------------------------------------------------------
+# ---- reading of the command line ------------------------------------------------------------------------------------
 
 
 def typed_options(arguments: Sequence[str]) -> dict[str, str | None]:
@@ -234,7 +234,7 @@ def meant(name: str, text: Text, typed: str | None) -> str | list[str] | None:
     return typed_texts(typed) if text.several else typed_text(typed)
 
 
-# ---- putting it in its place ----------------------------------------------------------------------------------------
+# ---- restoring of texts ---------------------------------------------------------------------------------------------
 
 
 def restore_texts(parser: Any, own: Mapping[str, Any], arguments: Sequence[str] | None = None) -> dict[str, str]:
@@ -400,7 +400,7 @@ def _plain_id(name: str) -> str:
     return name.replace("::", "#")
 
 
-# ---- what is wrong with it ------------------------------------------------------------------------------------------
+# ---- checks ---------------------------------------------------------------------------------------------------------
 
 
 def check_text(name: str, value: Any, text: Text) -> None:

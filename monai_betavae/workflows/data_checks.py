@@ -218,14 +218,13 @@ def check_data(
         >>> import tempfile
         >>> import nibabel
         >>> import pandas
-        >>> volume = np.random.default_rng(0).random((8, 8, 8), dtype=np.float32)
-        >>> volume[0] = np.nan
         >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(None):
-        ...     nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), f"{folder}/scan.nii.gz")
+        ...     empty = nibabel.Nifti1Image(np.zeros((8, 8, 8), dtype=np.float32), np.eye(4))
+        ...     nibabel.save(empty, f"{folder}/scan.nii.gz")
         ...     check_data([{"image": f"{folder}/scan.nii.gz", "subject": "sub-1"}], folder)
-        ...     table = pandas.read_csv(f"{folder}/{VOLUMES_FILE}", sep="\t")
-        >>> table["problem"].tolist()
-        ['?']
+        ...     table = pandas.read_table(f"{folder}/{VOLUMES_FILE}")
+        >>> table[["shape", "problem"]].to_numpy().tolist()
+        [['8x8x8', 'must not be constant, got 0 in every voxel']]
     """
     if not is_working_process("The check"):
         return
@@ -242,7 +241,7 @@ def check_data(
     findings += [*orientation_findings(table), *grid_findings(table, max_cut_away, min_filled)]
     _write(table, path)
     pages = _draw_pages(table, planes, findings, Path(output_dir))
-    ready = "Training would stop for what is said above." if any(finding.stops for finding in findings) else ""
+    ready = "Training would stop because of the problems above." if any(finding.stops for finding in findings) else ""
     pictures = f"\nPicture: {pages[0]}{f' to {pages[-1].name}' if len(pages) > 1 else ''}" if pages else ""
     print("\n".join(filter(None, [f"{summary(table, findings)}\nTable: {path}{pictures}", ready])))
 

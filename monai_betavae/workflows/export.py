@@ -40,7 +40,7 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
         )
     network = load_weights(trained_network(models), models / MODEL_FILE)
     shape = (stored["network"]["arguments"].get("in_channels", 1), *stored["grid"]["spatial_shape"])
-    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # torch.export would take a batch of 1 as constant
+    images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # a batch of 1 would count as constant
     with torch.no_grad():
         program = torch.export.export(network, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}})
         with atomic_path(path) as temporary:

@@ -132,7 +132,7 @@ def training_records(
     entities: str | Mapping[str, str | None] | None = None,
     missing_values: str | Sequence[str] | None = None,
 ) -> list[Record]:
-    """Return the records of ``dataset_dir``, or of a simulated cohort if it is ``None``.
+    r"""Return the records of ``dataset_dir``, or of a simulated cohort if it is ``None``.
 
     The cohort is simulated once and reused. A ``dataset_dir`` that doesn't exist is an error.
 
@@ -152,13 +152,14 @@ def training_records(
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     cohort = {"output_dir": f"{folder}/cohort", "n_subjects": 4, "spatial_shape": (16, 16, 16)}
-        ...     records = training_records(None, cohort)
-        ...     again = training_records(None, cohort)  # reads the cohort that exists now
-        Data: no dataset_dir given, simulating a cohort of 4 brains in ...
-        Data: no dataset_dir given, using the simulated cohort in ...
-        >>> len(records), records == again
-        (4, True)
+        ...     for name in ("a", "b"):
+        ...         _ = (Path(folder) / f"{name}.nii.gz").write_bytes(b"")
+        ...     table = Path(folder) / "cohort.csv"
+        ...     _ = table.write_text("subject,image,age\nsub-1,a.nii.gz,71\nsub-2,b.nii.gz,64\n")
+        ...     records = training_records(table, simulated={})
+        Data: 2 volumes of 2 subjects (sub-1: a.nii.gz; sub-2: b.nii.gz) from ...cohort.csv
+        >>> [(record["subject"], record["age"]) for record in records]
+        [('sub-1', 71), ('sub-2', 64)]
     """
     if dataset_dir is not None:
         return given_records(dataset_dir, suffix, image_column, channel, subject_from, entities, missing_values)

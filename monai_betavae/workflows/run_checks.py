@@ -55,7 +55,7 @@ def check_run(
     if resume and not last.is_file():
         # a run that was killed before its first checkpoint was complete leaves at most the first row
         if metrics.is_file() and len(metrics.read_text(encoding="utf-8").splitlines()) > 2:
-            raise ValueError(f"`resume` needs {last}, which is gone; {metrics} tells of a run of several epochs.")
+            raise ValueError(f"`resume` needs {last}, which is gone; {metrics} is from a run of several epochs.")
         print_once(f"Nothing to resume: there is no {last} yet, so the run starts from the beginning.")
     results = [metrics, Path(ckpt_dir) / MODEL_FILE, last]
     existing = [path for path in results if path.exists()]
@@ -67,7 +67,7 @@ def check_run(
     foreign = sorted(Path(output_dir).glob(SLURM_CHECKPOINTS))
     if foreign:
         raise ValueError(
-            f"{foreign[0]} must be moved away: under SLURM Lightning would begin from it, whatever this run is told."
+            f"{foreign[0]} must be moved away: under SLURM Lightning would resume from it, whatever the settings."
         )
     check_available(output_dir, ckpt_dir)
 

@@ -58,7 +58,7 @@ def check_settings(name: str) -> None:
 
     Example:
         >>> from monai.bundle import ConfigWorkflow
-        >>> from ..bundle import bundle_root
+        >>> from monai_betavae import bundle_root
         >>> config = str(config_file(bundle_root(), "train.json"))
         >>> step = {"initialize": "$monai_betavae.workflows.check_settings('train.json')", "run_id": "initialize"}
         >>> workflow = ConfigWorkflow(config, logging_file=False, workflow_type="train", **step, latent_dims=8)

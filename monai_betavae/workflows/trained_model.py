@@ -1,17 +1,17 @@
-"""A trained model's files: its weights, and one description of everything that a later run needs to know of it.
+"""Files of a trained model: its weights, and a description with everything that later runs need.
 
 ``model.json`` holds::
 
     format         "monai_betavae.model/2"
     network        {"builder": name, "arguments": {...}}, as in monai_betavae.saving.descriptions
-    preprocessing  {"transforms": [{"name": ..., "arguments": {...}}, ...]}, as in data.transform_description
+    preprocessing  {"transforms": [{"name": ..., "arguments": {...}}, ...]}, as in data.transforms
     likelihood     {"distribution": "normal", "beta": 1.0}
     grid           {"spatial_shape": [...], "spacing": [...], "affine": [[...]]}
     trained_on     {"volumes": n, "subjects": n, "simulated": true or false, "digest": ..., "split": ...,
                     "told": {"suffix": ..., "image_column": ..., "entities": ..., "missing_values": ...}}
 
-An object of the user's own that can't be described is ``{"own": its class}``: later runs refuse, and name what must be
-given in their config again. Files of release 0.1.0 (no "format") are read too.
+A user's object that can't be described is stored as ``{"own": its class}``. Later runs then stop and name the part that
+their config must define again. Files of release 0.1.0, without "format", can be read too.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ from .records import PARTS, SPLIT_FILE, Record, is_simulated, print_once, proces
 MODEL_FILE, SETTINGS_FILE = "model.pt", "model.json"
 
 FORMAT = "monai_betavae.model/2"
-"""Marks a description, and its version."""
+"""Identifier and version of a description."""
 
 SAME_GRID_MM = 0.01
-"""Volumes whose affines differ by less are on one grid."""
+"""Volumes whose affines differ by less than this share a grid."""
 
 GIVE_AGAIN = "give it again, as in training, with --{name} or in a config file that is merged"
 
@@ -55,7 +55,7 @@ GIVE_AGAIN = "give it again, as in training, with --{name} or in a config file t
 
 
 def describe_network(network: nn.Module) -> dict[str, Any]:
-    """Return how a network is made, with the sizes it has now; ``{"own": class}`` if no builder made it."""
+    """Return the description of a network with its current sizes, or ``{"own": class}`` if no builder made it."""
     description = copy.deepcopy(description_of(network))
     if description is None:
         return own(network)
@@ -66,11 +66,10 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
 
 
 def describe_likelihood(criterion: Any) -> dict[str, Any]:
-    """Return what distribution a loss takes a decoder's output for, and its beta.
+    """Return the decoder distribution and the beta of a loss, or ``{"own": class}`` if it lacks one of them.
 
     Args:
-        criterion: a :class:`~monai_betavae.BetaVAELoss` or one derived from it; of another that doesn't say both, the
-            class is all that is known.
+        criterion: a :class:`~monai_betavae.BetaVAELoss`, a subclass, or another loss.
 
     Example:
         >>> from monai_betavae import BetaVAELoss
@@ -84,23 +83,23 @@ def describe_likelihood(criterion: Any) -> dict[str, Any]:
 
 
 def own(value: Any) -> dict[str, Any]:
-    """Return the entry of an object that can't be described."""
+    """Return the entry for an object that can't be described."""
     return {"own": "".join(letter if letter.isalnum() or letter in "._<>" else "_" for letter in name_of(value))}
 
 
 TOLD = ("suffix", "image_column", "entities", "missing_values")
-"""Settings that choose volumes of a cohort and read its tables: a later run takes them as training was told."""
+"""Settings that select volumes of a cohort and read its tables; later runs reuse those of training."""
 
 
 def describe_training(
     split: Mapping[str, Sequence[Record]], digest: str, config: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """Return what a model was trained on.
+    """Return a description of the data that a model was trained on.
 
     Args:
         split: the records of each part.
-        digest: of the training volumes, as in ``run.json``.
-        config: the config of the run, for what it was told of the volumes.
+        digest: digest of the training volumes, as in ``run.json``.
+        config: the config of the run, for its settings in :data:`TOLD`.
     """
     training = split["training"]
     return {
@@ -114,7 +113,7 @@ def describe_training(
 
 
 def told_in_training(ckpt_dir: str | os.PathLike[str] | None) -> dict[str, Any]:
-    """Return what a training run was told of how to choose volumes and read tables; nothing where it isn't known.
+    """Return the settings with which a training run selected volumes and read tables, as far as they are known.
 
     Args:
         ckpt_dir: folder of the weights, or ``None``.
@@ -125,7 +124,7 @@ def told_in_training(ckpt_dir: str | os.PathLike[str] | None) -> dict[str, Any]:
 
 
 def split_digest(split: Mapping[str, Sequence[Record]]) -> str:
-    """Return a digest of who is in which part, wherever the files lie."""
+    """Return a digest of the subjects and file names in each part, whatever the folders of the files."""
     rows = sorted(
         [part, str(record.get("subject")), os.path.basename(str(record["image"]))]
         for part in PARTS
@@ -143,15 +142,15 @@ def write_description(
     grid: Mapping[str, Any],
     trained_on: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write ``model.json``: what weights belong to.
+    """Write ``model.json``, the description that belongs to the weights.
 
     Args:
-        path: of the file.
-        network: whose weights they are.
+        path: path of the file.
+        network: network of the weights.
         preprocessing: description of its transforms.
-        likelihood: as :func:`describe_likelihood` gives it.
-        grid: "spatial_shape", "spacing" and "affine" of the volumes it takes.
-        trained_on: as :func:`describe_training` gives it.
+        likelihood: output of :func:`describe_likelihood`.
+        grid: "spatial_shape", "spacing" and "affine" of its input volumes.
+        trained_on: output of :func:`describe_training`.
     """
     description = {
         "format": FORMAT,
@@ -169,16 +168,16 @@ def write_description(
 
 
 def read_description(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
-    """Read the ``model.json`` of a training run; ``None`` if there is none.
+    """Read the ``model.json`` of a training run, or return ``None`` if there is none.
 
     Args:
         ckpt_dir: folder of the weights.
 
     Returns:
-        the description; that of a file of release 0.1.0 in the form of today, where what it doesn't say is ``None``.
+        the description. A file of release 0.1.0 is converted to the current format; missing information is ``None``.
 
     Raises:
-        ValueError: naming the file, if it isn't what training writes.
+        ValueError: naming the file, if training can't have written it.
     """
     path = Path(ckpt_dir) / SETTINGS_FILE
     if not os.path.isfile(path):
@@ -201,7 +200,7 @@ def read_description(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
 
 
 def _of_first_release(stored: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a description of release 0.1.0, which had network, two numbers of the preprocessing, and an affine."""
+    """Convert a description of release 0.1.0, which had a network, shape and spacing, and an affine."""
     network, given, affine = stored["network"], stored["preprocessing"], stored.get("grid_affine")
     if not (network is None or isinstance(network["arguments"], dict)) or not isinstance(given, dict):
         raise ValueError("of another form")
@@ -223,7 +222,7 @@ def _of_first_release(stored: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_form(found: Mapping[str, Any]) -> None:
-    """Raise an error that says what is wrong with a description, if anything is."""
+    """Raise an error that names the first problem of a description, if there is one."""
     for name in ("network", "preprocessing", "grid"):
         if not isinstance(found[name], dict):
             raise ValueError(f"{name!r} is no object")
@@ -241,7 +240,7 @@ def _check_form(found: Mapping[str, Any]) -> None:
 
 
 def _programs(value: Any) -> Iterator[Any]:
-    """Yield what would be code or a reference in one of MONAI's configs: a zoo bundle's has these settings in it."""
+    """Yield values that would be code or a reference in a MONAI config, since zoo bundles copy them into configs."""
     if isinstance(value, dict):
         for key, entry in value.items():
             yield from [key] * key.startswith("_")
@@ -266,20 +265,37 @@ def check_likelihood(likelihood: Any, what: str = "`likelihood`") -> dict[str, A
 
 
 def network_arguments(description: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return the arguments of a described network; none for one that no builder of this package made."""
+    """Return the arguments of a described network; empty if no builder of this package made it."""
     return dict(description["network"].get("arguments", {})) if description else {}
 
 
 def trained_network(ckpt_dir: str | os.PathLike[str], bundle_root: str | os.PathLike[str] | None = None) -> nn.Module:
-    """Make the network that a model was trained with, without its weights; see :func:`load_weights`.
+    """Build the network of a trained model without its weights; see :func:`load_weights`.
 
     Args:
-        ckpt_dir: folder of the weights, with the ``model.json`` that training left there.
-        bundle_root: the bundle whose training config says the network where nothing was trained yet.
+        ckpt_dir: folder of the weights, with the ``model.json`` that training wrote.
+        bundle_root: the bundle whose training config defines the network if nothing was trained yet.
 
     Raises:
-        ValueError: naming the file, if it isn't what training writes; or ``network_def``, if the network was one of
-            the user's own.
+        ValueError: naming the file, if training can't have written it, or ``network_def``, if the network was the
+            user's own.
+
+    Example:
+        >>> import tempfile
+        >>> from monai_betavae.data import brain_transforms
+        >>> from monai_betavae.networks import build_network
+        >>> network = build_network((8, 8, 8), latent_dim=2, channels=(2, 2), warm_start="mean")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_description(
+        ...         Path(folder) / SETTINGS_FILE,
+        ...         network=network,
+        ...         preprocessing=brain_transforms((8, 8, 8), spacing=16.0).description,
+        ...         likelihood={"distribution": "normal", "beta": 1.0},
+        ...         grid={"spatial_shape": [8, 8, 8], "spacing": [16.0] * 3, "affine": np.eye(4).tolist()},
+        ...     )
+        ...     rebuilt = trained_network(folder)
+        >>> [list(part.shape) for part in rebuilt.parameters()] == [list(part.shape) for part in network.parameters()]
+        True
     """
     description = _description_or_none(ckpt_dir, "network_def")
     if description is None:
@@ -298,11 +314,22 @@ def trained_network(ckpt_dir: str | os.PathLike[str], bundle_root: str | os.Path
 def trained_preprocessing(
     ckpt_dir: str | os.PathLike[str], bundle_root: str | os.PathLike[str] | None = None
 ) -> Compose:
-    """Make the transforms that a model was trained with; see :func:`trained_network`.
+    """Build the transforms with which a model was trained; see :func:`trained_network`.
+
+    Args:
+        ckpt_dir: as in :func:`trained_network`.
+        bundle_root: as in :func:`trained_network`.
 
     Raises:
-        ValueError: naming the file, if it isn't what training writes; or ``preprocessing``, if a transform was one of
-            the user's own.
+        ValueError: naming the file, if training can't have written it, or ``preprocessing``, if a transform was the
+            user's own.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as empty:  # nothing was trained: the transforms of the training config
+        ...     transforms = trained_preprocessing(empty)
+        >>> type(transforms.transforms[0]).__name__
+        'ReadVolumed'
     """
     description = _description_or_none(ckpt_dir, "preprocessing")
     if description is None:
@@ -319,14 +346,24 @@ def trained_preprocessing(
 
 
 def trained_likelihood(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the distribution and the beta that a model was trained with.
+    """Return the distribution and the beta with which a model was trained.
+
+    Args:
+        ckpt_dir: folder of the weights, with the ``model.json`` that training wrote.
 
     Returns:
-        {"distribution": "normal", "laplace" or "bernoulli", "beta": a number}.
+        {"distribution": "normal", "laplace" or "bernoulli", "beta": a number}; "normal" and 1 if nothing was trained
+        yet.
 
     Raises:
-        ValueError: naming the file, if it isn't what training writes; or ``likelihood``, if the loss was one of the
-            user's own that doesn't say both.
+        ValueError: naming the file, if training can't have written it, or ``likelihood``, if the user's own loss lacks
+            one of them.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as empty:
+        ...     trained_likelihood(empty)
+        {'distribution': 'normal', 'beta': 1.0}
     """
     description = _description_or_none(ckpt_dir, "likelihood")
     source = Path(ckpt_dir) / SETTINGS_FILE
@@ -347,19 +384,19 @@ def trained_likelihood(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _description_or_none(ckpt_dir: str | os.PathLike[str], name: str) -> dict[str, Any] | None:
-    """Return a model's description; ``None`` where nothing was trained yet."""
+    """Return a model's description, or ``None`` if nothing was trained yet."""
     description = read_description(ckpt_dir)
     weights = Path(ckpt_dir) / MODEL_FILE
     if description is None and weights.is_file():
         raise ValueError(
-            f"`{name}` must be given: there is {weights} but no {SETTINGS_FILE} beside it, which says what the weights "
-            f"belong to; bring it, or {GIVE_AGAIN.format(name=name)}."
+            f"`{name}` must be given: there is {weights} but no {SETTINGS_FILE} next to it, which describes the "
+            f"weights; copy it there, or {GIVE_AGAIN.format(name=name)}."
         )
     return description
 
 
 def _of_training_config(root: str | os.PathLike[str] | None, name: str) -> Any:
-    """Return a part that the bundle's training config makes as it stands."""
+    """Build a part from the unchanged training config of the bundle."""
     from monai.bundle import ConfigParser
 
     parser = ConfigParser()
@@ -368,13 +405,30 @@ def _of_training_config(root: str | os.PathLike[str] | None, name: str) -> Any:
 
 
 def grid_affine(ckpt_dir: str | os.PathLike[str]) -> NDArray[np.float64]:
-    """Return the affine of a trained model's grid: that of its training volumes, if they shared one.
+    """Return the affine of a trained model's grid, which is that of its training volumes if they shared one.
 
     Args:
         ckpt_dir: folder of the weights.
 
     Returns:
-        4x4 affine, RAS+, millimetres; the identity where nothing was trained yet.
+        4x4 affine, RAS+, in millimetres; the identity if nothing was trained yet.
+
+    Example:
+        >>> import tempfile
+        >>> from monai_betavae.data import brain_transforms
+        >>> from monai_betavae.networks import build_network
+        >>> network = build_network((8, 8, 8), latent_dim=2, channels=(2, 2), warm_start="mean")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_description(
+        ...         Path(folder) / SETTINGS_FILE,
+        ...         network=network,
+        ...         preprocessing=brain_transforms((8, 8, 8), spacing=16.0).description,
+        ...         likelihood={"distribution": "normal", "beta": 1.0},
+        ...         grid={"spatial_shape": [8] * 3, "spacing": [16.0] * 3, "affine": np.diag([16, 16, 16, 1]).tolist()},
+        ...     )
+        ...     affine = grid_affine(folder)
+        >>> np.diag(affine).tolist()
+        [16.0, 16.0, 16.0, 1.0]
     """
     description = read_description(ckpt_dir)
     return np.eye(4) if description is None else np.asarray(description["grid"]["affine"], dtype=float)
@@ -383,13 +437,26 @@ def grid_affine(ckpt_dir: str | os.PathLike[str]) -> NDArray[np.float64]:
 def training_folder(
     ckpt_dir: str | os.PathLike[str], output_dir: str | os.PathLike[str], run_root: str | os.PathLike[str]
 ) -> Path:
-    """Return the folder of the training run that a model came from, which holds its ``split.json``.
+    """Return the folder of a model's training run, which contains its ``split.json``.
 
-    It is looked for in ``ckpt_dir``, ``output_dir`` and ``<run_root>/output``; a split of other subjects than those
-    that the model's description knows is another run's, and passed over.
+    The candidates are ``ckpt_dir``, ``output_dir`` and ``<run_root>/output``, in this order. A split that doesn't match
+    the model's description belongs to another run and is skipped.
+
+    Args:
+        ckpt_dir: folder of the weights.
+        output_dir: folder of the results.
+        run_root: folder under which the bundle writes by default.
 
     Returns:
-        the folder; the last of the three if none of them is it.
+        the folder; ``<run_root>/output`` if no candidate has the split.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = (Path(folder) / SPLIT_FILE).write_text("{}")
+        ...     found = training_folder(Path(folder) / "models", folder, "runs")
+        ...     found == Path(folder), training_folder("models", "results", "runs").as_posix()
+        (True, 'runs/output')
     """
     candidates = [Path(ckpt_dir), Path(output_dir), Path(run_root) / "output"]
     for folder in candidates:
@@ -399,7 +466,7 @@ def training_folder(
 
 
 def of_another_run(ckpt_dir: str | os.PathLike[str], folder: str | os.PathLike[str]) -> bool:
-    """Whether a folder's ``split.json`` is known to be of another run than the weights in ``ckpt_dir``."""
+    """Return whether a folder's ``split.json`` is known to belong to another run than the weights in ``ckpt_dir``."""
     path, description = Path(folder) / SPLIT_FILE, read_description(ckpt_dir)
     known = ((description or {}).get("trained_on") or {}).get("split")
     return known is not None and path.is_file() and split_digest(read_split(path)) != known
@@ -408,7 +475,7 @@ def of_another_run(ckpt_dir: str | os.PathLike[str], folder: str | os.PathLike[s
 def common_affine(
     affines: Iterable[Any], spatial_shape: Sequence[int], spacing: float | Sequence[float] | None
 ) -> NDArray[np.float64]:
-    """Return the affine that all volumes share, or that of a grid centred on the origin if they don't.
+    """Return the affine that all volumes share, or that of a grid centred on the origin if they don't share one.
 
     Example:
         >>> common_affine([np.eye(4), np.eye(4)], (4, 4, 4), 1.0)[0].tolist()
@@ -423,7 +490,7 @@ def common_affine(
 
 
 def centred_affine(spatial_shape: Sequence[int], spacing: float | Sequence[float] | None) -> NDArray[np.float64]:
-    """Return the affine of an axis-aligned grid whose centre is the origin; a spacing of ``None`` counts as 1 mm."""
+    """Return the affine of an axis-aligned grid centred on the origin; a spacing of ``None`` counts as 1 mm."""
     sides = np.broadcast_to(np.asarray(1.0 if spacing is None else spacing, dtype=float), (3,))
     affine = np.diag([*sides, 1.0])
     affine[:3, 3] = -sides * (np.asarray(spatial_shape, dtype=float) - 1) / 2
@@ -436,13 +503,13 @@ def check_outputs(
     overwrite: bool = False,
     training_output_dir: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Refuse to start without weights, or over an existing result, before any volume is read.
+    """Refuse to start without weights or to replace an existing result, before any volume is read.
 
     Args:
-        result: the file that says that the work was done.
+        result: the file that marks the work as done.
         checkpoint: the weights.
         overwrite: whether an existing result may be replaced.
-        training_output_dir: folder of the training run whose ``split.json`` is going to be read.
+        training_output_dir: folder of the training run whose ``split.json`` will be read.
 
     Raises:
         ValueError: naming the file.
@@ -453,7 +520,7 @@ def check_outputs(
             "first, or name another with --ckpt_dir."
         )
     first = process_of_launch()[0] == 0
-    if first and result.exists() and not overwrite:  # the others may come when the first has written it already
+    if first and result.exists() and not overwrite:  # other processes may check after the first one has written it
         raise ValueError(f"{result} exists. Give --overwrite True to replace it, or another folder with --output_dir.")
     if training_output_dir is not None and of_another_run(Path(checkpoint).parent, training_output_dir):
         raise ValueError(
@@ -463,22 +530,33 @@ def check_outputs(
 
 
 def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.Module:
-    """Load a bare state dict into a network; nothing in the file is executed.
+    """Load a bare state dict into a network without executing anything in the file.
 
     Args:
         network: the network.
         checkpoint: the file.
 
     Returns:
-        the network, in eval mode.
+        the same network, in eval mode.
 
     Raises:
         ValueError: naming the file, if it can't be read or doesn't fit the network.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> trained, fresh = nn.Linear(2, 1), nn.Linear(2, 1)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     torch.save(trained.state_dict(), f"{folder}/{MODEL_FILE}")
+        ...     loaded = load_weights(fresh, f"{folder}/{MODEL_FILE}")
+        Weights: ...model.pt
+        >>> loaded is fresh, loaded.training, torch.equal(loaded.weight, trained.weight)
+        (True, False, True)
     """
     weights = load_weights_only(checkpoint)
     try:
         network.load_state_dict(weights)
-    except Exception as error:  # what a file may hold in place of weights is more than torch expects
+    except Exception as error:  # a file may hold values that torch doesn't expect in place of weights
         reasons = [line.strip() for line in str(error).splitlines()] or [type(error).__name__]
         raise ValueError(
             f"{os.fspath(checkpoint)} doesn't fit `network_def`, which needs the settings it was trained with: "
@@ -489,7 +567,7 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.M
 
 
 def _said_of(ckpt_dir: Path) -> str:
-    """Return what a model's description says of its training, for the line that names the weights."""
+    """Return a summary of a model's training data, for the line that names the weights."""
     known = (read_description(ckpt_dir) or {}).get("trained_on")
     if not known:
         return ""

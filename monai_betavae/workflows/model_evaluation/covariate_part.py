@@ -1,4 +1,4 @@
-"""Parts of an evaluation that ask what the codes say of the subjects: probes of covariates, disentanglement."""
+"""Parts of an evaluation on the information in the codes: probes of covariates, and disentanglement."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from .subjects import Subjects, covariates_of, left_out_of
 Array = NDArray[Any]
 
 MAX_COVARIATES = 24
-"""More are probed only if they are asked for by name."""
+"""Maximum number of covariates that are probed unless they are requested by name."""
 
 NOT_PROBED = "not_probed"
-"""Key of the part's scores: the columns that aren't probed, each with the reason."""
+"""Key of the scores for the columns that aren't probed, each with the reason."""
 
 KINDS = {"quantity": "regression", "category": "classification"}
-"""The probe of each kind of covariate."""
+"""Kind of probe for each kind of covariate."""
 
 _NAMES_SHOWN, _ROWS_SHOWN = 12, 40
 
@@ -43,16 +43,16 @@ def probes_part(
     n_permutations: int = 200,
     label: str = "",
 ) -> Part:
-    """Predict covariates from codes: fitted on training subjects, scored on the evaluated ones, beside PCA.
+    """Predict covariates from codes, with probes fitted to training subjects and scored on the evaluated ones.
 
     Args:
         held_out: the evaluated subjects.
-        training: the training subjects; where they are too few, the evaluated ones are cross-validated.
-        codes: by method, those of the training and of the evaluated subjects.
-        covariates: names, or ``None`` for those that the records have, age and sex first, at most 24. The columns that
-            aren't probed stand in a table with the reason, and in the scores under "not_probed".
+        training: the training subjects; if they are too few, the probes are cross-validated in the evaluated ones.
+        codes: codes of the training and of the evaluated subjects, by method.
+        covariates: names, or ``None`` for those in the records, age and sex first, at most 24. Columns that aren't
+            probed are listed in a table with the reason, and in the scores under "not_probed".
         control: name of a covariate that has no effect.
-        seed: of folds, permutations and resamples.
+        seed: seed of folds, permutations and resamples.
         n_permutations: number of permutations.
         label: title of the pictures.
     """
@@ -153,9 +153,9 @@ def _warn_of_unknown(part: Part, names: Sequence[str], found: Sequence[str] | Ma
 
 
 def _lacking_classes(train_target: Sequence[Any], test_target: Sequence[Any]) -> str:
-    """Return why a category can't be probed for want of its classes in one of the parts; empty if it can."""
+    """Return why a category can't be probed, if a part lacks some of its classes, or an empty text."""
     ours, theirs = (
-        # what a datalist holds may be a list, which no set takes
+        # a datalist may contain lists, which can't be in a set
         {value if isinstance(value, str | int | float) else str(value) for value in target if not is_missing(value)}
         for target in (train_target, test_target)
     )
@@ -170,7 +170,7 @@ def _lacking_classes(train_target: Sequence[Any], test_target: Sequence[Any]) ->
 
 
 def _in_plain_words(error: ValueError) -> str:
-    """Return a probe's refusal without the names of its arguments."""
+    """Return the error message of a probe without the names of its arguments."""
     text = str(error)
     for argument, words in (("train_target", "training"), ("test_target", "evaluated"), ("target", "evaluated")):
         text = text.replace(f"`{argument}`", f"the values of the {words} volumes")
@@ -178,7 +178,7 @@ def _in_plain_words(error: ValueError) -> str:
 
 
 def _list_left_out(part: Part, left_out: Mapping[str, str]) -> None:
-    """Add a table of the columns that aren't probed, those of one reason together."""
+    """Add a table of the columns that aren't probed, grouped by reason."""
     by_reason: dict[str, list[str]] = {}
     for name, reason in left_out.items():
         by_reason.setdefault(reason, []).append(name)
@@ -193,7 +193,7 @@ def _list_left_out(part: Part, left_out: Mapping[str, str]) -> None:
 
 
 def is_surpassed(ours: ProbeScore, theirs: ProbeScore, seed: int) -> bool:
-    """Whether another probe of the same rows is better, by the bootstrap interval of the difference of the scores."""
+    """Return whether another probe of the same rows scores higher, by the bootstrap interval of the difference."""
     score: Callable[[Array, Array], float] = r_squared if ours.kind == "regression" else balanced_accuracy
     if not np.array_equal(ours.rows, theirs.rows) or theirs.value <= ours.value:
         return False
@@ -201,14 +201,14 @@ def is_surpassed(ours: ProbeScore, theirs: ProbeScore, seed: int) -> bool:
     def difference(target: Array, better: Array, worse: Array) -> float:
         try:
             return score(target, better) - score(target, worse)
-        except ValueError:  # a resample of one value only
+        except ValueError:  # the resample has a single value
             return float("nan")
 
     return estimate(ours.target, theirs.predicted, ours.predicted, statistic=difference, seed=seed).low > 0
 
 
 def _with_interval(score: ProbeScore) -> str:
-    # + 0.0: no "-0.00"; the spaces don't break
+    # + 0.0 avoids "-0.00"; no-break spaces keep the text on one line
     value, low, high = (round(number, 2) + 0.0 for number in (score.value, score.low, score.high))
     return f"{value:.2f} [{low:.2f}, {high:.2f}]".replace(" ", "\N{NO-BREAK SPACE}")
 
@@ -223,7 +223,7 @@ def _probed(
     n_permutations: int,
     seed: int,
 ) -> tuple[ProbeScore, bool]:
-    """Return the probe of a covariate, and whether it had to be cross-validated."""
+    """Return the probe of a covariate and whether it had to be cross-validated."""
     train_target, test_target = training.column(name), held_out.column(name)
     groups = np.array([str(record.get("subject")) for record in held_out.records])
     if sum(value is not None for value in train_target) >= MIN_TO_FIT:
@@ -251,7 +251,7 @@ def _draw_predictions(
     held_out: Subjects,
     label: str,
 ) -> None:
-    """Draw age, or the covariate that is predicted best, and write the predictions of all."""
+    """Plot age, or else the covariate that is predicted best, and write the predictions of all covariates."""
     import pandas as pd
 
     ours = {name: score for (name, method), score in predictions.items() if method == VAE_NAME}
@@ -264,7 +264,7 @@ def _draw_predictions(
     true = np.asarray(ours[name].target, dtype=float)
     drawn = {method: np.asarray(score.predicted, dtype=float) for method, score in shown.items()}
     figure = plot_predictions(true, drawn, name, labels, label)
-    part.picture("predictions.png", figure, f"Predicted against true {name} of subjects that weren't fitted to.")
+    part.picture("predictions.png", figure, f"Predicted against true {name} of subjects not used to fit the probe.")
     table = pd.DataFrame(
         {"subject": held_out.column("subject"), "image": [record["image"] for record in held_out.records]}
     )
@@ -276,7 +276,7 @@ def _draw_predictions(
 
 
 def disentanglement_part(subjects: Sequence[Subjects], codes: Mapping[str, Sequence[Array]], seed: int) -> Part | None:
-    """Score disentanglement against the simulated cohort's factors; ``None`` where the records have none."""
+    """Score disentanglement against the factors of the simulated cohort; return ``None`` if the records lack them."""
     records = [record for group in subjects for record in group.records]
     names = [name for name in DISENTANGLED if all(record.get(name) is not None for record in records)]
     if len(names) < 2 or len(records) < MIN_TO_FIT:
@@ -304,9 +304,10 @@ def disentanglement_part(subjects: Sequence[Subjects], codes: Mapping[str, Seque
         part.scores[method_key(method)] = replace_non_finite(column)
     part.scores["factors"] = names
     part.text(
-        f"Of {len(records)} simulated subjects, against the {len(names)} factors they were made from. 1 is ideal, 0 "
-        "useless (the FactorVAE score's chance is 1 over the number of factors). Good disentangled models can't be "
-        "picked without labels, and beta alone doesn't make one (Locatello et al. 2019): read it as a description."
+        f"Scores of {len(records)} simulated subjects for the {len(names)} factors they were made from. 1 is ideal, "
+        "0 useless (the chance level of the FactorVAE score is 1 over the number of factors). A well disentangled "
+        "model can't be selected without labels, and beta alone doesn't make one (Locatello et al. 2019): the scores "
+        "describe this model only."
     )
     rows = [[name, *(columns[method][name] for method in codes)] for name in next(iter(columns.values()))]
     part.table(["", *codes], rows)

@@ -1,4 +1,4 @@
-"""The part of an evaluation that finds lesions: by residuals, beside PCA, the mean image and a threshold."""
+"""The part of an evaluation on lesion detection, compared with PCA, the mean image and an intensity threshold."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from .subjects import HEALTHY_KEY, LESION_KEY, Subjects, on_grid
 Array = NDArray[Any]
 
 LESION_KINDS = {"dark": "negative", "bright": "positive", "both": "absolute"}
-"""Which residuals show a lesion: dark ones are below their reconstruction."""
+"""Residuals that show a lesion: dark lesions are below their reconstruction."""
 
 FALSE_POSITIVE_RATE, MIN_VOXELS, EROSION, MEDIAN = 0.01, 4, 1, 3
 
@@ -42,16 +42,16 @@ def anomaly_part(
     seed: int,
     label: str = "",
 ) -> Part | None:
-    """Find lesions by residuals, beside PCA's, the mean image's and an intensity threshold; ``None`` without masks.
+    """Find lesions by the residuals of the model and of the baselines; return ``None`` without lesion masks.
 
     Args:
-        held_out: the evaluated subjects; those with a lesion's mask count.
-        reconstructions: by method, of ``held_out.images``.
-        validation: healthy subjects, from whom the thresholds come.
-        validation_reconstructions: by method, of ``validation.images``.
-        transform: from a record to a sample, for the healthy counterparts.
+        held_out: the evaluated subjects; those with a lesion mask count.
+        reconstructions: reconstructions of ``held_out.images`` by method.
+        validation: subjects whose healthy members determine the thresholds.
+        validation_reconstructions: reconstructions of ``validation.images`` by method.
+        transform: function from a record to a sample, for the healthy counterparts.
         lesions: "dark", "bright" or "both".
-        seed: of the intervals.
+        seed: seed of the intervals.
         label: title of the pictures.
     """
     records = [held_out.records[index] for index in held_out.shown]
@@ -133,7 +133,7 @@ def _by_lesion(
     healthy_scores: Mapping[str, Array],
     healthy_inside: Array,
 ) -> None:
-    """Add how well lesions are found by size and intensity."""
+    """Add the scores of lesion detection by size and intensity."""
     if len(records) < 6:
         return
     sizes = truth.reshape(len(truth), -1).sum(axis=1).astype(float)
@@ -162,7 +162,7 @@ def _pairs(
     records: Sequence[Mapping[str, Any]],
     transform: Callable[..., Any],
 ) -> None:
-    """Add how close the pseudo-healthy image is to the true one, where that is known."""
+    """Add the error of the pseudo-healthy image against the true healthy one, where that is known."""
     paired = [i for i, row in enumerate(sick) if records[row].get(HEALTHY_KEY)]
     if not paired:
         return
@@ -175,7 +175,7 @@ def _pairs(
         means = {name: float(np.nanmean(values)) for name, values in errors.items() if name != "lesion_ratio"}
         part.scores[method_key(method)]["healthy_pair"] = replace_non_finite(means)
         rows.append([method, means["lesion"], means["outside"]])
-    rows.append(["doing nothing", means["lesion_untouched"], means["outside_untouched"]])
+    rows.append(["image left as it is", means["lesion_untouched"], means["outside_untouched"]])
     caption = (
         f"Mean squared error of the pseudo-healthy image to the same brain without its lesion, {len(paired)} pairs"
     )
@@ -190,7 +190,7 @@ def _detection(
     healthy_inside: Array,
     seed: int,
 ) -> None:
-    """Add how well the mean residual tells subjects with a lesion from healthy ones."""
+    """Add the AUROC of the mean residual for subjects with a lesion against healthy ones."""
     rows = []
     n_sick, n_well = len(inside), len(healthy_inside)
     patient = np.array([True] * n_sick + [False] * n_well)

@@ -1,4 +1,4 @@
-"""The part of an evaluation that says how far each subject is from healthy ones."""
+"""The part of an evaluation on the deviation of each subject from healthy ones."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Array = NDArray[Any]
 def normative_part(
     held_out: Subjects, reference: Subjects, held_out_residuals: Array, reference_residuals: Array | None, whose: str
 ) -> Part | None:
-    """Say how far each subject is from the reference; ``None`` where that is too small.
+    """Report how far each subject deviates from the reference; return ``None`` if the reference is too small.
 
     Args:
         held_out: the evaluated subjects.
         reference: training or validation subjects without a known lesion.
-        held_out_residuals: image - reconstruction of ``held_out.images``, shape (k, x, y, z).
-        reference_residuals: the same of validation subjects; ``None`` where there are too few.
-        whose: of which part the reference is.
+        held_out_residuals: image - reconstruction for ``held_out.images``, shape (k, x, y, z).
+        reference_residuals: the same for validation subjects; ``None`` if there are too few.
+        whose: part of the split that the reference comes from, "training" or "validation".
     """
     import pandas as pd
 
@@ -45,10 +45,10 @@ def normative_part(
         }
     )
     part.text(
-        f"Of each subject's code against those of {len(reference)} {whose} subjects without a known lesion: the mean "
-        "over dimensions of |mu - mean| / sqrt(variance + posterior variance). p by its rank among the reference's "
-        "own; q with the false discovery rate controlled over subjects (Benjamini-Hochberg), and over dimensions for "
-        "the count."
+        f"latent_deviation compares each subject's code with those of {len(reference)} {whose} subjects without a "
+        "known lesion: the mean over dimensions of |mu - mean| / sqrt(variance + posterior variance). p is its rank "
+        "among the reference's own scores; q controls the false discovery rate over subjects (Benjamini-Hochberg), and "
+        "over dimensions for the count."
         + (
             ""
             if whose == "validation"
@@ -61,18 +61,18 @@ def normative_part(
     if reference_residuals is not None and len(reference_residuals) >= MIN_TO_FIT:
         inside = brain_mask(held_out.images[:, 0])
         counts = []
-        for residual, mask in zip(held_out_residuals, inside, strict=True):  # one subject at a time: memory
+        for residual, mask in zip(held_out_residuals, inside, strict=True):  # one subject at a time, to save memory
             tested = voxel_deviation(residual[None], reference_residuals, mask)
             counts.append(int(significant_count(correct_p_values(tested["p"]))[0]))
         column = np.full(len(held_out), np.nan)
         column[held_out.shown] = counts
         table["deviating_voxels"] = column
         part.text(
-            f"deviating_voxels: residuals unlike those of {len(reference_residuals)} healthy validation subjects in "
-            "the same voxel, false discovery rate 5 % within the subject."
+            f"deviating_voxels counts the voxels whose residuals differ from those of {len(reference_residuals)} "
+            "healthy validation subjects in the same voxel, at a false discovery rate of 5 % within the subject."
         )
     part.files["deviation.csv"] = table
     shown = table.sort_values("latent_deviation", ascending=False).drop(columns="image").head(10)
     rows = [[None if value != value else value for value in row] for row in shown.to_numpy(dtype=object).tolist()]
-    part.table(list(shown.columns), rows, "The ten that deviate most; all in deviation.csv")
+    part.table(list(shown.columns), rows, "The ten subjects that deviate most; deviation.csv lists all")
     return part

@@ -1,4 +1,4 @@
-"""One part of an evaluation: its scores, its tables, its pictures, and what the report says of them."""
+"""A part of an evaluation: its scores, tables, pictures, and its section of the report."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ METHOD_KEYS = {
 }
 
 MIN_TO_FIT = 20
-"""Subjects from which something may be fitted: a probe, a norm."""
+"""Smallest number of subjects to which a probe or a norm is fitted."""
 
 
 class Part:
-    """What one part found; it is filled from the top to the bottom.
+    """Results of one part, whose content is added in the order of the report.
 
     Args:
-        name: of the part in ``scores.json``.
-        title: its heading in the report.
+        name: name of the part in ``scores.json``.
+        title: heading of the part in the report.
 
     Attributes:
-        scores: what ``scores.json`` gets.
+        scores: entries for ``scores.json``.
         files: tables by file name.
         pictures: figures, or the bytes of a GIF, by file name.
-        warnings: what a reader must not miss; they stand at the top of the report too.
+        warnings: messages that readers must not miss, repeated at the top of the report.
     """
 
     def __init__(self, name: str, title: str) -> None:
@@ -61,7 +61,7 @@ class Part:
         self._content.append(("table", (columns, list(rows), caption)))
 
     def picture(self, file_name: str, picture: Figure | bytes, caption: str) -> None:
-        """Add a picture, which is written to a file of its own as well."""
+        """Add a picture, which is also written to its own file."""
         self.pictures[file_name] = picture
         self._content.append(("figure", (picture, caption)))
 
@@ -71,24 +71,24 @@ class Part:
         self._content.append(("note", (message,)))
 
     def write_to(self, report: Report) -> None:
-        """Add the part to a report, as a section."""
+        """Add the part to a report as a section."""
         report.section(self.title)
         for method, arguments in self._content:
             getattr(report, method)(*arguments)
 
 
 def method_key(method: str) -> str:
-    """Return a method's key in ``scores.json``."""
+    """Return the key of a method in ``scores.json``."""
     return METHOD_KEYS.get(method, method)
 
 
 def format_estimate(values: Estimate) -> str:
-    """Return a score with its interval, for a table."""
+    """Return a score with its interval as text for a table."""
     return interval_text(*values)
 
 
 def as_dict(values: Estimate) -> dict[str, float | None]:
-    """Return a score with its interval, for JSON."""
+    """Return a score with its interval as a dictionary for JSON."""
     return {
         "value": replace_non_finite(values.value),
         "low": replace_non_finite(values.low),
@@ -97,7 +97,7 @@ def as_dict(values: Estimate) -> dict[str, float | None]:
 
 
 def replace_non_finite(value: Any) -> Any:
-    """Return plain numbers for JSON, nested too; ``None`` for what isn't finite: JSON has no infinity."""
+    """Return nested values as plain numbers for JSON, with ``None`` for numbers that aren't finite."""
     if isinstance(value, Mapping):
         return {str(key): replace_non_finite(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):

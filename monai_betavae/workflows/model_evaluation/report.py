@@ -1,4 +1,4 @@
-"""One HTML file that says it all: text, tables, pictures inside it, nothing fetched, everything escaped."""
+"""Self-contained HTML reports with text, tables and pictures; nothing is fetched, and all text is escaped."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ nav { font-size: .92rem; } nav a { margin-right: .9rem; white-space: nowrap; col
 
 
 class Report:
-    """A page that is written from the top to the bottom.
+    """A page to which sections, texts, tables and pictures are added in order.
 
     Args:
-        title: of the page.
-        lead: a line below it.
+        title: title of the page.
+        lead: line below the title.
 
     Example:
         >>> report = Report("Scores", "of <nobody>")
@@ -60,7 +60,7 @@ class Report:
         self._sections: list[str] = []
 
     def section(self, heading: str) -> None:
-        """Begin a section."""
+        """Start a section."""
         self._sections.append(heading)
         self._parts.append(f'<h2 id="section-{len(self._sections)}">{_escaped(heading)}</h2>')
 
@@ -80,12 +80,12 @@ class Report:
         self._parts.append(f'<div class="{kind}">{sign}{_escaped(message)}</div>')
 
     def table(self, columns: Sequence[str], rows: Iterable[Sequence[Any]], caption: str = "") -> None:
-        """Add a table; numbers get three significant digits, and a missing value a dash.
+        """Add a table with three significant digits for numbers and a dash for missing values.
 
         Args:
-            columns: headings.
-            rows: as many cells each.
-            caption: above it.
+            columns: headings of the columns.
+            rows: cells of each row, as many as columns.
+            caption: caption above the table.
         """
         cells = [list(row) for row in rows]
         numeric = [
@@ -102,7 +102,7 @@ class Report:
         self._parts.append(f"<table>{above}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
 
     def facts(self, pairs: Mapping[str, Any]) -> None:
-        """Add a table of names and values, without a head."""
+        """Add a table of names and values without a header."""
         rows = "".join(f"<tr><th>{_escaped(name)}</th><td>{_cell(value)}</td></tr>" for name, value in pairs.items())
         self._parts.append(f"<table><tbody>{rows}</tbody></table>")
 
@@ -111,7 +111,7 @@ class Report:
 
         Args:
             picture: a figure, or the bytes of a GIF.
-            caption: below it, and what a screen reader says.
+            caption: caption below the picture, also its text for screen readers.
         """
         kind, data = ("gif", picture) if isinstance(picture, bytes) else ("png", _png(picture))
         source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
@@ -119,7 +119,7 @@ class Report:
         self._parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
 
     def page(self) -> str:
-        """Return the page."""
+        """Return the page as HTML."""
         links = "".join(
             f'<a href="#section-{number}">{_escaped(heading)}</a> '
             for number, heading in enumerate(self._sections, start=1)
@@ -127,7 +127,7 @@ class Report:
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            # nothing is fetched, and no script runs, whatever a table's cell says
+            # nothing is fetched and no script runs, whatever a cell of a table contains
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
             "style-src 'unsafe-inline'\">"
             f"<title>{_escaped(self.title)}</title><style>{_STYLE}</style></head><body>"
@@ -137,13 +137,13 @@ class Report:
         )
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the page, whole or not at all."""
+        """Write the page atomically."""
         with atomic_path(path) as temporary:
             temporary.write_text(self.page(), encoding="utf-8")
 
 
 def number_text(value: float | int | None, digits: int = 3) -> str:
-    """Return a number with some significant digits, a dash for none or a number that isn't finite.
+    """Return a number with a few significant digits, or a dash for ``None`` and numbers that aren't finite.
 
     Example:
         >>> number_text(0.00123456), number_text(1234.5), number_text(12), number_text(float("nan"))
@@ -160,7 +160,7 @@ def number_text(value: float | int | None, digits: int = 3) -> str:
 
 
 def interval_text(value: float, low: float, high: float, digits: int = 3) -> str:
-    """Return a score with its interval.
+    """Return a score with its interval as text.
 
     Example:
         >>> interval_text(0.5, 0.4, 0.613)
@@ -172,7 +172,7 @@ def interval_text(value: float, low: float, high: float, digits: int = 3) -> str
 
 
 def _escaped(text: Any) -> str:
-    """Return a text that adds no tag, ends none, and doesn't turn the text around it."""
+    """Escape a text, so that it contains no tags and doesn't change the direction of the surrounding text."""
     return html.escape(make_visible(text))
 
 
