@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from ._checks import check_seed
+
 
 def derived_seed(seed: int, stream: str) -> int:
     """Return a seed in [0, 2**63) that is a fixed function of ``seed`` and the name of the stream.
@@ -37,6 +39,12 @@ def generator(seed: int | None, stream: str) -> torch.Generator | None:
     The generator is on the CPU whatever the model's device, so that a seed gives the same numbers on every device.
     """
     return None if seed is None else torch.Generator().manual_seed(derived_seed(seed, stream))
+
+
+def numpy_generator(seed: int | None, stream: str) -> np.random.Generator:
+    """Return numpy's generator for one stream of a seed; different streams of a seed give different numbers."""
+    seed = check_seed("seed", seed)
+    return np.random.default_rng(None if seed is None else derived_seed(seed, stream))
 
 
 @contextlib.contextmanager

@@ -29,15 +29,12 @@ from monai_betavae.losses import LIKELIHOODS
 from monai_betavae.networks.builders import build_network
 from monai_betavae.saving.descriptions import BUILDERS, rebuild
 from monai_betavae.saving.safe_loading import described_networks, load_weights_only, parse_description
+from monai_betavae.workflows.model_description import FORMAT, MODEL_FILE, SETTINGS_FILE, read_description
 from monai_betavae.workflows.records import PARTS, read_split
 from monai_betavae.workflows.trained_model import (
-    FORMAT,
-    MODEL_FILE,
-    SETTINGS_FILE,
     grid_affine,
     network_arguments,
     of_another_run,
-    read_description,
     trained_likelihood,
     trained_network,
     trained_preprocessing,

@@ -22,6 +22,7 @@ from monai_betavae.data import DiskCacheDataset, discover
 from monai_betavae.data.transforms import ReadVolumed
 from monai_betavae.data.volumes.volume_files import read_header
 from monai_betavae.networks.builders import build_network
+from monai_betavae.workflows.model_description import read_description
 from monai_betavae.workflows.model_evaluation.subjects import training_summary
 from monai_betavae.workflows.model_training import ModelTraining
 from monai_betavae.workflows.records import read_split
@@ -30,7 +31,6 @@ from monai_betavae.workflows.trained_model import (
     grid_affine,
     load_weights,
     of_another_run,
-    read_description,
     trained_likelihood,
     trained_network,
     trained_preprocessing,

@@ -14,7 +14,8 @@ from torch.utils.data import DataLoader
 from monai_betavae import VAE
 from monai_betavae.data.transforms.brain import first_release_description
 from monai_betavae.workflows import grid_affine, trained_likelihood, trained_network, trained_preprocessing
-from monai_betavae.workflows.trained_model import network_arguments, read_description
+from monai_betavae.workflows.model_description import read_description
+from monai_betavae.workflows.trained_model import network_arguments
 
 # the tests run with the oldest Lightning too, which is older than the one that wrote the checkpoint
 pytestmark = pytest.mark.filterwarnings("ignore:The loaded checkpoint was produced with Lightning:UserWarning")

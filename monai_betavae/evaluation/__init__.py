@@ -23,10 +23,12 @@
 from .aggregate_posterior import aggregate_posterior
 from .anomaly import dice, healthy_pair_error, voxel_auprc
 from .disentanglement import dci, factor_vae_score, mig, sap
-from .generation import fit_latent_mixture, mmd, mmd_test, ms_ssim_pairs, prior_codes, sample_codes
 from .intervals import Estimate, estimate
+from .latent_mixture import fit_latent_mixture, prior_codes, sample_codes
 from .latents import active_units, kl_per_dimension
 from .likelihood import elbo, log_likelihood, probabilistic_pca_log_density
+from .mmd import mmd, mmd_test
+from .ms_ssim import ms_ssim_pairs
 from .normative import correct_p_values, latent_deviation, voxel_deviation
 from .probes import compare_probes, pca_codes, probe, probe_held_out
 from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error

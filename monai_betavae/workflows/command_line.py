@@ -8,120 +8,20 @@ reads the original texts from the command line or the files and restores them be
 
 from __future__ import annotations
 
-import ast
-import builtins
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from types import FrameType
 from typing import Any
 
 from monai.bundle import ConfigItem, ConfigParser
 from monai.bundle.config_item import ConfigExpression
 
-MARKS = ("$", "@", "%")
-"""First characters of MONAI's own syntax: an expression, a reference, a macro."""
+from .expressions import expression_of, json_expression
+from .option_texts import MARKS, Text, texts_of
 
 SEPARATOR = "-"
 """Argument that, on its own, ends fire's options."""
-
-REFERENCE = r"@\w+(?:(?:#|::)\w+)*"
-
-
-@dataclass(frozen=True)
-class Text:
-    """Values that a text setting accepts.
-
-    Attributes:
-        null: whether it may be null.
-        several: whether it may be a list of texts.
-        numbers: whether a config file may give a number for its text.
-        instead: advice for users who type ``None``, if ``None`` is refused.
-        checked: whether the package itself reads the value; otherwise a user's own part may accept other values.
-        url: whether the value may contain "::".
-    """
-
-    null: bool = True
-    several: bool = False
-    numbers: bool = False
-    instead: str | None = None
-    checked: bool = True
-    url: bool = False
-
-
-_OWN_FOLDER = Text(null=False, instead="leave it out for the bundle's own")
-
-TEXTS: dict[str, Text] = {
-    "dataset_dir": Text(instead="leave it out for the subjects that training held out"),
-    "run_root": _OWN_FOLDER,
-    "output_dir": _OWN_FOLDER,
-    "ckpt_dir": _OWN_FOLDER,
-    "training_output_dir": _OWN_FOLDER,
-    "checkpoint": _OWN_FOLDER,
-    "simulated_cohort#output_dir": _OWN_FOLDER,
-    "cache_dir": Text(),
-    "split_file": Text(),
-    "subject_from": Text(),
-    "entities": Text(),
-    "missing_values": Text(several=True, numbers=True),
-    "stratify": Text(several=True),
-    "covariates": Text(several=True),
-    "parts": Text(several=True),
-    "resume_changes": Text(several=True),
-    "tracking_uri": Text(url=True),
-    "run_name": Text(),
-}
-"""Text settings that the bundle's own value doesn't reveal as such."""
-
-NOT_ONLY_TEXT = ("norm", "act", "center", "precision")
-"""Settings whose own value is a text but that accept other types too."""
-
-
-def texts_of(own: Mapping[str, Any]) -> dict[str, Text]:
-    """Return the text settings of a config, by id.
-
-    They are those of :data:`TEXTS` that it has, those whose own value is a text, and those that refer to one of them.
-
-    Args:
-        own: the bundle's own config.
-
-    Example:
-        >>> list(texts_of({"suffix": "T1w", "beta": 1.0, "run_name": None, "logger": {"name": "@run_name"}}))
-        ['suffix', 'run_name', 'logger#name']
-    """
-    found: dict[str, Text] = {}
-    for name, value in own.items():
-        if name in TEXTS:
-            found[name] = TEXTS[name]
-        elif isinstance(value, str) and not value.startswith(MARKS) and name not in NOT_ONLY_TEXT:
-            found[name] = Text()
-    if "dataset_dir" in found and "simulated_cohort" in own:
-        found["dataset_dir"] = Text(instead="leave it out for the simulated cohort")
-    for name, value in _leaves("", own):
-        if "#" not in name:
-            continue
-        if name in TEXTS:
-            found[name] = TEXTS[name]
-        elif isinstance(value, str) and value.startswith("@") and value[1:] in found:
-            found[name] = replace(found[value[1:]], checked=False)
-    return found
-
-
-def _leaves(name: str, config: Any) -> list[tuple[str, Any]]:
-    if isinstance(config, Mapping | list):
-        entries = config.items() if isinstance(config, Mapping) else enumerate(config)
-        return [
-            leaf
-            for key, value in entries
-            if key != "_meta_"
-            for leaf in _leaves(f"{name}#{key}" if name else str(key), value)
-        ]
-    return [(name, config)]
-
-
-# ---- reading of the command line ------------------------------------------------------------------------------------
 
 
 def typed_options(arguments: Sequence[str]) -> dict[str, str | None]:
@@ -205,7 +105,7 @@ def typed_texts(typed: str) -> str | list[str]:
     return typed_text(typed) if inner is None and len(entries) < 2 else entries
 
 
-def meant(name: str, text: Text, typed: str | None) -> str | list[str] | None:
+def parse_typed(name: str, text: Text, typed: str | None) -> str | list[str] | None:
     """Return the intended value of a setting on the command line.
 
     Args:
@@ -217,7 +117,7 @@ def meant(name: str, text: Text, typed: str | None) -> str | list[str] | None:
         ValueError: naming the option, the value received and what to type.
 
     Example:
-        >>> meant("output_dir", Text(), "20240501"), meant("run_name", Text(), "None")
+        >>> parse_typed("output_dir", Text(), "20240501"), parse_typed("run_name", Text(), "None")
         ('20240501', None)
     """
     if typed is None:
@@ -232,9 +132,6 @@ def meant(name: str, text: Text, typed: str | None) -> str | list[str] | None:
             )
         return None
     return typed_texts(typed) if text.several else typed_text(typed)
-
-
-# ---- restoring of texts ---------------------------------------------------------------------------------------------
 
 
 def restore_texts(parser: Any, own: Mapping[str, Any], arguments: Sequence[str] | None = None) -> dict[str, str]:
@@ -270,7 +167,7 @@ def restore_texts(parser: Any, own: Mapping[str, Any], arguments: Sequence[str] 
     for name, option in typed.items():
         if name in texts:
             if option is None or not typed_text(option).startswith(MARKS):
-                known[name] = meant(name, texts[name], option)
+                known[name] = parse_typed(name, texts[name], option)
         elif option == "None" and name in own and parser.get(name) is not None:
             if isinstance(own[name], Mapping) or (isinstance(own[name], str) and own[name].startswith(MARKS)):
                 raise ValueError(f"--{name} None has no effect: leave it out, or type --{name} '$None'")
@@ -350,7 +247,7 @@ def place(parser: Any, name: str, value: Any) -> None:
     *above, last = _plain_id(name).split("#")
     holder = parser.get("#".join(above)) if above else parser.config
     holder[_key(holder, last)] = value
-    stored: Any = _expression(value) if "#" in repr(value) else value
+    stored: Any = expression_of(value) if "#" in repr(value) else value
     resolver = parser.ref_resolver
     resolver_id = resolver.normalize_id(name)
     if stored is value:
@@ -377,136 +274,9 @@ def _key(holder: Any, key: str) -> Any:
     return int(key) if isinstance(holder, list) else key
 
 
-def _expression(value: Any) -> str:
-    """Return a MONAI expression for a text or a list of texts, with # and @ escaped."""
-    return "$" + repr(value).replace("#", "\\x23").replace("@", "\\x40")
-
-
-def json_expression(text: str) -> str:
-    r"""Return the notation of a text with "#" for a config file.
-
-    Example:
-        >>> print(json_expression("study#2"))
-        "$'study\\x232'"
-    """
-    return '"' + _expression(text).replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
 def _is_plain(value: Any) -> bool:
     return isinstance(value, str) and not value.startswith(MARKS)
 
 
 def _plain_id(name: str) -> str:
     return name.replace("::", "#")
-
-
-# ---- checks ---------------------------------------------------------------------------------------------------------
-
-
-def check_text(name: str, value: Any, text: Text) -> None:
-    """Refuse a value that a text setting doesn't accept.
-
-    Args:
-        name: id of the setting.
-        value: its value in the config.
-        text: values that it accepts.
-
-    Raises:
-        ValueError: naming the id, the value received and the values accepted.
-
-    Example:
-        >>> check_text("output_dir", 20240501, TEXTS["output_dir"])
-        Traceback (most recent call last):
-        ...
-        ValueError: 'output_dir' must be a text that isn't empty, got 20240501. In a config file write "20240501"
-    """
-    problem = text_problem(value, text)
-    if problem is not None:
-        hint = f' In a config file write "{value}"' if _is_number(value) else ""
-        raise ValueError(f"'{name}' {problem}, got {value!r}.{hint}")
-
-
-def text_problem(value: Any, text: Text) -> str | None:
-    """Return the requirement that a value violates, as the end of a sentence, or ``None`` if it is accepted.
-
-    Example:
-        >>> text_problem(3, Text(several=True)), text_problem("a", Text()), text_problem(["a"], Text(several=True))
-        ("must be a text that isn't empty, a list of such or null", None, None)
-    """
-    listed = text.several and isinstance(value, list | tuple)
-    entries = value if listed else [value]
-    if (value is None and text.null) or all(_is_text(each) or (text.numbers and _is_number(each)) for each in entries):
-        return None
-    kinds = ["a text that isn't empty", *(["a list of such"] if text.several else []), *(["null"] if text.null else [])]
-    return f"must be {' or '.join([', '.join(kinds[:-1]), kinds[-1]] if len(kinds) > 1 else kinds)}"
-
-
-def _is_text(value: Any) -> bool:
-    return (isinstance(value, str) and bool(value)) or isinstance(value, os.PathLike)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def check_expressions(parser: Any, own: Mapping[str, Any], typed: Mapping[str, str]) -> None:
-    """Refuse options in MONAI's syntax that can't be evaluated or don't evaluate to an accepted text.
-
-    Args:
-        parser: MONAI's ``ConfigParser`` of the running config.
-        own: the bundle's own config.
-        typed: the options as typed, by id.
-
-    Raises:
-        ValueError: naming the option and the reason.
-    """
-    texts = texts_of(own)
-    for name, option in typed.items():
-        if option.startswith("$"):
-            problem = expression_problem(option[1:], parser.globals)
-            if problem is not None:
-                literal = f"; for a path that begins so type --{name} './{option}'" if name in texts else ""
-                raise ValueError(
-                    f"--{name} {option!r} begins with $, so it is evaluated as Python, but {problem}{literal}"
-                )
-        if name not in texts or not option.startswith(("$", "@")):
-            continue
-        try:
-            value = parser.get_parsed_content(name)
-        except Exception as error:
-            cause = error.__cause__ or error
-            raise ValueError(f"--{name} {option!r} can't be evaluated: {type(cause).__name__}: {cause}") from error
-        problem = text_problem(value, texts[name])
-        if problem is not None:
-            raise ValueError(f"--{name} {option!r} gives {value!r}, but {problem}")
-
-
-def expression_problem(expression: str, known: Mapping[str, Any]) -> str | None:
-    """Return why an expression can't be evaluated, as far as is known without evaluating it, or ``None``.
-
-    Args:
-        expression: Python, with MONAI references.
-        known: the names that it may use in addition to Python's built-ins.
-
-    Example:
-        >>> expression_problem("a + @beta", {"torch": None})
-        "'a' isn't a name that it may use: those are torch, and @<id> for another setting"
-        >>> expression_problem("[i for i in @channels]", {})
-    """
-    stand_in = "_reference"
-    try:
-        tree = ast.parse(re.sub(REFERENCE, stand_in, expression).strip())
-    except (SyntaxError, ValueError) as error:
-        return f"that isn't Python: {getattr(error, 'msg', error)}"
-    bound = {node.arg for node in ast.walk(tree) if isinstance(node, ast.arg)}
-    names = [node for node in ast.walk(tree) if isinstance(node, ast.Name)]
-    bound |= {node.id for node in names if not isinstance(node.ctx, ast.Load)}
-    unknown = [
-        node.id
-        for node in names
-        if node.id not in bound and node.id not in known and node.id != stand_in and not hasattr(builtins, node.id)
-    ]
-    if not unknown:
-        return None
-    listed = ", ".join(sorted(name for name in known if name.isidentifier() and not name.startswith("_")))
-    return f"{unknown[0]!r} isn't a name that it may use: those are {listed}, and @<id> for another setting"

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from ..saving.atomic_files import atomic_path
-from .trained_model import MODEL_FILE, SETTINGS_FILE, load_weights, read_description, trained_network
+from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
+from .trained_model import load_weights, trained_network
 
 
 def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str]) -> tuple[Path, float]:

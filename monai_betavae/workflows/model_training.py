@@ -1,4 +1,4 @@
-"""A training run: Lightning in the middle, scores and pictures at the end."""
+"""A training run: from the checks to the scores of the held-out subjects."""
 
 from __future__ import annotations
 
@@ -14,26 +14,32 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import DataLoader
 
 from .._randomness import seeded
 from ..batches.images import image_tensor
-from ..bundle import config_file, run_root, running_bundle_root, running_config, running_parser
+from ..bundle import running_config, running_parser
 from ..data.checks.findings import MAX_CUT_AWAY, MIN_FILLED
 from ..estimator import VAE
 from ..evaluation.latents import active_units, kl_per_dimension
-from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
 from ..networks.acceleration import accelerate
 from ..networks.latent_model import decode_array, encode_array
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
-from ..plots import plot_losses, plot_reconstructions, plot_traversals, save_figure
+from ..plots import plot_losses, save_figure
 from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
 from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint
 from ..training.callbacks import TIMING_FILE
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
 from .data_checks import check_grid
+from .model_description import (
+    MODEL_FILE,
+    SETTINGS_FILE,
+    describe_likelihood,
+    describe_network,
+    describe_training,
+    write_description,
+)
+from .model_grid import common_affine
 from .preprocessing_description import check_preprocessing, describe_preprocessing
 from .provenance import RUN_FILE, data_fingerprint, write_run
 from .records import SPLIT_FILE, Split, is_simulated, print_once, write_split
@@ -47,17 +53,17 @@ from .run_checks import (
     check_validated,
     running_settings,
 )
-from .trained_model import (
-    MODEL_FILE,
-    SETTINGS_FILE,
-    common_affine,
-    describe_likelihood,
-    describe_network,
-    describe_training,
-    write_description,
+from .training_results import (
+    SCORES_FILE,
+    as_batch,
+    draw_reconstructions,
+    draw_traversals,
+    held_out_scores,
+    print_files,
+    print_scores,
+    spacing_of_sample,
+    stack_images,
 )
-
-SCORES_FILE = "scores.json"
 
 WRITTEN = (
     MODEL_FILE,
@@ -73,9 +79,6 @@ WRITTEN = (
     "traversals.png",
 )
 """Files of a training run: what is left half-written of them when it starts is of a run that was killed."""
-
-PCA_BYTES = 4 * 2**30
-"""The PCA baseline is left out where the training volumes take more memory than this."""
 
 CHECKPOINT_TIMES = 8
 """Room for a run's weights, as often: the best ones, those of the checkpoint with AdamW's two moments, each twice while
@@ -254,12 +257,12 @@ class ModelTraining:
             print("No subject is held out: nothing is scored, and no reconstruction drawn.")
         else:
             self._score(plain, test_dataset, held_out, simulated)
-        _print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out))
+        print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out))
 
     def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
         label = "simulated" if simulated else ""
         estimator = self.estimator
-        images = _images(test_dataset)
+        images = stack_images(test_dataset)
         mu, logvar = encode_array(estimator, images, estimator.device)
         reconstructions = decode_array(estimator, mu, estimator.device)
         scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0)
@@ -275,11 +278,11 @@ class ModelTraining:
         )
         with atomic_path(self.output_dir / SCORES_FILE) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
-        spacing = _spacing(test_dataset[0])
+        spacing = spacing_of_sample(test_dataset[0])
         pictures = self.output_dir
-        _draw_reconstructions(images, reconstructions, held_out, label, spacing, pictures / "reconstructions.png")
-        _draw_traversals(estimator, mu, logvar, label, spacing, pictures / "traversals.png")
-        _print_scores(scores)
+        draw_reconstructions(images, reconstructions, held_out, label, spacing, pictures / "reconstructions.png")
+        draw_traversals(estimator, mu, logvar, label, spacing, pictures / "traversals.png")
+        print_scores(scores)
 
 
 def _without_augmentation(loader: Any) -> Any:
@@ -302,21 +305,6 @@ def _start_warm(estimator: VAE, loader: Iterable[Any], seed: int | None) -> None
         print_once(f"Warm start: {what} ({time.monotonic() - started:.1f} s)")
 
 
-def _images(dataset: Sequence[Any], at_most: int | None = None) -> np.ndarray[Any, Any]:
-    """Return a dataset's images as one array of shape (n, channel, ...)."""
-    count = len(dataset) if at_most is None else min(at_most, len(dataset))
-    first = image_tensor(_as_batch(dataset[0]))
-    images = np.empty((count, *first.shape[1:]), dtype=np.float32)
-    for index in range(count):
-        images[index] = image_tensor(_as_batch(dataset[index]))[0].numpy()
-    return images
-
-
-def _as_batch(sample: Any) -> Tensor:
-    image: Tensor = sample["image"] if isinstance(sample, Mapping) else sample
-    return image[None]
-
-
 def _affines(loader: Iterable[Any]) -> list[Any]:
     """Return the affines of the volumes whose mean the output starts at."""
     dataset: Any = loader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
@@ -326,7 +314,7 @@ def _affines(loader: Iterable[Any]) -> list[Any]:
 
 def _spatial_shape(loader: Any) -> tuple[int, ...]:
     """Return the spatial shape of a loader's images."""
-    return tuple(image_tensor(_as_batch(loader.dataset[0])).shape[2:])
+    return tuple(image_tensor(as_batch(loader.dataset[0])).shape[2:])
 
 
 def _grid(loader: Any) -> dict[str, Any]:
@@ -357,131 +345,3 @@ def _print_resumed(checkpoint: Path, position: Position, max_epochs: int | None)
     what = "going on" if more else f"max_epochs is {max_epochs}, so it is only scored and drawn; give more to train on"
     inside = f" and {position.batches} batches of the next" if position.batches else ""
     print_once(f"Resuming: {checkpoint} has {position.epochs} epochs{inside}; {what}")
-
-
-def held_out_scores(
-    train_dataloader: Iterable[Any],
-    images: np.ndarray[Any, Any],
-    reconstructions: np.ndarray[Any, Any],
-    latent_dim: int,
-    seed: int,
-) -> dict[str, Any]:
-    """Return the held-out summed squared error beside that of the mean training image and of PCA.
-
-    Args:
-        train_dataloader: loader of the training volumes.
-        images: held-out images, shape (n, channel, ...).
-        reconstructions: of the same shape.
-        latent_dim: number of principal components.
-        seed: of PCA's randomised solver, for more than 2048 training volumes.
-
-    Returns:
-        "sse" (mean over subjects), "sse_mean_image", "sse_pca", and "sse_ratio" and "sse_ratio_pca", which are relative
-        to the mean image's; "pca_components", which are fewer than asked for where there are no more. PCA's are
-        ``None`` where the training volumes don't fit in memory.
-    """
-    dataset: Any = train_dataloader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
-    n_bytes = 4 * len(dataset) * int(np.prod(images.shape[1:]))
-    training = _images(dataset, None if n_bytes <= PCA_BYTES else MEAN_IMAGE_VOLUMES)
-    sse = float(squared_error(images, reconstructions).mean())
-    sse_mean = float(squared_error(images, mean_image_reconstruction(training, images)).mean())
-    sse_pca = n_components = None
-    if n_bytes <= PCA_BYTES and len(training) > 1:
-        pca = fit_pca(training, latent_dim, seed)
-        sse_pca, n_components = float(squared_error(images, reconstruct_by_pca(pca, images)).mean()), pca.n_components_
-    return {
-        "sse": sse,
-        "sse_mean_image": sse_mean,
-        "sse_pca": sse_pca,
-        "sse_ratio": sse / sse_mean,
-        "sse_ratio_pca": None if sse_pca is None else sse_pca / sse_mean,
-        "pca_components": n_components,
-    }
-
-
-def _spacing(sample: Any) -> Sequence[float]:
-    if isinstance(sample, Mapping) and "image_affine" in sample:
-        affine = sample["image_affine"].numpy()
-        return [float(side) for side in np.linalg.norm(affine[:3, :3], axis=0)]
-    return (1.0, 1.0, 1.0)
-
-
-def _draw_reconstructions(
-    images: np.ndarray[Any, Any],
-    reconstructions: np.ndarray[Any, Any],
-    records: Sequence[Mapping[str, Any]],
-    label: str,
-    spacing: Sequence[float],
-    path: Path,
-    n_subjects: int = 5,
-) -> None:
-    errors = squared_error(images, reconstructions)
-    # from the best to the worst, evenly: a picture of the first few would flatter or slander by chance
-    shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(n_subjects, len(errors))).round().astype(int)]
-    names = [f"{records[index]['subject']}\nSSE {errors[index]:.0f}" for index in shown]
-    title = "Held-out subjects, best to worst reconstructed" + (f" ({label})" if label else "")
-    figure = plot_reconstructions(images[shown, 0], reconstructions[shown, 0], names, title, spacing)
-    save_figure(figure, path)
-
-
-def _draw_traversals(
-    estimator: VAE,
-    mu: np.ndarray[Any, Any],
-    logvar: np.ndarray[Any, Any],
-    label: str,
-    spacing: Sequence[float],
-    path: Path,
-    n_dimensions: int = 6,
-) -> None:
-    kl = kl_per_dimension(mu, logvar)
-    shown = np.argsort(kl)[::-1][:n_dimensions]
-    steps = [-3.0, -1.5, 0.0, 1.5, 3.0]
-    volumes = []
-    with torch.inference_mode():
-        for dimension in shown:
-            z = torch.zeros(len(steps), estimator.latent_dim)
-            z[:, int(dimension)] = torch.tensor(steps)
-            volumes.append(estimator.decode(z).float().cpu().numpy()[:, 0])
-    labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
-    title = "Latent traversals of the most active dimensions" + (f" ({label})" if label else "")
-    save_figure(plot_traversals(np.stack(volumes), steps, labels, title, spacing), path)
-
-
-def _print_scores(scores: Mapping[str, Any]) -> None:
-    label = ", simulated" if scores["simulated"] else ""
-    pca, n_components = scores["sse_ratio_pca"], scores["pca_components"] or scores["latent_dim"]
-    fewer = f" (there are no {scores['latent_dim']})" if n_components < scores["latent_dim"] else ""
-    lines = [
-        f"Held-out subjects ({scores['n_held_out']}{label}): summed squared error {scores['sse']:.0f}, "
-        f"{scores['sse_ratio']:.2f} of the mean training image's",
-        f"  PCA with {n_components} components{fewer}: "
-        + (
-            "left out, the training volumes exceed memory" if pca is None else f"{pca:.2f} of the mean training image's"
-        ),
-    ]
-    # a dimension is active if its mean varies from subject to subject
-    several = scores["n_held_out"] > 1
-    active = f"Active latent dimensions: {scores['active_units']} of {scores['latent_dim']}; " if several else ""
-    lines.append(f"  {active}KL {scores['kl_nats']:.1f} nats")
-    if several and scores["active_units"] == 0:
-        lines.append("  No latent dimension is active: the posterior has collapsed. Lower beta or train longer.")
-    print("\n".join(lines))
-
-
-def _print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool) -> None:
-    elsewhere, bundle = "", running_bundle_root()
-    root = run_root(bundle)
-    if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
-        elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
-    tables = [METRICS_FILE, *([SCORES_FILE] if scored else [])]
-    print(
-        f"Weights:   {ckpt_dir / MODEL_FILE} ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} "
-        "(to resume)\n"
-        f"Pictures:  {output_dir}/*.png\n"
-        f"Tables:    {', '.join(str(output_dir / name) for name in tables)}\n"
-        f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
-        "--ckpt_dir <new>\n"
-        f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
-        f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}\n"
-        "Longer:    the same training command with --resume True --max_epochs <more>"
-    )

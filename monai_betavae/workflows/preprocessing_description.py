@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..data.transforms.transform_description import describe_call, is_random
-from .trained_model import own
+from .model_description import described_by_name
 
 PREPROCESSING = "train#preprocessing"
 """Id of the transforms in a training config."""
@@ -36,10 +36,10 @@ def describe_preprocessing(preprocessing: Any, parser: Any = None, where: str = 
         return described
     entry, place = _followed(parser, where)
     if not isinstance(entry, Mapping) or entry.get("_target_") not in COMPOSE or _others(entry, ("transforms",)):
-        return {**own(preprocessing), "where": where.replace("::", "#")}
+        return {**described_by_name(preprocessing), "where": where.replace("::", "#")}
     steps, place = _followed(parser, f"{place}#transforms")
     if not isinstance(steps, list):
-        return {**own(preprocessing), "where": where}
+        return {**described_by_name(preprocessing), "where": where}
     found = []
     for index in range(len(steps)):
         step, step_place = _followed(parser, f"{place}#{index}")
@@ -52,7 +52,7 @@ def describe_preprocessing(preprocessing: Any, parser: Any = None, where: str = 
             call = describe_call(step.get("_target_"), values)
         if call is None:
             made = parser.get_parsed_content(f"{place}#{index}")
-            return {**own(made), "where": f"{where}#transforms#{index}"}
+            return {**described_by_name(made), "where": f"{where}#transforms#{index}"}
         found.append(call)
     return {"transforms": found}
 

@@ -17,10 +17,10 @@ from ..networks.modules import check_network_parts
 from ..saving.atomic_files import check_available
 from ..training.callbacks import BestWeights, MetricsTable
 from ..training.checkpoints import settings_of
+from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
 from .preprocessing_description import PREPROCESSING
 from .records import print_once, process_rank
 from .resumption import check_told, collect_settings
-from .trained_model import MODEL_FILE, SETTINGS_FILE, read_description
 
 RESUME_FILE, METRICS_FILE = "last.ckpt", "metrics.csv"
 

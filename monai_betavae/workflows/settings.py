@@ -18,7 +18,9 @@ from typing import Any
 from ..bundle import config_file, running_bundle_root, running_parser
 from ..saving.atomic_files import UnwritableFileError
 from ..training.device import check_precision
-from .command_line import MARKS, REFERENCE, Text, check_expressions, check_text, is_runner, restore_texts, texts_of
+from .command_line import is_runner, restore_texts
+from .expressions import check_expressions
+from .option_texts import MARKS, REFERENCE, Text, check_text, texts_of
 from .provenance import PROVENANCE
 from .records import print_once
 

@@ -22,8 +22,9 @@ from ..networks.latent_model import encode_images, logvar_of
 from ..networks.modules import reconstruction_network
 from ..saving.atomic_files import atomic_path, write_table
 from .data_checks import refuse_bad_headers
+from .model_description import data_options_of
 from .records import SPLIT_FILE, Record, given_records, is_working_process, print_once, read_split
-from .trained_model import check_outputs, told_in_training
+from .trained_model import check_outputs
 
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
 
@@ -100,7 +101,7 @@ class InferenceRecords(Sequence[Record]):
 
 def _told(ckpt_dir: str | os.PathLike[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what training was told of the volumes, and say where it isn't the default, or isn't done here."""
-    told = told_in_training(ckpt_dir)
+    told = data_options_of(ckpt_dir)
     as_in_training = [f"{name} {told[name]}" for name in told if name not in given and told[name] != DEFAULTS.get(name)]
     if as_in_training:
         print_once(f"As in training: {', '.join(as_in_training)}")

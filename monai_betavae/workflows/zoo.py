@@ -14,7 +14,8 @@ from typing import Any
 from ..bundle import bundle_root, config_file
 from ..data.transforms.transform_description import transforms_config
 from ..saving.descriptions import BUILDERS
-from .trained_model import MODEL_FILE, SETTINGS_FILE, network_arguments, read_description
+from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
+from .trained_model import network_arguments
 
 METADATA, LOGGING = "metadata.json", "logging.conf"
 

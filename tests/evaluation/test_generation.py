@@ -10,16 +10,9 @@ from numpy.testing import assert_allclose
 from scipy.spatial.distance import cdist
 from scipy.stats import kstest, multivariate_normal
 
-from monai_betavae.evaluation.generation import (
-    LatentMixture,
-    _scales_and_window,
-    fit_latent_mixture,
-    mmd,
-    mmd_test,
-    ms_ssim_pairs,
-    prior_codes,
-    sample_codes,
-)
+from monai_betavae.evaluation.latent_mixture import LatentMixture, fit_latent_mixture, prior_codes, sample_codes
+from monai_betavae.evaluation.mmd import mmd, mmd_test
+from monai_betavae.evaluation.ms_ssim import _scales_and_window, ms_ssim_pairs
 
 RNG = np.random.default_rng(0)
 

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from monai_betavae.data import brain_transforms
-from monai_betavae.workflows.trained_model import centred_affine, write_description
+from monai_betavae.workflows.model_description import write_description
+from monai_betavae.workflows.model_grid import centred_affine
 
 NORMAL = {"distribution": "normal", "beta": 1.0}
 

@@ -20,19 +20,9 @@ from hypothesis import strategies as st
 from monai.bundle import ConfigParser
 
 from monai_betavae.workflows import command_line
-from monai_betavae.workflows.command_line import (
-    TEXTS,
-    Text,
-    check_text,
-    expression_problem,
-    json_expression,
-    meant,
-    place,
-    texts_of,
-    typed_options,
-    typed_text,
-    typed_texts,
-)
+from monai_betavae.workflows.command_line import parse_typed, place, typed_options, typed_text, typed_texts
+from monai_betavae.workflows.expressions import expression_problem, json_expression
+from monai_betavae.workflows.option_texts import TEXTS, Text, check_text, texts_of
 from monai_betavae.workflows.settings import unwrap_error
 
 BUNDLE = Path(__file__).parents[2] / "bundles" / "vae"
@@ -270,7 +260,7 @@ def test_options_after_a_lone_hyphen_would_be_lost():
     "text", ["study#2", "20240501", "1,2", "1e5", "{subject}", "(a)", "0x10", "True", "a'b", "'", ""]
 )
 def test_texts_that_fire_would_read_as_python(text):
-    assert meant("dataset_dir", TEXTS["dataset_dir"], text) == text
+    assert parse_typed("dataset_dir", TEXTS["dataset_dir"], text) == text
 
 
 def test_quotation_marks_that_fire_takes_away_are_taken_away():
@@ -294,14 +284,14 @@ def test_lists_of_texts(entries):
 
 
 def test_none():
-    assert meant("run_name", Text(), "None") is None
+    assert parse_typed("run_name", Text(), "None") is None
     for name, instead in (("dataset_dir", "the simulated cohort"), ("output_dir", "the bundle's own")):
         with pytest.raises(
             ValueError, match=rf"--{name} None isn't a path: leave it out for {instead}; .* --{name} \./None"
         ):
-            meant(name, texts_of({"simulated_cohort": {}, name: None})[name], "None")
+            parse_typed(name, texts_of({"simulated_cohort": {}, name: None})[name], "None")
     with pytest.raises(ValueError, match=r"--suffix needs a text after it, got none\..* --suffix=-text"):
-        meant("suffix", Text(), None)
+        parse_typed("suffix", Text(), None)
 
 
 def own(name="train.json"):

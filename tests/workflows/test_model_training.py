@@ -13,9 +13,11 @@ from monai_betavae.networks.builders import build_network
 from monai_betavae.training.callbacks import BestWeights, MetricsTable
 from monai_betavae.training.checkpoints import LastCheckpoint, Position
 from monai_betavae.workflows import ModelTraining, load_weights, trained_network, trained_preprocessing
-from monai_betavae.workflows.model_training import _grid, _print_resumed, _print_scores, held_out_scores
+from monai_betavae.workflows.model_description import read_description
+from monai_betavae.workflows.model_training import _grid, _print_resumed
 from monai_betavae.workflows.provenance import data_fingerprint
-from monai_betavae.workflows.trained_model import of_another_run, read_description
+from monai_betavae.workflows.trained_model import of_another_run
+from monai_betavae.workflows.training_results import held_out_scores, print_scores
 
 
 def loader_of(images):
@@ -164,12 +166,12 @@ def test_one_held_out_subject_says_nothing_of_active_dimensions(capsys):
         "simulated": False, "n_held_out": 1, "sse": 800.0, "sse_ratio": 0.86, "sse_ratio_pca": 0.85, "latent_dim": 4,
         "pca_components": 4, "active_units": 0, "kl_nats": 10.9,
     }  # fmt: skip
-    _print_scores(scores)
+    print_scores(scores)
     said = capsys.readouterr().out
     assert "KL 10.9 nats" in said
     assert "Active" not in said
     assert "collapsed" not in said
-    _print_scores({**scores, "n_held_out": 2})
+    print_scores({**scores, "n_held_out": 2})
     said = capsys.readouterr().out
     assert "Active latent dimensions: 0 of 4; KL 10.9 nats" in said
     assert "the posterior has collapsed" in said

@@ -18,6 +18,7 @@ from monai_betavae.data.transforms.brain import first_release_description
 from monai_betavae.networks.builders import build_network
 from monai_betavae.saving.atomic_files import lock_folders
 from monai_betavae.training.callbacks import BestWeights, MetricsTable
+from monai_betavae.workflows.model_description import describe_likelihood, describe_network
 from monai_betavae.workflows.run_checks import (
     _check_fused,
     check_parts,
@@ -27,7 +28,6 @@ from monai_betavae.workflows.run_checks import (
     check_validated,
     running_settings,
 )
-from monai_betavae.workflows.trained_model import describe_likelihood, describe_network
 
 
 def test_check_run(tmp_path, capsys):

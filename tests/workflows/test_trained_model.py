@@ -17,23 +17,24 @@ from monai_betavae.data import brain_transforms
 from monai_betavae.data.transforms.brain import first_release_description
 from monai_betavae.networks.builders import build_network
 from monai_betavae.networks.warm_start import warm_start
-from monai_betavae.workflows.records import write_split
-from monai_betavae.workflows.trained_model import (
-    centred_affine,
+from monai_betavae.workflows.model_description import (
     check_likelihood,
-    check_outputs,
-    common_affine,
+    data_options_of,
     describe_likelihood,
     describe_network,
     describe_training,
+    described_by_name,
+    read_description,
+    split_digest,
+)
+from monai_betavae.workflows.model_grid import centred_affine, common_affine
+from monai_betavae.workflows.records import write_split
+from monai_betavae.workflows.trained_model import (
+    check_outputs,
     grid_affine,
     load_weights,
     network_arguments,
     of_another_run,
-    own,
-    read_description,
-    split_digest,
-    told_in_training,
     trained_likelihood,
     trained_network,
     trained_preprocessing,
@@ -216,7 +217,7 @@ def test_the_likelihood_of_a_loss(loss, expected):
     ids=lambda value: str(type(value)),
 )
 def test_the_name_of_what_is_ones_own_is_no_program(tmp_path, value):
-    entry = own(value)
+    entry = described_by_name(value)
     assert set(entry) == {"own"}
     assert not set(entry["own"]) & set("$@%#() ")
     write_model(tmp_path, network_of(), SHAPE, preprocessing={**entry, "where": "train#preprocessing"})
@@ -412,8 +413,8 @@ def test_what_a_model_was_trained_on():
 def test_what_training_was_told_is_done_later(tmp_path, capsys):
     told = {"suffix": "FLAIR", "image_column": "image", "entities": "acq=fast"}
     write_model(tmp_path, network_of(), SHAPE, trained_on=describe_training(SPLIT, "abc", told))
-    assert told_in_training(tmp_path) == {"suffix": "FLAIR", "image_column": "image", "entities": "acq=fast"}
-    assert told_in_training(None) == told_in_training(tmp_path / "nowhere") == {}
+    assert data_options_of(tmp_path) == {"suffix": "FLAIR", "image_column": "image", "entities": "acq=fast"}
+    assert data_options_of(None) == data_options_of(tmp_path / "nowhere") == {}
     bids = tmp_path / "bids"
     for name in ("sub-1_acq-fast_FLAIR", "sub-1_acq-slow_FLAIR", "sub-1_T1w"):
         (bids / "sub-1" / "anat").mkdir(parents=True, exist_ok=True)

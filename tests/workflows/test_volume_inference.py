@@ -11,8 +11,8 @@ from monai.data import MetaTensor
 from monai.inferers import SimpleInferer
 
 from monai_betavae.networks.builders import build_network
+from monai_betavae.workflows.model_description import split_digest
 from monai_betavae.workflows.records import PARTS, read_split, write_split
-from monai_betavae.workflows.trained_model import split_digest
 from monai_betavae.workflows.volume_inference import InferenceRecords, OutputNames, VolumeInference, check_inference
 
 AFFINE = torch.diag(torch.tensor([2.0, 3.0, 4.0, 1.0], dtype=torch.float64))

@@ -11,8 +11,8 @@ from monai_betavae import bundle_root
 from monai_betavae.bundle import config_file
 from monai_betavae.data import brain_transforms
 from monai_betavae.networks.builders import build_network
+from monai_betavae.workflows.model_description import read_description
 from monai_betavae.workflows.preprocessing_description import describe_preprocessing
-from monai_betavae.workflows.trained_model import read_description
 from monai_betavae.workflows.zoo import write_zoo_bundle, zoo_config
 
 SETTINGS = {"spatial_shape": [16, 20, 16], "latent_dim": 3, "channels": [4, 8], "beta": 4.0}

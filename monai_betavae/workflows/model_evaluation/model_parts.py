@@ -11,10 +11,12 @@ from numpy.typing import NDArray
 
 from ...estimator import VAE
 from ...evaluation.aggregate_posterior import aggregate_posterior
-from ...evaluation.generation import fit_latent_mixture, mmd_test, ms_ssim_pairs, prior_codes, sample_codes
 from ...evaluation.intervals import Estimate, estimate
+from ...evaluation.latent_mixture import fit_latent_mixture, prior_codes, sample_codes
 from ...evaluation.latents import active_units, kl_per_dimension
 from ...evaluation.likelihood import elbo, log_likelihood
+from ...evaluation.mmd import mmd_test
+from ...evaluation.ms_ssim import ms_ssim_pairs
 from ...evaluation.reconstruction import squared_error
 from ...networks.latent_model import decode_array, latent_dim_of
 from ...plots import plot_kl, plot_latents, plot_reconstructions, plot_traversals, plot_volumes, traversal_gif

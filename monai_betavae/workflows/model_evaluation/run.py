@@ -31,8 +31,9 @@ from ...networks.warm_start import variance_of
 from ...plots import plot_losses, save_figure
 from ...saving.atomic_files import atomic_path, write_table
 from ..data_checks import check_held_out
+from ..model_description import check_likelihood
 from ..records import Record, is_simulated, is_working_process
-from ..trained_model import check_likelihood, check_outputs
+from ..trained_model import check_outputs
 from .covariate_part import disentanglement_part, probes_part
 from .lesion_part import LESION_KINDS, anomaly_part
 from .model_parts import generation_part, latents_part, likelihood_part, reconstruction_part

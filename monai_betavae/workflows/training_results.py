@@ -1,0 +1,179 @@
+"""Scores and pictures of held-out subjects at the end of a training run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..batches.images import image_tensor
+from ..bundle import config_file, run_root, running_bundle_root
+from ..estimator import VAE
+from ..evaluation.latents import kl_per_dimension
+from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
+from ..networks.warm_start import MEAN_IMAGE_VOLUMES
+from ..plots import plot_reconstructions, plot_traversals, save_figure
+from .model_description import MODEL_FILE
+from .provenance import RUN_FILE
+from .run_checks import (
+    METRICS_FILE,
+    RESUME_FILE,
+)
+
+SCORES_FILE = "scores.json"
+
+PCA_BYTES = 4 * 2**30
+"""The PCA baseline is left out where the training volumes take more memory than this."""
+
+
+def stack_images(dataset: Sequence[Any], at_most: int | None = None) -> np.ndarray[Any, Any]:
+    """Return a dataset's images as one array of shape (n, channel, ...)."""
+    count = len(dataset) if at_most is None else min(at_most, len(dataset))
+    first = image_tensor(as_batch(dataset[0]))
+    images = np.empty((count, *first.shape[1:]), dtype=np.float32)
+    for index in range(count):
+        images[index] = image_tensor(as_batch(dataset[index]))[0].numpy()
+    return images
+
+
+def as_batch(sample: Any) -> Tensor:
+    """Return the image of a sample as a batch of one."""
+    image: Tensor = sample["image"] if isinstance(sample, Mapping) else sample
+    return image[None]
+
+
+def held_out_scores(
+    train_dataloader: Iterable[Any],
+    images: np.ndarray[Any, Any],
+    reconstructions: np.ndarray[Any, Any],
+    latent_dim: int,
+    seed: int,
+) -> dict[str, Any]:
+    """Return the held-out summed squared error beside that of the mean training image and of PCA.
+
+    Args:
+        train_dataloader: loader of the training volumes.
+        images: held-out images, shape (n, channel, ...).
+        reconstructions: of the same shape.
+        latent_dim: number of principal components.
+        seed: of PCA's randomised solver, for more than 2048 training volumes.
+
+    Returns:
+        "sse" (mean over subjects), "sse_mean_image", "sse_pca", and "sse_ratio" and "sse_ratio_pca", which are relative
+        to the mean image's; "pca_components", which are fewer than asked for where there are no more. PCA's are
+        ``None`` where the training volumes don't fit in memory.
+    """
+    dataset: Any = train_dataloader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
+    n_bytes = 4 * len(dataset) * int(np.prod(images.shape[1:]))
+    training = stack_images(dataset, None if n_bytes <= PCA_BYTES else MEAN_IMAGE_VOLUMES)
+    sse = float(squared_error(images, reconstructions).mean())
+    sse_mean = float(squared_error(images, mean_image_reconstruction(training, images)).mean())
+    sse_pca = n_components = None
+    if n_bytes <= PCA_BYTES and len(training) > 1:
+        pca = fit_pca(training, latent_dim, seed)
+        sse_pca, n_components = float(squared_error(images, reconstruct_by_pca(pca, images)).mean()), pca.n_components_
+    return {
+        "sse": sse,
+        "sse_mean_image": sse_mean,
+        "sse_pca": sse_pca,
+        "sse_ratio": sse / sse_mean,
+        "sse_ratio_pca": None if sse_pca is None else sse_pca / sse_mean,
+        "pca_components": n_components,
+    }
+
+
+def spacing_of_sample(sample: Any) -> Sequence[float]:
+    """Return the voxel sizes of a sample's image, in millimetres; 1 where they are unknown."""
+    if isinstance(sample, Mapping) and "image_affine" in sample:
+        affine = sample["image_affine"].numpy()
+        return [float(side) for side in np.linalg.norm(affine[:3, :3], axis=0)]
+    return (1.0, 1.0, 1.0)
+
+
+def draw_reconstructions(
+    images: np.ndarray[Any, Any],
+    reconstructions: np.ndarray[Any, Any],
+    records: Sequence[Mapping[str, Any]],
+    label: str,
+    spacing: Sequence[float],
+    path: Path,
+    n_subjects: int = 5,
+) -> None:
+    """Draw held-out subjects from the best reconstruction to the worst."""
+    errors = squared_error(images, reconstructions)
+    # from the best to the worst, evenly: a picture of the first few would flatter or slander by chance
+    shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(n_subjects, len(errors))).round().astype(int)]
+    names = [f"{records[index]['subject']}\nSSE {errors[index]:.0f}" for index in shown]
+    title = "Held-out subjects, best to worst reconstructed" + (f" ({label})" if label else "")
+    figure = plot_reconstructions(images[shown, 0], reconstructions[shown, 0], names, title, spacing)
+    save_figure(figure, path)
+
+
+def draw_traversals(
+    estimator: VAE,
+    mu: np.ndarray[Any, Any],
+    logvar: np.ndarray[Any, Any],
+    label: str,
+    spacing: Sequence[float],
+    path: Path,
+    n_dimensions: int = 6,
+) -> None:
+    """Draw what the most active latent dimensions change."""
+    kl = kl_per_dimension(mu, logvar)
+    shown = np.argsort(kl)[::-1][:n_dimensions]
+    steps = [-3.0, -1.5, 0.0, 1.5, 3.0]
+    volumes = []
+    with torch.inference_mode():
+        for dimension in shown:
+            z = torch.zeros(len(steps), estimator.latent_dim)
+            z[:, int(dimension)] = torch.tensor(steps)
+            volumes.append(estimator.decode(z).float().cpu().numpy()[:, 0])
+    labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
+    title = "Latent traversals of the most active dimensions" + (f" ({label})" if label else "")
+    save_figure(plot_traversals(np.stack(volumes), steps, labels, title, spacing), path)
+
+
+def print_scores(scores: Mapping[str, Any]) -> None:
+    """Print the held-out error with those of the mean image and PCA."""
+    label = ", simulated" if scores["simulated"] else ""
+    pca, n_components = scores["sse_ratio_pca"], scores["pca_components"] or scores["latent_dim"]
+    fewer = f" (there are no {scores['latent_dim']})" if n_components < scores["latent_dim"] else ""
+    lines = [
+        f"Held-out subjects ({scores['n_held_out']}{label}): summed squared error {scores['sse']:.0f}, "
+        f"{scores['sse_ratio']:.2f} of the mean training image's",
+        f"  PCA with {n_components} components{fewer}: "
+        + (
+            "left out, the training volumes exceed memory" if pca is None else f"{pca:.2f} of the mean training image's"
+        ),
+    ]
+    # a dimension is active if its mean varies from subject to subject
+    several = scores["n_held_out"] > 1
+    active = f"Active latent dimensions: {scores['active_units']} of {scores['latent_dim']}; " if several else ""
+    lines.append(f"  {active}KL {scores['kl_nats']:.1f} nats")
+    if several and scores["active_units"] == 0:
+        lines.append("  No latent dimension is active: the posterior has collapsed. Lower beta or train longer.")
+    print("\n".join(lines))
+
+
+def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool) -> None:
+    """Print where the results are, and the commands that use them."""
+    elsewhere, bundle = "", running_bundle_root()
+    root = run_root(bundle)
+    if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
+        elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
+    tables = [METRICS_FILE, *([SCORES_FILE] if scored else [])]
+    print(
+        f"Weights:   {ckpt_dir / MODEL_FILE} ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} "
+        "(to resume)\n"
+        f"Pictures:  {output_dir}/*.png\n"
+        f"Tables:    {', '.join(str(output_dir / name) for name in tables)}\n"
+        f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
+        "--ckpt_dir <new>\n"
+        f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
+        f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}\n"
+        "Longer:    the same training command with --resume True --max_epochs <more>"
+    )
