@@ -405,7 +405,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
         The default is AdamW over all parameters, with ``lr`` and ``weight_decay``: torch's fused implementation, which
         updates all weights in one pass over memory (five times faster on 2 CPU cores), except where Lightning refuses
-        it, which is gradient clipping at 16-mixed precision.
+        it, which is gradient clipping at a mixed precision.
 
         Raises:
             ValueError: naming ``optimizer`` or ``lr_scheduler``, if one stops or gives anything else, needs the length

@@ -27,18 +27,22 @@ def make_optimizer(
         parameters: the parameters.
         lr: learning rate of the AdamW.
         weight_decay: its weight decay.
-        trainer: the Trainer; Lightning clips no gradients of a fused optimizer at 16-mixed precision.
+        trainer: the Trainer, ``None`` outside one.
 
     Raises:
         ValueError: naming ``optimizer``, if the factory stops or gives anything else.
     """
     if factory is not None:
         return _made_by(factory, parameters)
-    clipped = trainer is not None and bool(trainer.gradient_clip_val) and trainer.precision == "16-mixed"
-    fused = not clipped and all(
+    fused = not refuses_fused(trainer) and all(
         weights.is_floating_point() and weights.device.type in FUSED_DEVICES for weights in parameters
     )
     return optim.AdamW(parameters, lr=lr, weight_decay=weight_decay, fused=fused)
+
+
+def refuses_fused(trainer: pl.Trainer | None) -> bool:
+    """Return whether a Trainer can't train with a fused optimizer: Lightning (2.6) clips none at mixed precision."""
+    return trainer is not None and bool(trainer.gradient_clip_val) and str(trainer.precision).endswith("-mixed")
 
 
 def _made_by(factory: Callable[..., Any], parameters: Sequence[torch.nn.Parameter]) -> optim.Optimizer:

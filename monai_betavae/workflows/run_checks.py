@@ -17,6 +17,7 @@ from ..networks.modules import check_network_parts
 from ..saving.atomic_files import check_available
 from ..training.callbacks import BestWeights, MetricsTable
 from ..training.checkpoints import settings_of
+from ..training.optimizers import refuses_fused
 from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
 from .preprocessing_description import PREPROCESSING
 from .records import print_once, process_rank
@@ -109,12 +110,12 @@ def check_parts(trainer: Any, estimator: Any, network: Any, preprocessing: Any) 
 
 
 def _check_fused(trainer: pl.Trainer, estimator: VAE) -> None:
-    """Refuse gradient clipping at 16-mixed with a fused optimizer, on which Lightning fails in the first step."""
+    """Refuse gradient clipping of a fused optimizer at mixed precision, where Lightning fails in the first step."""
     fused = getattr(estimator.optimizer, "keywords", {}).get("fused")
-    if fused and trainer.gradient_clip_val and trainer.precision == "16-mixed":
+    if fused and refuses_fused(trainer):
         raise ValueError(
-            "A fused optimizer can't clip gradients at --precision 16-mixed: give --optimizer#fused False, or "
-            "bf16-mixed."
+            f"Lightning can't clip the gradients of a fused optimizer at --precision {trainer.precision}: give "
+            "--optimizer#fused False."
         )
 
 
