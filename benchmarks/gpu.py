@@ -72,7 +72,13 @@ def make_step(images: Tensor, build: Callable[[], Any], mode: dict[str, Any], fu
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()
-    return graph.replay
+
+    def replay() -> None:
+        graph.replay()
+
+    # a graph holds addresses only: without its model, optimizer and images it would write into the memory of others
+    replay.kept = (vae, optimizer, images)  # type: ignore[attr-defined]
+    return replay
 
 
 def least_bytes(vae: nn.Module, images: Tensor, half: bool) -> int:

@@ -61,7 +61,8 @@ def likelihood(p: Tensor | Distribution, default_dist: str = "normal") -> Distri
     p = at_least_float32(p)
     if default_dist == "bernoulli":
         return Bernoulli(probs=p, validate_args=False)
-    return (Normal if default_dist == "normal" else Laplace)(p, 1.0, validate_args=False)
+    # made on the device: a copy from the CPU would make a GPU wait, and stop the capture of a CUDA graph
+    return (Normal if default_dist == "normal" else Laplace)(p, p.new_ones(()), validate_args=False)
 
 
 def reconstruction_loss(p: Distribution, data: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ from sklearn.preprocessing import StandardScaler
 from monai_betavae import build_vae
 from monai_betavae.data import brain_transforms, discover, simulate_cohort, split_subjects
 from monai_betavae.plots import plot_reconstructions, save_figure
-from monai_betavae.training.optimization import warmup_and_decay
+from monai_betavae.training import warmup_and_decay
 
 folder = Path(sys.argv[1]) if len(sys.argv) == 2 and __name__ == "__main__" else Path(tempfile.mkdtemp())
 
