@@ -425,14 +425,20 @@ def place(tmp_path_factory):
 @pytest.fixture(autouse=True)
 def no_pictures(monkeypatch):
     """Leave out the pictures, which take most of the time; other tests look at them."""
-    from monai_betavae.workflows import model_training as training
-    from monai_betavae.workflows.model_evaluation import model_parts as evaluation_model
+    from monai_betavae.workflows import model_training, training_results
+    from monai_betavae.workflows.model_evaluation import model_parts
     from monai_betavae.workflows.model_evaluation import run as evaluation
     from monai_betavae.workflows.model_evaluation.report import Report
 
-    for module in (evaluation, evaluation_model, training):
-        for name in ("save_figure", "plot_losses", "plot_reconstructions", "plot_traversals"):
-            monkeypatch.setattr(module, name, lambda *args, **kwargs: None, raising=False)
+    drawn = {
+        model_training: ("save_figure", "plot_losses"),
+        training_results: ("save_figure", "plot_reconstructions", "plot_traversals"),
+        evaluation: ("save_figure", "plot_losses"),
+        model_parts: ("plot_reconstructions", "plot_traversals"),
+    }
+    for module, names in drawn.items():
+        for name in names:
+            monkeypatch.setattr(module, name, lambda *args, **kwargs: None)
     monkeypatch.setattr(Report, "figure", lambda *args, **kwargs: None)
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
 

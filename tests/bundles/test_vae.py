@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from warm_runner import WarmRunner
 
 from monai_betavae import bundle_root
 from monai_betavae.data import discover, simulate_cohort
@@ -72,6 +73,7 @@ class Commands:
 
     def __init__(self, home):
         self.pool = ThreadPoolExecutor(2)
+        self.runner = WarmRunner()
         self.home = home
         self.futures = {}
 
@@ -83,6 +85,8 @@ class Commands:
         def run():
             for other in after:
                 self.futures[other].result()
+            if self.runner.takes(command) and "PYTHONPATH" not in environment:
+                return self.runner.run(command, cwd, variables)
             return subprocess.run(
                 command, cwd=cwd, env=variables, capture_output=True, text=True, timeout=400, stdin=subprocess.DEVNULL
             )
@@ -230,9 +234,10 @@ def commands(place):
     runner("no checkpoint", "run", "inference", "--config_file", bundle / "inference.json", *nothing)
     yield commands
     commands.pool.shutdown(cancel_futures=True)
+    commands.runner.close()
 
 
-# ---- 1: properties ---------------------------------------------------------------------------------------------------
+# ---- properties ---------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -287,7 +292,7 @@ def test_properties_of_inference_take_effect(workflow, place):
     assert type(made.evaluator).__name__ == "VolumeInference"
 
 
-# ---- 2: checks and exports -------------------------------------------------------------------------------------------
+# ---- checks and exports -------------------------------------------------------------------------------------------
 
 
 def trained_network(models):
@@ -341,7 +346,7 @@ def test_the_exported_program_reconstructs_as_the_network(commands, place, image
     torch.testing.assert_close(found.detach(), expected.expand(3, -1, -1, -1, -1), atol=1e-4, rtol=0)
 
 
-# ---- 3: paths --------------------------------------------------------------------------------------------------------
+# ---- paths --------------------------------------------------------------------------------------------------------
 
 WRITTEN = [
     "models/.lock",
@@ -410,7 +415,7 @@ def test_the_places_can_be_overridden(commands, place):
     assert len(pd.read_csv(place / "data" / "latents" / "latents.csv")) == 10
 
 
-# ---- 4: run ids, evaluation and generation ---------------------------------------------------------------------------
+# ---- run ids, evaluation and generation ---------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("run_id", "name"), CONFIGS.items())
@@ -496,7 +501,7 @@ def test_generation_writes_volumes_and_their_codes(commands, place):
     assert (folder / "contact_sheet.png").stat().st_size > 10_000
 
 
-# ---- 5: resume -------------------------------------------------------------------------------------------------------
+# ---- resume -------------------------------------------------------------------------------------------------------
 
 
 def test_resume_goes_on_to_more_epochs(commands, place):
@@ -536,7 +541,7 @@ def test_a_model_of_other_settings_is_not_resumed(commands, place):
     assert (place / "checkout/bundles/vae/output/split.json").read_bytes() == before
 
 
-# ---- 6: several devices ----------------------------------------------------------------------------------------------
+# ---- several devices ----------------------------------------------------------------------------------------------
 
 
 def test_two_processes_give_the_losses_of_one(commands, place):
@@ -559,7 +564,7 @@ def test_files_come_from_the_first_process_alone(commands, place):
         assert len(pd.read_csv(folder / "metrics.csv")) == 2
 
 
-# ---- 7: tracking -----------------------------------------------------------------------------------------------------
+# ---- tracking -----------------------------------------------------------------------------------------------------
 
 
 def test_losses_go_to_tensorboard_by_default(commands, place):
@@ -588,7 +593,7 @@ def test_losses_go_to_mlflow_by_one_override(commands, place, monkeypatch):
     assert not (folder / "tensorboard").exists()
 
 
-# ---- 8: the zoo's form -----------------------------------------------------------------------------------------------
+# ---- the zoo's form -----------------------------------------------------------------------------------------------
 
 
 def test_load_returns_the_network_with_its_weights(commands, place, images, expected):
@@ -657,7 +662,7 @@ def test_the_zoo_form_has_the_zoos_files(commands, place):
     assert metadata["version"] in metadata["changelog"]
 
 
-# ---- 9: short errors -------------------------------------------------------------------------------------------------
+# ---- short errors -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -683,7 +688,7 @@ def test_errors_are_one_line(commands, place, name, message):
     assert not list((place / "nothing").rglob("*.nii.gz")) + list((place / "nothing").rglob("*.pt"))
 
 
-# ---- 10: the docs ----------------------------------------------------------------------------------------------------
+# ---- the docs ----------------------------------------------------------------------------------------------------
 
 
 def test_every_command_of_the_docs_runs(commands):

@@ -18,6 +18,7 @@ from fire.inspectutils import GetFullArgSpec
 from hypothesis import given
 from hypothesis import strategies as st
 from monai.bundle import ConfigParser
+from warm_runner import WarmRunner
 
 from monai_betavae.workflows import command_line
 from monai_betavae.workflows.command_line import parse_typed, place, typed_options, typed_text, typed_texts
@@ -37,21 +38,31 @@ SMALL = {
 }
 
 
-def run(run_id, home, cwd, **overrides):
-    """Run a bundle's config in a fresh process and return it."""
+@pytest.fixture(scope="module", autouse=True)
+def warm():
+    """The runner without its imports; the first training and the first inference are started as users start them."""
+    run.runner = WarmRunner()
+    yield
+    run.runner.close()
+
+
+def run(run_id, home, cwd, fresh=False, **overrides):
+    """Run a bundle's config in a process of its own and return it."""
     config = BUNDLE / ("inference.json" if run_id == "inference" else "train.json")
     command = [sys.executable, "-m", "monai.bundle", "run", run_id, "--config_file", str(config)]
     for name, value in overrides.items():
         command += [f"--{name}", str(value)]
     environment = {**os.environ, "MONAI_BETAVAE_HOME": str(home)}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    if fresh:
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True)
+    return run.runner.run(command, cwd, environment)
 
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
     """A home with a training run of two epochs, started from an unrelated folder."""
     home, elsewhere = tmp_path_factory.mktemp("home"), tmp_path_factory.mktemp("elsewhere")
-    done = run("training", home, elsewhere, max_epochs=2, **SMALL)
+    done = run("training", home, elsewhere, fresh=True, max_epochs=2, **SMALL)
     assert done.returncode == 0, done.stderr[-3000:]
     assert not list(elsewhere.iterdir())  # nothing is left where the user stands
     return home, done.stdout
@@ -60,7 +71,7 @@ def trained(tmp_path_factory):
 @pytest.fixture(scope="module")
 def inferred(trained, tmp_path_factory):
     home, _ = trained
-    done = run("inference", home, tmp_path_factory.mktemp("inference"))
+    done = run("inference", home, tmp_path_factory.mktemp("inference"), fresh=True)
     assert done.returncode == 0, done.stderr[-3000:]
     return home
 
