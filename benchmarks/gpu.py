@@ -1,6 +1,6 @@
 """A training step at 128³ on a GPU: precision, memory layout, compilation, CUDA graphs, against nidl's defaults.
 
-python benchmarks/gpu.py [--batch_size 8] [--side 128] [--device cuda]
+``python benchmarks/gpu.py [--batch_size 8] [--side 128] [--device cuda]``
 
 The ceilings are measured on the same device: a large matrix product (float32 and bfloat16) and a copy of 1 GiB. "of the
 roofline" is the largest of the two shares, of the matrix product's speed and of the copy's, that a step reaches; its

@@ -10,11 +10,11 @@
 ``transformer``      the same model for arrays, scikit-learn's pipelines and searches
 ``networks``         encoders, decoders, the posterior, warm starts, MONAI's ``VarAutoEncoder``
 ``training``         optimizers, the learning rate, callbacks, checkpoints, loggers
-``saving``           files that are written whole and read without executing anything
-``batches``          what a loader yields, as plain tensors
+``saving``           files that are written completely and read without executing anything
+``batches``          batches of a loader as plain tensors, in order
 ``data``             discover, split_subjects, brain_transforms, simulate_cohort
-``evaluation``       arrays in, numbers out
-``plots``            arrays in, Figure out
+``evaluation``       scores of arrays
+``plots``            figures of arrays
 ``workflows``        what the bundle's configs call
 ===================  ===========================================================================================
 """

@@ -34,7 +34,8 @@ from ._estimator_arguments import (
 from ._randomness import generator, seeded
 from ._sklearn_parameters import SklearnParameters
 from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
-from .batches.ordering import BatchShare, OrderedRows, batch_share, check_not_empty, draw_codes, row_noise
+from .batches.ordering import OrderedRows, check_not_empty, row_noise
+from .batches.process_shares import BatchShare, batch_share, draw_codes
 from .losses import BetaVAELoss, likelihood
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
@@ -60,8 +61,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     .. math:: L = L_\text{rec}(x, p(x|z)) + \beta \, D_{KL}(q(z|x) \,\|\, N(0, I)), \quad z \sim q(z|x)
 
     with :class:`~monai_betavae.BetaVAELoss`, which says what the scale of ``beta`` means. Signature, defaults,
-    attributes, methods, logged names and numbers are those of nidl 0.0.2's ``VAE``. It works in a Lightning Trainer
-    that you build, and alone through :meth:`fit` and :meth:`transform`.
+    attributes, methods, logged names and numbers are those of the reference, ``VAE`` of nidl 0.0.2. It works in a
+    Lightning Trainer that you build, and alone through :meth:`fit` and :meth:`transform`.
 
     A batch may be a tensor, a ``MetaTensor``, a tuple or list with the images first, or a dictionary with the
     images under ``image_key``. Posterior, noise and losses are computed in float32 under any autocast; the
@@ -159,14 +160,15 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         self.latent_dim = check_integer("latent_dim", latent_dim, minimum=1)
         self._loss_given = loss is not None
         self.criterion, self.beta, default_dist = make_loss(loss, beta, default_dist)
-        self._default_dist, beta = default_dist, self.beta
+        self._default_dist = default_dist
+        beta = self.beta  # save_hyperparameters reads the values of this frame
         check_factory("optimizer", optimizer)
         check_factory("lr_scheduler", lr_scheduler)
         self.optimizer, self.lr_scheduler = optimizer, lr_scheduler
         self.lr_interval = check_choice("lr_interval", lr_interval, INTERVALS)
         self.stochastic_transform = bool(stochastic_transform)
         self.lr, self.weight_decay, known = adamw_arguments(optimizer, lr, weight_decay)
-        lr, weight_decay = self.lr, self.weight_decay
+        lr, weight_decay = self.lr, self.weight_decay  # likewise
         self.random_state = check_seed("random_state", random_state)
         if not isinstance(image_key, str):
             raise ValueError(f"`image_key` must be a string, got {image_key!r}.")
@@ -195,8 +197,9 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         if ignored:
             self._arguments["ignore"] = ignored
         self.fitted_ = False
-        self._started = False
-        self._initial: dict[str, Any] | None = None
+        self._started = False  # whether the warm start took place
+        self._initial: dict[str, Any] | None = None  # copies of what training changes, for sklearn.base.clone
+        # what `transform` tells its hook `transform_step` about the current batch
         self._target_key = "label"
         self._transform_rows: range | None = None
 
@@ -257,11 +260,13 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     # ---- the model: q(z|x), p(x|z), one step ----------------------------------------------------------------------
 
     def _posterior(self, images: Tensor) -> Normal:
+        """Return q(z|x)."""
         features = call_network("encoder", self.encoder, "images", images.to(self.fc_mu.weight.dtype))
         check_features(features, self.encoder_out_dim, images)
         return posterior_distribution(*posterior_parameters(features, self.fc_mu, self.fc_logvar))
 
     def _likelihood(self, z: Tensor) -> Distribution:
+        """Return p(x|z)."""
         return likelihood(call_network("decoder", self.decoder, "codes", z), self.default_dist)
 
     def _run_step(self, images: Tensor, share: BatchShare | None = None) -> tuple[Distribution, Normal]:
@@ -370,6 +375,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         trainer = self._trainer
         loader = None if trainer is None else trainer.train_dataloader
         images = self._images(batch, f"training batch {batch_idx}")
+        # a process that owns none of its images computes one, so that all take part in the gradients' average: weight 0
         share = batch_share(loader, batch_idx, len(images))
         with naming_lone_values(f"training batch {batch_idx}"):
             losses = self._losses(images[: max(share.n_own, 1)], share)
@@ -388,7 +394,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         Args:
             batch: images, in any of the forms a batch can have.
             batch_idx: number of the batch, for messages.
-            dataloader_idx: ignored.
+            dataloader_idx: number of the validation loader.
 
         Returns:
             "loss", "rec_loss" and "kl_loss".
@@ -462,8 +468,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
                 )
             warm_start(self, train_dataloader, seed=self.random_state)
             self._started = True
-        elif os.path.isfile(ckpt_path):
-            load_weights_only(ckpt_path)  # refuses by name what Lightning would stumble over
+        elif os.path.isfile(ckpt_path):  # "last" and addresses are Lightning's to find
+            load_weights_only(ckpt_path)  # only to refuse by name what Lightning would stumble over
         with seeded(self.random_state), order_by_epoch(train_dataloader, self.random_state):
             trainer = pl.Trainer(**{**self.trainer_params_, "callbacks": self._callbacks()})
             training, validation = as_one_loader(train_dataloader), as_one_loader(val_dataloader)
@@ -518,6 +524,9 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
     def transform_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> Tensor:
         """Embed one batch: a draw from the posterior, or its mean if ``stochastic_transform`` is false.
+
+        Within :meth:`transform` the noise of a row follows from ``random_state`` and the row's number; in a call of its
+        own it comes from torch's generator.
 
         Args:
             batch: images, in any of the forms a batch can have.

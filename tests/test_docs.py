@@ -237,3 +237,23 @@ def test_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path
         assert loaded.findall(text) == [], page
         if page.parent.name == "api":
             assert unread.findall(text) == [], page
+
+
+def public_names():
+    """Yield each public class and function of the package, by the shortest name that it can be imported by."""
+    seen = set()
+    for package in ("", "data", "networks", "training", "evaluation", "plots", "workflows", "transformer"):
+        module = importlib.import_module(f"monai_betavae.{package}" if package else "monai_betavae")
+        names = getattr(module, "__all__", None) or ["VAETransformer"]
+        for name in names:
+            value = getattr(module, name)
+            if callable(value) and id(value) not in seen:
+                seen.add(id(value))
+                yield f"{module.__name__}.{name}", value
+
+
+def test_every_public_name_has_an_example():
+    found = dict(public_names())
+    assert len(found) > 100
+    # doctests are collected from the same docstrings, so an example that is there runs
+    assert [name for name, value in found.items() if ">>>" not in (value.__doc__ or "")] == []

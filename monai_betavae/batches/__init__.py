@@ -1,7 +1,8 @@
-"""What a loader yields, as the plain tensors that everything computes on.
+"""Batches of a loader as plain tensors, in order.
 
-============  ==================================================================================================
-``images``    the images, targets and names of a batch, checked
-``ordering``  rows in the dataset's order, and each process's share of a batch
-============  ==================================================================================================
+==================  ============================================================================================
+``images``          the images, targets and names of a batch, checked
+``ordering``        the rows of a dataset in its own order
+``process_shares``  the share of a global batch that each process holds, and its noise
+==================  ============================================================================================
 """

@@ -5,7 +5,7 @@
 ``reconstruction``         errors, PSNR and SSIM, in the brain and overall; PCA and mean-image baselines
 ``likelihood``             ELBO, importance-weighted log-likelihood, closed form of probabilistic PCA
 ``refinement``             codes refined from the encoder's: what amortised inference costs
-``latents``                KL divergence per dimension, active units
+``latent_activity``        KL divergence per dimension, active units
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
 ``disentanglement``        MIG, SAP, DCI, FactorVAE score
 ``known_factors``          known factors, discrete or continuous; their bins and folds
@@ -15,7 +15,9 @@
 ``residuals``              residual maps, thresholds from healthy subjects
 ``anomaly``                lesion detection: AUPRC, Dice, pseudo-healthy pairs
 ``normative``              deviation of latents and voxels from a healthy reference, multiple-comparison correction
-``generation``             MS-SSIM, MMD, codes from the prior or a mixture
+``ms_ssim``                diversity of volumes
+``mmd``                    distance between two sets of samples, and its test
+``latent_mixture``         codes from the prior, or from a mixture fitted to codes
 ``volume_batches``         validated batches of volumes and masks
 =========================  ==========================================================================================
 """
@@ -24,8 +26,8 @@ from .aggregate_posterior import aggregate_posterior
 from .anomaly import dice, healthy_pair_error, voxel_auprc
 from .disentanglement import dci, factor_vae_score, mig, sap
 from .intervals import Estimate, estimate
+from .latent_activity import active_units, kl_per_dimension
 from .latent_mixture import fit_latent_mixture, prior_codes, sample_codes
-from .latents import active_units, kl_per_dimension
 from .likelihood import elbo, log_likelihood, probabilistic_pca_log_density
 from .mmd import mmd, mmd_test
 from .ms_ssim import ms_ssim_pairs

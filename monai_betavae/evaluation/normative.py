@@ -51,7 +51,7 @@ def latent_deviation(
             wide.
         min_variance: dimensions whose v_k doesn't exceed it are left out of the score; 0 leaves out constant dimensions
             only, as published. A collapsed dimension has v_k near 0 and exp(logvar) near 1, so its z is near 0 for
-            every subject and dilutes the mean; 0.01 (as in `evaluation.latents.active_units`) excludes it.
+            every subject and dilutes the mean; 0.01 (as in `evaluation.latent_activity.active_units`) excludes it.
 
     Returns:
         "z", "p_values" and "q_values", shape (n_subjects, latent_dim), NaN in excluded dimensions, with

@@ -1,8 +1,9 @@
-"""Encoders and decoders, the posterior between them, and where their training starts.
+"""Encoders, decoders, the posterior between them, and warm starts.
 
 ======================  ========================================================================================
 ``builders``            ``build_encoder``, ``build_decoder``, ``build_network`` from MONAI's blocks, for any shape
 ``modules``             the modules that they return; ``ReconstructionNetwork``, which the bundle stores
+``latent_model``        the protocol of a model: ``encode`` and ``decode``, and its runs over many images
 ``posterior``           q(z|x) = N(mu, exp(logvar)) from features, in float32
 ``template``            the decoder that deforms a template
 ``warm_start``          start from the training volumes: the mean image, PCA, a template

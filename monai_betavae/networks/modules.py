@@ -153,15 +153,23 @@ class BlocksToChannels(nn.Module):
 
 
 class ReconstructionNetwork(nn.Module):
-    """Encoder, posterior and decoder as one plain module: images in, reconstructions out.
+    """Encoder, posterior and decoder as one plain module that maps images to their reconstructions.
 
-    ``forward`` returns one tensor, the decoded posterior mean, in training and in eval mode alike, which is what
-    MONAI's inferers, exporters and checks of bundles expect. Its state dict has the same names as the estimator's.
+    ``forward`` returns one tensor, the decoded posterior mean, in training and in eval mode alike, as MONAI's inferers,
+    exporters and bundle checks expect. The state dict has the same names as the estimator's.
 
     Args:
         encoder: network with ``out_dim`` from images to features.
         decoder: network from codes to images.
         latent_dim: number of latent dimensions.
+
+    Example:
+        >>> from monai_betavae.networks import build_decoder, build_encoder
+        >>> shape = (16, 20, 16)
+        >>> network = ReconstructionNetwork(build_encoder(shape), build_decoder(4, shape), latent_dim=4).eval()
+        >>> images = torch.rand(2, 1, *shape)
+        >>> network(images).shape, bool(torch.equal(network(images), network.decode(network.encode(images).mean)))
+        (torch.Size([2, 1, 16, 20, 16]), True)
     """
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module, latent_dim: int) -> None:

@@ -1,4 +1,4 @@
-"""What surrounds the steps of a training run.
+"""The parts of a training run around its steps.
 
 ===================  ===========================================================================================
 ``optimizers``       the default AdamW, or one that the user's factory makes

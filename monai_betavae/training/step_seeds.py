@@ -27,13 +27,22 @@ TORCHS_SAMPLERS = (SequentialSampler, RandomSampler, SubsetRandomSampler, Weight
 
 
 class StepSeeds(pl.Callback):
-    """Seed torch anew before every training step and every validation, from the seed and the number of the step.
+    """Seed torch before every training step and every validation, from the run's seed and the number of the step.
 
-    So the noise of a step, and its dropout, are the same whether the run has come there in one go or was resumed on
-    the way, and whatever else has drawn numbers meanwhile.
+    The noise of a step and its dropout are therefore the same in a run that was resumed as in one that was not, and
+    other draws in between change nothing.
 
     Args:
-        seed: of the run; with ``None`` nothing is seeded.
+        seed: seed of the run; ``None`` seeds nothing.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> trainer, seeds = SimpleNamespace(current_epoch=2), StepSeeds(0)
+        >>> seeds.on_train_batch_start(trainer, None, None, 7)
+        >>> noise = torch.randn(3)
+        >>> seeds.on_train_batch_start(trainer, None, None, 7)
+        >>> bool((torch.randn(3) == noise).all())
+        True
     """
 
     def __init__(self, seed: int | None) -> None:
@@ -64,6 +73,7 @@ class EpochOrder(Sampler[int]):
         seed: of the order.
 
     Example:
+        >>> from monai_betavae._randomness import seeded
         >>> order = EpochOrder(RandomSampler(range(5)), seed=0)
         >>> with seeded(0):
         ...     rows = []

@@ -21,7 +21,7 @@ from ..batches.images import image_tensor
 from ..bundle import running_config, running_parser
 from ..data.checks.findings import MAX_CUT_AWAY, MIN_FILLED
 from ..estimator import VAE
-from ..evaluation.latents import active_units, kl_per_dimension
+from ..evaluation.latent_activity import active_units, kl_per_dimension
 from ..networks.acceleration import accelerate
 from ..networks.latent_model import decode_array, encode_array
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
@@ -99,7 +99,7 @@ KNOWN_NOISE = (
 
 
 class ModelTraining:
-    """A training run of the bundle: what it is refused for, the training itself, and its scores and pictures.
+    """A training run of the bundle: its checks, the training itself, and its scores and pictures.
 
     Args:
         trainer: the Lightning trainer, with the callbacks that write tables and weights.
@@ -108,14 +108,25 @@ class ModelTraining:
         preprocessing: the transforms of the volumes.
         output_dir: folder of tables and pictures.
         ckpt_dir: folder of weights.
-        seed: of order and noise.
+        seed: seed of order and noise.
         resume: whether to continue from ``<ckpt_dir>/last.ckpt`` if it is there.
         overwrite: whether an existing result may be replaced.
         resume_changes: ids of settings that may differ from those of the run that is resumed.
         compile: as in :func:`~monai_betavae.networks.acceleration.accelerate`.
-        recompute_activations: likewise.
+        recompute_activations: as in :func:`~monai_betavae.networks.acceleration.accelerate`.
         max_cut_away: share of a volume's foreground outside the grid above which training stops.
-        min_filled: share of the grid that is filled below which training stops.
+        min_filled: share of the grid below which training stops, if the median volume fills less.
+
+    Example:
+        >>> from monai_betavae.data import brain_transforms
+        >>> from monai_betavae.networks import build_network
+        >>> network, transform = build_network((8, 8, 8), latent_dim=2), brain_transforms((8, 8, 8))
+        >>> run = ModelTraining(pl.Trainer(logger=False), VAE.from_network(network), network, transform, "out", "out")
+        >>> try:
+        ...     run.check()
+        ... except ValueError as error:  # the bundle's config has this callback
+        ...     print(str(error).split(",")[0])
+        'train#callbacks' must keep BestWeights
     """
 
     def __init__(

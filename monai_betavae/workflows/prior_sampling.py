@@ -27,12 +27,23 @@ SAMPLES_FOLDER, CODES_FILE, SHEET_FILE = "samples", "codes.csv", "contact_sheet.
 def check_generation(
     output_dir: str | os.PathLike[str], checkpoint: str | os.PathLike[str], overwrite: bool = False
 ) -> None:
-    """Refuse to start without weights, or over existing samples; see :func:`~.trained_model.check_outputs`."""
+    """Check that a generation has weights to run, and no samples to overwrite.
+
+    Raises:
+        ValueError: naming the file that is missing or in the way.
+
+    Example:
+        >>> try:
+        ...     check_generation("out", "out/model.pt")
+        ... except ValueError as error:
+        ...     print(str(error).split(":")[0])
+        out/model.pt must be the model.pt of a training run, and doesn't exist
+    """
     check_outputs(Path(output_dir) / SAMPLES_FOLDER / CODES_FILE, checkpoint, overwrite)
 
 
 class PriorSampling:
-    """Draw codes from the prior N(0, I) and decode them: what the model takes for a brain.
+    """Draw codes from the prior N(0, I), decode them and write the volumes.
 
     Writes into ``<output_dir>/samples``: ``sample_000.nii.gz`` ..., float32 in the preprocessing's intensities on the
     model's grid; ``contact_sheet.png``; and ``codes.csv``, one row per sample (sample, z_0 ...), which is complete only
@@ -50,6 +61,17 @@ class PriorSampling:
 
     Raises:
         ValueError: if ``n_samples`` or ``batch_size`` isn't a positive integer, or ``seed`` a seed.
+
+    Example:
+        >>> import contextlib, io, tempfile
+        >>> from monai_betavae.networks import build_network
+        >>> network = build_network((8, 8, 8), latent_dim=2)
+        >>> quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        >>> with tempfile.TemporaryDirectory() as folder, quiet[0], quiet[1]:
+        ...     PriorSampling(network, 2, np.eye(4), folder).run()
+        ...     names = sorted(path.name for path in (Path(folder) / "samples").iterdir())
+        >>> names
+        ['codes.csv', 'contact_sheet.png', 'sample_000.nii.gz', 'sample_001.nii.gz']
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..batches.images import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
 from ..estimator import VAE
-from ..evaluation.latents import kl_per_dimension
+from ..evaluation.latent_activity import kl_per_dimension
 from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES
 from ..plots import plot_reconstructions, plot_traversals, save_figure

@@ -17,7 +17,7 @@ from torch import nn
 from .._texts import file_stem
 from ..batches.ordering import OrderedRows
 from ..data import volume_image
-from ..data.identity.naming import stem_of
+from ..data.identity.bids_names import stem_of
 from ..networks.latent_model import encode_images, logvar_of
 from ..networks.modules import reconstruction_network
 from ..saving.atomic_files import atomic_path, write_table
@@ -30,21 +30,31 @@ LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
 
 
 class InferenceRecords(Sequence[Record]):
-    """The records of ``dataset_dir``, or, if none is given, the subjects the training run held out.
+    """The records of ``dataset_dir``, or of the subjects that the training run held out if none is given.
 
-    They are looked up when they are first asked for: a bundle's workflow must be there, with its network and all its
+    They are looked up at the first access, because a bundle's workflow must exist, with its network and all its
     properties, before there are data.
 
     Args:
         dataset_dir: anything :func:`~monai_betavae.data.discover` takes, or ``None``.
         training_output_dir: folder of the training run's ``split.json``.
-        suffix: as in :func:`~.records.given_records`, as are the next ones; ``None`` for what training was told.
-        image_column: likewise.
-        channel: see there.
-        subject_from: see there.
-        entities: as ``suffix``.
-        missing_values: likewise.
-        ckpt_dir: folder of the weights, with the ``model.json`` that says what training was told.
+        suffix: as in :func:`~.records.given_records`; ``None`` for the value that training had.
+        image_column: as in :func:`~.records.given_records`; ``None`` for the value that training had.
+        channel: as in :func:`~.records.given_records`.
+        subject_from: as in :func:`~.records.given_records`.
+        entities: as in :func:`~.records.given_records`; ``None`` for the value that training had.
+        missing_values: as in :func:`~.records.given_records`; ``None`` for the value that training had.
+        ckpt_dir: folder of the weights, with the ``model.json`` that holds the values of training.
+
+    Example:
+        >>> import contextlib, io, tempfile
+        >>> volume = nib.Nifti1Image(np.ones((4, 5, 6), np.float32), np.eye(4))
+        >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+        ...     nib.save(volume, f"{folder}/sub-01_T1w.nii.gz")
+        ...     records = InferenceRecords(folder, "out")
+        ...     found = [record["subject"] for record in records]
+        >>> found
+        ['sub-01']
     """
 
     def __init__(
@@ -147,7 +157,18 @@ def check_inference(
     overwrite: bool = False,
     training_output_dir: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Refuse to start without weights, or over existing latents; see :func:`~.trained_model.check_outputs`."""
+    """Check that an inference has weights to run, and no latents to overwrite.
+
+    Raises:
+        ValueError: naming the file that is missing or in the way.
+
+    Example:
+        >>> try:
+        ...     check_inference("out", "out/model.pt")
+        ... except ValueError as error:
+        ...     print(str(error).split(":")[0])
+        out/model.pt must be the model.pt of a training run, and doesn't exist
+    """
     check_outputs(Path(output_dir) / LATENTS_FILE, checkpoint, overwrite, training_output_dir)
 
 
@@ -170,6 +191,25 @@ class VolumeInference:
         output_dir: folder of the results.
         device: where to compute.
         image_key: key of the images in a batch.
+
+    Example:
+        >>> import contextlib, io, tempfile
+        >>> from monai.data import DataLoader, Dataset
+        >>> from monai_betavae.data import RestoreVolumed, brain_transforms
+        >>> from monai_betavae.networks import build_network
+        >>> values = np.random.default_rng(0).random((9, 8, 7), dtype=np.float32)
+        >>> quiet = contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO())
+        >>> with tempfile.TemporaryDirectory() as folder, quiet[0], quiet[1]:
+        ...     path = f"{folder}/sub-01_T1w.nii.gz"
+        ...     nib.save(nib.Nifti1Image(values, np.diag([2, 2, 2, 1])), path)
+        ...     transform = brain_transforms((8, 8, 8), spacing=2.0)
+        ...     loader = DataLoader(Dataset([{"image": path, "subject": "sub-01"}], transform))
+        ...     network = build_network((8, 8, 8), latent_dim=2)
+        ...     VolumeInference(network, loader, SimpleInferer(), RestoreVolumed("pred"), folder).run()
+        ...     shape = nib.load(f"{folder}/reconstructions/sub-01_T1w_reconstruction.nii.gz").shape
+        ...     header = (Path(folder) / "latents.csv").read_text().split()[0]
+        >>> shape, header  # the reconstruction is on the file's own grid
+        ((9, 8, 7), 'subject,image,mu_0,mu_1,logvar_0,logvar_1')
     """
 
     def __init__(

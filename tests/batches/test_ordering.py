@@ -16,14 +16,8 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
 from monai_betavae import VAE, build_vae
-from monai_betavae.batches.ordering import (
-    BatchShare,
-    OrderedRows,
-    batch_share,
-    check_not_empty,
-    row_noise,
-    shared_noise,
-)
+from monai_betavae.batches.ordering import OrderedRows, check_not_empty, row_noise
+from monai_betavae.batches.process_shares import BatchShare, batch_share, shared_noise
 from monai_betavae.data import GlobalOrder
 
 pytestmark = [

@@ -12,7 +12,7 @@ from random_trees import PEOPLE, SESSIONS, random_tree, trees
 
 from monai_betavae.data.discovery.bids_entities import refuse_several
 from monai_betavae.data.discovery.sources import discover
-from monai_betavae.data.identity.naming import in_natural_order
+from monai_betavae.data.identity.bids_names import in_natural_order
 from monai_betavae.data.identity.path_records import path_records
 
 

@@ -7,7 +7,7 @@ import pytest
 from numpy.testing import assert_allclose
 
 from monai_betavae.evaluation.aggregate_posterior import aggregate_posterior
-from monai_betavae.evaluation.latents import kl_per_dimension
+from monai_betavae.evaluation.latent_activity import kl_per_dimension
 
 RNG = np.random.default_rng(0)
 MU, LOGVAR = RNG.normal(size=(25, 3)) * [2.0, 1.0, 0.1], RNG.normal(size=(25, 3)) - 1

@@ -7,8 +7,8 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from ..identity.bids_names import ListedVolume, Record, in_natural_order, is_volume, record_of, stem_of
 from ..identity.joins import compare_keys
-from ..identity.naming import ListedVolume, Record, in_natural_order, is_volume, record_of, stem_of
 from ..identity.subject_patterns import listed
 from ..tables.table_files import TableRow, parse_rows, read_table
 from ..volumes.openbhb import TEMPLATES, cohort_root, part_folders

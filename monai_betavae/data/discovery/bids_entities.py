@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..identity.naming import Record, stem_of
+from ..identity.bids_names import Record, stem_of
 from ..identity.subject_patterns import listed
 
 ABSENT = "none"

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ..._checks import check_choice, check_integer
-from ..identity.naming import Record
+from ..identity.bids_names import Record
 from .sources import discover
 
 TISSUES = {"gray_matter": "gray_matter_maps", "white_matter": "white_matter_maps"}

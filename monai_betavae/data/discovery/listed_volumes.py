@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..identity.naming import NIFTI_SUFFIXES, ListedVolume, Record, is_volume, record_of
+from ..identity.bids_names import NIFTI_SUFFIXES, ListedVolume, Record, is_volume, record_of
 from ..identity.path_records import path_records
 from ..identity.subject_patterns import SubjectPattern, is_pattern, listed
 from .bids import warn_left_out

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..identity.naming import ListedVolume, Record, in_natural_order, is_volume
+from ..identity.bids_names import ListedVolume, Record, in_natural_order, is_volume
 from ..identity.path_records import path_records
 from ..tables.table_files import parse_rows, read_table
 from ..volumes.dicom import is_dicom_folder

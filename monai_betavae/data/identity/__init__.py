@@ -6,7 +6,7 @@
 ``path_words``        the words of a field and their meanings
 ``path_sessions``     sessions, visits and dates
 ``path_records``      the records of a folder's files
-``naming``            BIDS entities, stems and natural order of paths
+``bids_names``        BIDS entities, stems and natural order of paths
 ``subject_patterns``  ``subject_from``: patterns given by the user
 ``readings``          the possible readings that a refusal lists
 ``public_cohorts``    identifiers of public cohorts

@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-from .naming import Record, record_of, stem_of
+from .bids_names import Record, record_of, stem_of
 from .path_fields import Identity, UnknownIdentityError
 from .path_sessions import is_session_folder, sessions_of
 from .path_words import KINDS, MAPS, SESSION_WORDS, SESSIONS, TEMPLATE_SUBJECT, atoms_of, chunks_of

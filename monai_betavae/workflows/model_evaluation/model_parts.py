@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from ...estimator import VAE
 from ...evaluation.aggregate_posterior import aggregate_posterior
 from ...evaluation.intervals import Estimate, estimate
+from ...evaluation.latent_activity import active_units, kl_per_dimension
 from ...evaluation.latent_mixture import fit_latent_mixture, prior_codes, sample_codes
-from ...evaluation.latents import active_units, kl_per_dimension
 from ...evaluation.likelihood import elbo, log_likelihood
 from ...evaluation.mmd import mmd_test
 from ...evaluation.ms_ssim import ms_ssim_pairs

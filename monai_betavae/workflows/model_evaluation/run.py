@@ -77,7 +77,18 @@ def check_evaluation(
     overwrite: bool = False,
     training_output_dir: str | os.PathLike[str] | None = None,
 ) -> None:
-    """Refuse to start without weights, or over an existing evaluation; see :func:`~.trained_model.check_outputs`."""
+    """Check that an evaluation has weights to run, and no report to overwrite.
+
+    Raises:
+        ValueError: naming the file that is missing or in the way.
+
+    Example:
+        >>> try:
+        ...     check_evaluation("out", "out/model.pt")
+        ... except ValueError as error:
+        ...     print(str(error).split(":")[0])
+        out/model.pt must be the model.pt of a training run, and doesn't exist
+    """
     check_outputs(Path(output_dir) / EVALUATION_FOLDER / SUMMARY_FILE, checkpoint, overwrite, training_output_dir)
 
 
@@ -86,13 +97,12 @@ class ModelEvaluation:
 
     Writes into ``<output_dir>/evaluation``: ``report.html``, one page with everything in it; ``scores.json``; a table
     per subject for each part (``reconstruction.csv``, ``likelihood.csv``, ``predictions.csv``, ``deviation.csv``); and
-    the pictures. A part without its data is left out, and said so: lesions without masks, disentanglement without known
-    factors. The training run's ``split.json`` says who the training subjects are. Of several processes that a launcher
-    started alike, the first does everything.
+    the pictures. A part without its data is left out, and the report says so: lesions without masks, disentanglement
+    without known factors. The training run's ``split.json`` names the training subjects. If a launcher started several
+    processes, the first does everything.
 
     Args:
-        network: module with ``encode``, ``decode``, ``decoder`` and ``fc_mu``, whose call reconstructs, or with the
-            parts of :func:`~monai_betavae.networks.modules.reconstruction_network`.
+        network: module with ``encoder``, ``decoder``, ``fc_mu`` and ``fc_logvar``.
         records: the volumes to evaluate.
         dataloader: loader of their samples from :func:`~monai_betavae.data.brain_transforms`, whose dataset is in their
             order; its sampler doesn't count.
@@ -102,11 +112,11 @@ class ModelEvaluation:
         output_dir: folder of the results.
         training_output_dir: folder of the training run.
         device: where to compute.
-        seed: of everything random.
-        parts: which parts, of :data:`PARTS`; ``None`` for all.
+        seed: seed of everything random.
+        parts: which parts of :data:`PARTS` to run; ``None`` for all.
         n_samples: draws per subject of the importance-weighted likelihood.
-        n_reference: at most so many training subjects are looked at.
-        covariates: names to probe; ``None`` for all that there are.
+        n_reference: maximum number of training subjects that are used.
+        covariates: names to probe; ``None`` for all.
         lesions: "dark", "bright" or "both".
         refinement_steps: Gauss-Newton steps by which codes are refined and scored beside the encoder's; see
             :func:`~monai_betavae.evaluation.refinement.refined_codes`. They take about a second per volume.
@@ -115,6 +125,15 @@ class ModelEvaluation:
 
     Raises:
         ValueError: naming the argument.
+
+    Example:
+        >>> from monai_betavae.networks import build_network
+        >>> network, likelihood = build_network((8, 8, 8), 2), {"distribution": "normal", "beta": 1.0}
+        >>> try:
+        ...     ModelEvaluation(network, [], [], None, None, likelihood, "out", "out", parts=["looks"])
+        ... except ValueError as error:
+        ...     print(str(error)[:62])
+        `parts` must be one of 'reconstruction', 'likelihood', 'latent
     """
 
     def __init__(

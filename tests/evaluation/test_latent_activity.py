@@ -6,7 +6,7 @@ import torch
 from torch.distributions import Normal
 
 from monai_betavae import losses
-from monai_betavae.evaluation.latents import active_units, kl_per_dimension
+from monai_betavae.evaluation.latent_activity import active_units, kl_per_dimension
 
 RNG = np.random.default_rng(0)
 MU, LOGVAR = RNG.normal(size=(30, 4)), RNG.normal(size=(30, 4))
