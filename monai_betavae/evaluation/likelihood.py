@@ -102,7 +102,7 @@ def elbo(
         Kingma & Welling, "Auto-Encoding Variational Bayes", ICLR 2014.
 
     Example:
-        >>> class Nothing(nn.Module):  # ignores its input: q is the prior
+        >>> class Nothing(torch.nn.Module):  # ignores its input: q is the prior
         ...     default_dist = "normal"
         ...     def encode(self, x):
         ...         return Normal(torch.zeros(len(x), 1), torch.ones(len(x), 1))
@@ -161,7 +161,7 @@ def log_likelihood(
         Burda, Grosse & Salakhutdinov, "Importance Weighted Autoencoders", ICLR 2016.
 
     Example:
-        >>> class Nothing(nn.Module):
+        >>> class Nothing(torch.nn.Module):
         ...     default_dist = "laplace"
         ...     def encode(self, x):
         ...         return Normal(torch.zeros(len(x), 1), torch.ones(len(x), 1))

@@ -48,6 +48,7 @@ def warmup_and_decay(
         ValueError: naming the argument, what came and what is accepted.
 
     Example:
+        >>> import torch
         >>> optimizer = optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         >>> scheduler, rates = warmup_and_decay(optimizer, 100, warmup_steps=4, decay_fraction=0.5), []
         >>> for _ in range(100):
@@ -83,6 +84,7 @@ def make_scheduler(
         ValueError: naming ``lr_scheduler``, if the factory stops or gives anything else.
 
     Example:
+        >>> import torch
         >>> optimizer = optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)
         >>> make_scheduler(optim.lr_scheduler.CosineAnnealingLR, optimizer, lambda: 30).T_max
         30

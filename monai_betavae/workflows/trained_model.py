@@ -48,6 +48,7 @@ def trained_network(ckpt_dir: str | os.PathLike[str], bundle_root: str | os.Path
 
     Example:
         >>> import tempfile
+        >>> from monai_betavae.workflows.model_description import write_description
         >>> from monai_betavae.data import brain_transforms
         >>> from monai_betavae.networks import build_network
         >>> network = build_network((8, 8, 8), latent_dim=2, channels=(2, 2), warm_start="mean")
@@ -181,6 +182,7 @@ def grid_affine(ckpt_dir: str | os.PathLike[str]) -> NDArray[np.float64]:
 
     Example:
         >>> import tempfile
+        >>> from monai_betavae.workflows.model_description import write_description
         >>> from monai_betavae.data import brain_transforms
         >>> from monai_betavae.networks import build_network
         >>> network = build_network((8, 8, 8), latent_dim=2, channels=(2, 2), warm_start="mean")
