@@ -73,11 +73,10 @@ def make_step(images: Tensor, build: Callable[[], Any], mode: dict[str, Any], fu
     with torch.cuda.graph(graph):
         step()
 
-    def replay() -> None:
+    # a graph holds addresses only: without its model, optimizer and images it would write into the memory of others
+    def replay(_kept: Any = (vae, optimizer, images)) -> None:
         graph.replay()
 
-    # a graph holds addresses only: without its model, optimizer and images it would write into the memory of others
-    replay.kept = (vae, optimizer, images)  # type: ignore[attr-defined]
     return replay
 
 
