@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Self
 
 import lightning
 import torch
@@ -28,7 +28,6 @@ FILE_FORMAT = "monai_betavae.VAE/1"
 
 CHECKPOINT_KEY = "monai_betavae_description"
 """Key of the JSON description in Lightning's checkpoints."""
-
 
 LOSS_SETTINGS = ("beta", "default_dist")
 """Arguments of an estimator that a loss may have as attributes."""
@@ -71,7 +70,7 @@ class EstimatorFiles:
         encoder: nn.Module | None = None,
         decoder: nn.Module | None = None,
         loss: Callable[..., Any] | None = None,
-    ) -> Any:
+    ) -> Self:
         """Read a model written by :meth:`save`; nothing in the file is unpickled or executed.
 
         Args:
@@ -87,7 +86,8 @@ class EstimatorFiles:
             ValueError: naming the file, if it isn't such a file, holds code, lacks a network or loss that is to be
                 passed in, or doesn't fit the networks passed in.
         """
-        return load_estimator(cls, path, {"encoder": encoder, "decoder": decoder}, loss)
+        estimator: Self = load_estimator(cls, path, {"encoder": encoder, "decoder": decoder}, loss)
+        return estimator
 
     @classmethod
     def load_from_checkpoint(
@@ -98,7 +98,7 @@ class EstimatorFiles:
         strict: bool | None = None,
         weights_only: bool | None = True,
         **kwargs: Any,
-    ) -> Any:
+    ) -> Self:
         """Read a model from a Lightning checkpoint; networks made by the package's builders come back by themselves.
 
         Args:
@@ -116,11 +116,14 @@ class EstimatorFiles:
         lightning_module: Any = super()
         places = (checkpoint_path, map_location, hparams_file, strict)
         kwargs = {**loss_arguments(kwargs.get("loss")), **kwargs}
+        estimator: Self
         if weights_only is False:
-            return lightning_module.load_from_checkpoint(*places, weights_only=False, **kwargs)
+            estimator = lightning_module.load_from_checkpoint(*places, weights_only=False, **kwargs)
+            return estimator
         arguments = checkpoint_arguments(checkpoint_path, kwargs)
         with name_file_in_errors(source_name(checkpoint_path)):
-            return lightning_module.load_from_checkpoint(*places, weights_only=True, **arguments)
+            estimator = lightning_module.load_from_checkpoint(*places, weights_only=True, **arguments)
+        return estimator
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the JSON description to Lightning's checkpoint."""

@@ -1,7 +1,6 @@
 """The description of a trained model."""
 
 import copy
-import json
 import re
 from types import SimpleNamespace
 
@@ -9,10 +8,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from described_models import write_model
+from described_models import SHAPE, SPLIT, changed, network_of, write_model
 
 from monai_betavae import BetaVAELoss
-from monai_betavae.networks.builders import build_network
 from monai_betavae.workflows.model_description import (
     check_likelihood,
     data_options_of,
@@ -24,32 +22,6 @@ from monai_betavae.workflows.model_description import (
     split_digest,
 )
 from monai_betavae.workflows.volume_inference import InferenceRecords
-
-SHAPE = (8, 10, 12)
-
-
-ARGUMENTS = {"latent_dim": 3, "channels": (4, 8), "random_state": 0}
-
-
-SPLIT = {
-    "training": [{"image": f"/data/{name}.nii.gz", "subject": name[0]} for name in ("a1", "a2", "b1")],
-    "validation": [{"image": "/data/c1.nii.gz", "subject": "c"}],
-    "test": [{"image": "/data/d1.nii.gz", "subject": "d"}],
-}
-
-
-def network_of(**changes):
-    return build_network(SHAPE, **{**ARGUMENTS, **changes})
-
-
-def changed(folder, *path, to):
-    """Change one value of a model's description."""
-    content = json.loads((folder / "model.json").read_text())
-    place = content
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = to
-    (folder / "model.json").write_text(json.dumps(content))
 
 
 def test_a_network_whose_arguments_are_no_values_is_ones_own():

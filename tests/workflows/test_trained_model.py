@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
-from described_models import write_model
+from described_models import SHAPE, SPLIT, changed, network_of, write_model
 from monai.data import DataLoader, MetaTensor
 
 from monai_betavae import bundle_root
@@ -33,32 +33,6 @@ from monai_betavae.workflows.trained_model import (
     trained_preprocessing,
     training_folder,
 )
-
-SHAPE = (8, 10, 12)
-
-
-ARGUMENTS = {"latent_dim": 3, "channels": (4, 8), "random_state": 0}
-
-
-SPLIT = {
-    "training": [{"image": f"/data/{name}.nii.gz", "subject": name[0]} for name in ("a1", "a2", "b1")],
-    "validation": [{"image": "/data/c1.nii.gz", "subject": "c"}],
-    "test": [{"image": "/data/d1.nii.gz", "subject": "d"}],
-}
-
-
-def network_of(**changes):
-    return build_network(SHAPE, **{**ARGUMENTS, **changes})
-
-
-def changed(folder, *path, to):
-    """Change one value of a model's description."""
-    content = json.loads((folder / "model.json").read_text())
-    place = content
-    for name in path[:-1]:
-        place = place[name]
-    place[path[-1]] = to
-    (folder / "model.json").write_text(json.dumps(content))
 
 
 def steps(transforms):
