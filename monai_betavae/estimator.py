@@ -40,7 +40,14 @@ from .losses import BetaVAELoss, likelihood
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
 from .networks.modules import check_network_parts
-from .networks.posterior import call_network, check_codes, check_features, posterior_distribution, posterior_parameters
+from .networks.posterior import (
+    call_network,
+    check_codes,
+    check_features,
+    corrected_means,
+    posterior_distribution,
+    posterior_parameters,
+)
 from .networks.warm_start import check_started, warm_start
 from .saving.descriptions import is_plain
 from .saving.estimator_file import EstimatorFiles, check_checkpoint
@@ -263,7 +270,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         """Return q(z|x)."""
         features = call_network("encoder", self.encoder, "images", images.to(self.fc_mu.weight.dtype))
         check_features(features, self.encoder_out_dim, images)
-        return posterior_distribution(*posterior_parameters(features, self.fc_mu, self.fc_logvar))
+        mu, logvar = posterior_parameters(features, self.fc_mu, self.fc_logvar)
+        return posterior_distribution(corrected_means(self.decoder, images, mu), logvar)
 
     def _likelihood(self, z: Tensor) -> Distribution:
         """Return p(x|z)."""

@@ -8,7 +8,17 @@ from typing import Any
 from .estimator import VAE
 from .networks.builders import build_network
 
-NETWORK_ARGUMENTS = ("in_channels", "channels", "n_blocks", "kernel_size", "norm", "act", "dropout", "warm_start")
+NETWORK_ARGUMENTS = (
+    "in_channels",
+    "channels",
+    "n_blocks",
+    "kernel_size",
+    "norm",
+    "act",
+    "dropout",
+    "warm_start",
+    "n_corrections",
+)
 """Arguments of :func:`build_vae` that configure the networks."""
 
 
@@ -31,9 +41,9 @@ def build_vae(
             :func:`~monai_betavae.networks.builders.build_network`.
         random_state: seed of all weights, and of all random numbers that :class:`~monai_betavae.VAE` draws.
         vae_kwargs: further arguments of :func:`~monai_betavae.networks.builders.build_network` (``in_channels``,
-            ``channels``, ``n_blocks``, ``kernel_size``, ``norm``, ``act``, ``dropout``, ``warm_start``) and of
-            :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``, ``max_epochs``, ...). With
-            ``default_dist="bernoulli"``, or a ``loss`` with it, the decoder ends in a sigmoid.
+            ``channels``, ``n_blocks``, ``kernel_size``, ``norm``, ``act``, ``dropout``, ``warm_start``,
+            ``n_corrections``) and of :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``, ``max_epochs``,
+            ...). With ``default_dist="bernoulli"``, or a ``loss`` with it, the decoder ends in a sigmoid.
 
     Returns:
         the untrained estimator.

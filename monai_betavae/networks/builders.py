@@ -46,6 +46,12 @@ BLOCK_LEVELS = 2
 MAX_BLOCKS = 100
 """Largest accepted number of blocks per level; more is a mistake."""
 
+CORRECTIONS = 1
+"""Default number of steps by which a deformable template corrects the encoder's codes."""
+
+MAX_CORRECTIONS = 100
+"""Largest accepted number of such steps; more is a mistake."""
+
 NamedLayer = tuple[str, dict[str, Any]]
 LayerName = str | NamedLayer
 P = ParamSpec("P")
@@ -169,6 +175,7 @@ def build_decoder(
     output: str = "linear",
     warm_start: str = "mean",
     n_voxels: int = 0,
+    n_corrections: int = CORRECTIONS,
 ) -> Decoder:
     """Build a decoder that maps codes to images of exactly ``spatial_shape``.
 
@@ -195,6 +202,8 @@ def build_decoder(
             :mod:`~monai_betavae.networks.warm_start`. The default here is "mean", since components need an encoder that
             returns their scores (``n_components``), which :func:`build_network` provides.
         n_voxels: as in :func:`build_encoder`.
+        n_corrections: number of steps by which a deformable template corrects the encoder's codes; see
+            :meth:`~monai_betavae.networks.modules.Decoder.corrected_codes`. 0 leaves them as they are.
 
     Returns:
         a module that maps (batch, latent_dim) to (batch, out_channels, *spatial_shape).
@@ -230,6 +239,7 @@ def build_decoder(
         sigmoid=output == "sigmoid",
         warm_start=warm_start,
         n_voxels=_check_voxels(n_voxels, shape),
+        n_corrections=check_integer("n_corrections", n_corrections, minimum=0, maximum=MAX_CORRECTIONS),
     )
 
 
@@ -278,6 +288,7 @@ def build_network(
     output: str = "linear",
     warm_start: str | None = None,
     n_voxels: int = 0,
+    n_corrections: int = CORRECTIONS,
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
     """Build an encoder, a posterior and a decoder of one architecture as one module.
@@ -298,6 +309,7 @@ def build_network(
         warm_start: "none", "mean", "linear" or "deformable"; see :mod:`~monai_betavae.networks.warm_start`. ``None``
             means "deformable", or "mean" with a sigmoid output.
         n_voxels: as in :func:`build_encoder`.
+        n_corrections: as in :func:`build_decoder`.
         random_state: seed of all weights, independent of the global seed; ``None`` draws from the global generator.
 
     Returns:
@@ -330,6 +342,7 @@ def build_network(
             architecture=DECODER_OF[architecture],
             output=output,
             warm_start=default_warm_start(warm_start, output),
+            n_corrections=n_corrections,
             **style,
         )
         n_components = latent_dim if decoder.template is not None else 0

@@ -43,6 +43,45 @@ def bounded(
     return mu, logvar.clamp(low, high)
 
 
+def corrected_means(decoder: Any, images: Tensor, mu: Tensor) -> Tensor:
+    """Return posterior means after the feedback of a decoder that gives any, and other means unchanged.
+
+    A decoder with a method ``corrected_codes(images, codes)``, such as
+    :class:`~monai_betavae.networks.modules.Decoder`, returns codes that explain the images better than the encoder's.
+    No gradient passes through the correction. The encoder learns to need less of it instead: as its gradient it gets
+    that of half the squared distance between its means and the corrected ones, averaged over the batch.
+
+    Args:
+        decoder: any decoder.
+        images: shape (batch, channel, ...).
+        mu: the encoder's means, shape (batch, latent_dim).
+    """
+    correct = getattr(decoder, "corrected_codes", None)
+    if correct is None or mu.ndim != 2:
+        return mu
+    with torch.no_grad(), torch.autocast(device_type=mu.device.type, enabled=False):
+        start = mu.detach()
+        corrected = correct(images.detach().to(mu.dtype), start)
+    if corrected is start:
+        return mu
+    means: Tensor = _Distilled.apply(mu, corrected)
+    return means
+
+
+class _Distilled(torch.autograd.Function):
+    """The corrected means; backward, the gradient of half their squared distance from the encoder's."""
+
+    @staticmethod
+    def forward(ctx: Any, mu: Tensor, corrected: Tensor) -> Tensor:
+        ctx.save_for_backward(mu, corrected)
+        return corrected.clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        mu, corrected = ctx.saved_tensors
+        return (mu - corrected) / len(mu), None
+
+
 def posterior_distribution(mu: Tensor, logvar: Tensor) -> Normal:
     """Return q(z|x) as a ``Normal`` of scale exp(logvar / 2).
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sized
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from ..batches.images import check_images, image_tensor, item_names
+from .field_of_view import cut_faces, edge_profiles, field_edges, inside_indices, no_edges
 
 VARIANCE_VOLUMES = 128
 """Number of volumes from which the varying voxels are determined, if there are as many."""
@@ -83,58 +85,155 @@ class TrainingVolumes:
 
 
 @dataclass(frozen=True)
+class FieldOfView:
+    """Where the scans of a cohort are cut off, and what a shift of an edge weighs beside intensities.
+
+    Attributes:
+        mean_edges: mean edges, shape (axis, 2), in voxels; far away where scans aren't cut off.
+        components: what each component moves the edges by, shape (n, axis, 2), in voxels.
+        projection: weights of the edges in the scores, shape (n, axis, 2), per voxel.
+        seen: weight of each voxel's intensity, shape (voxel,): the root of the share of scans that see it.
+    """
+
+    mean_edges: Tensor
+    components: Tensor
+    projection: Tensor
+    seen: Tensor
+
+
+@dataclass(frozen=True)
 class PrincipalComponents:
     """Principal components of volumes, on the voxels that vary between them.
 
     Attributes:
-        mean: mean image, shape (channel, ...).
+        mean: mean image, shape (channel, ...); with a field of view that of the scans extended beyond their edges.
         voxels: flat indices of those voxels, ascending.
-        components: orthonormal components, shape (n, channel, voxel), by falling eigenvalue.
+        components: intensities, shape (n, channel, voxel), by falling eigenvalue; orthonormal, or with a field of view
+            orthonormal together with the edges in the weights of both.
         eigenvalues: variances of the scores, shape (n,), in squared units of the images.
+        field_of_view: where the scans are cut off, ``None`` if they aren't.
     """
 
     mean: Tensor
     voxels: Tensor
     components: Tensor
     eigenvalues: Tensor
+    field_of_view: FieldOfView | None = None
 
 
-def principal_components(volumes: TrainingVolumes, n_components: int) -> PrincipalComponents:
+def principal_components(
+    volumes: TrainingVolumes, n_components: int, find_field_of_view: bool = False
+) -> PrincipalComponents:
     """Compute principal components out of core, in one pass over the volumes with one chunk in memory at a time.
 
     Args:
         volumes: at least two volumes.
         n_components: number of components; those beyond the number of volumes minus one are zero.
+        find_field_of_view: whether the edges of scans that are cut off count as values beside the intensities; voxels
+            outside then take the intensity of the nearest voxel inside.
     """
-    total, count = torch.zeros(volumes.shape), 0
+    rows: _Rows | None = None
     held: list[Tensor] = []
-    voxels: Tensor | None = None
     # keep more than requested: a direction that ranks too low in one chunk may rise with a later one
     scatter = _Scatter(2 * n_components)
     for images in volumes.batches():
-        total += images.sum(dim=0)
-        count += len(images)
-        held.append(images.flatten(2) if voxels is None else images.flatten(2)[:, :, voxels])
+        held.append(images if rows is None else rows.of(images))
         n_held = sum(map(len, held))
-        if voxels is None and n_held >= VARIANCE_VOLUMES:
-            voxels = varying_voxels(torch.cat(held))
-            held = [torch.cat(held)[:, :, voxels]]
-        if voxels is not None and held[0][0].numel() * n_held * 4 > CHUNK_BYTES:
-            scatter.add(torch.cat(held).flatten(1))
+        if rows is None and n_held >= VARIANCE_VOLUMES:
+            first = torch.cat(held)
+            rows = _Rows(first, find_field_of_view)
+            held = [rows.of(first)]
+        if rows is not None and held[0][0].numel() * n_held * 4 > CHUNK_BYTES:
+            scatter.add(torch.cat(held))
             held = []
-    if count < 2:
-        raise ValueError(f"`train_dataloader` must give at least two volumes for a warm start, got {count}.")
-    if voxels is None:
-        voxels = varying_voxels(torch.cat(held))
-        held = [torch.cat(held)[:, :, voxels]]
+    if rows is None:
+        count = sum(map(len, held))
+        if count < 2:
+            raise ValueError(f"`train_dataloader` must give at least two volumes for a warm start, got {count}.")
+        first = torch.cat(held)
+        rows = _Rows(first, find_field_of_view)
+        held = [rows.of(first)]
     if held:
-        scatter.add(torch.cat(held).flatten(1))
+        scatter.add(torch.cat(held))
     found, variances = scatter.components(n_components)
-    components = torch.zeros(n_components, volumes.shape[0], len(voxels))
-    components[: len(found)] = found.unflatten(1, (volumes.shape[0], -1))
+    components = torch.zeros(n_components, found.shape[1])
+    components[: len(found)] = found
     eigenvalues = torch.zeros(n_components, dtype=torch.float64)
     eigenvalues[: len(variances)] = variances
-    return PrincipalComponents(total / count, voxels, components, eigenvalues)
+    return rows.components(components, eigenvalues)
+
+
+class _Rows:
+    """What components are computed from: the intensities of the varying voxels, and edges that are cut off.
+
+    Args:
+        images: the first volumes, shape (n, channel, ...), which say what varies and what is cut off.
+        find_field_of_view: whether to look for edges.
+    """
+
+    def __init__(self, images: Tensor, find_field_of_view: bool) -> None:
+        self.sides = list(images.shape[2:])
+        self.n_channels = images.shape[1]
+        self.total, self.count = torch.zeros(images.shape[1:]), 0
+        self.faces = cut_faces(images) if find_field_of_view else torch.zeros(len(self.sides), 2, dtype=torch.bool)
+        self.cut = bool(self.faces.any())
+        if not self.cut:
+            self.voxels = varying_voxels(images.flatten(2))
+            return
+        edges = self._edges(images)
+        everywhere = torch.arange(math.prod(self.sides))
+        inside = torch.ones(len(images), 1, *self.sides)
+        for axis, steps in enumerate(edge_profiles(edges, self.sides)):
+            shape = [len(images), 1] + [1] * len(self.sides)
+            shape[axis + 2] = -1
+            inside = inside * (steps[:, 0] * steps[:, 1]).reshape(shape)
+        seen = inside.mean(dim=0).flatten().clamp_min(1.0 / len(images)).sqrt()
+        self.voxels = varying_voxels(_extended(images, edges, everywhere) * seen)
+        self.seen = seen[self.voxels]
+        # a shift by one voxel changes the image by its intensity on the face
+        power = float((images.square() * inside).sum() / inside.sum())
+        lengths = (edges[:, :, 1] - edges[:, :, 0]).mean(dim=0).clamp(max=float(max(self.sides)))
+        lengths = torch.minimum(lengths, torch.tensor(self.sides, dtype=lengths.dtype))
+        areas = lengths.prod() / lengths
+        self.edge_weight = (areas * power).sqrt()[:, None] * self.faces
+        self.edge_total = torch.zeros(len(self.sides), 2)
+
+    def _edges(self, images: Tensor) -> Tensor:
+        """Return the edges at the faces that are cut, and edges far away at the others."""
+        return torch.where(self.faces, field_edges(images), no_edges(len(self.sides)))
+
+    def of(self, images: Tensor) -> Tensor:
+        """Return the rows of volumes, shape (n, value), and count the volumes in the mean."""
+        self.count += len(images)
+        if not self.cut:
+            self.total += images.sum(dim=0)
+            return images.flatten(2)[:, :, self.voxels].flatten(1)
+        edges = self._edges(images)
+        everywhere = torch.arange(math.prod(self.sides))
+        extended = _extended(images, edges, everywhere)
+        self.total += extended.sum(dim=0).unflatten(1, self.sides)
+        self.edge_total += edges.sum(dim=0)
+        weighted = extended[:, :, self.voxels] * self.seen
+        return torch.cat([weighted.flatten(1), (edges * self.edge_weight).flatten(1)], dim=1)
+
+    def components(self, found: Tensor, eigenvalues: Tensor) -> PrincipalComponents:
+        """Return components of such rows as components of images and edges."""
+        mean = self.total / self.count
+        n_values = self.n_channels * len(self.voxels)
+        intensities = found[:, :n_values].unflatten(1, (self.n_channels, -1))
+        if not self.cut:
+            return PrincipalComponents(mean, self.voxels, intensities, eigenvalues)
+        edges = found[:, n_values:].unflatten(1, (len(self.sides), 2))
+        moved = torch.where(self.faces, edges / self.edge_weight.clamp_min(1e-12), torch.zeros(()))
+        mean_edges = torch.where(self.faces, self.edge_total / self.count, no_edges(len(self.sides)))
+        field = FieldOfView(mean_edges, moved, edges * self.edge_weight, self.seen)
+        return PrincipalComponents(mean, self.voxels, intensities / self.seen, eigenvalues, field)
+
+
+def _extended(images: Tensor, edges: Tensor, voxels: Tensor) -> Tensor:
+    """Return intensities of voxels, (n, channel, voxel): outside the edges those of the nearest voxel inside."""
+    where = inside_indices(edges, list(images.shape[2:]), voxels)
+    return images.flatten(2).gather(2, where[:, None].expand(-1, images.shape[1], -1))
 
 
 class _Scatter:

@@ -15,12 +15,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .field_of_view import STEEPNESS, edge_profiles, has_edges, inside_indices, no_edges, visible_edges
+
 COMPONENT_UNIT = 0.3
 """Intensity that a weight of 1 in ``components`` stands for.
 
 An optimizer such as AdamW moves every weight by about the learning rate, and components are smaller than the weights of
 a network. In these units one learning rate suits both.
 """
+
+ADDED_LATER = ("edges", "edge_weight", "mean_edges")
+"""Tensors that weights from before the field of view lack; they then keep their values, which are of no effect."""
 
 CONTROL_SPACING, MAX_CONTROLS = 8, 10
 """Spacing of the control points of a displacement, in voxels, and their maximum number along an axis."""
@@ -65,15 +70,27 @@ class _VaryingVoxels(nn.Module):
             if inside and len(found) != len(self.voxels):
                 for name, size in self._sized(len(found)).items():
                     self._set(**{name: torch.zeros(size)})
+            for name in ADDED_LATER:
+                if hasattr(self, name):
+                    state_dict.setdefault(prefix + name, getattr(self, name).detach().clone())
         super()._load_from_state_dict(state_dict, prefix, *args)
+        self._adopt()
+
+    def _adopt(self) -> None:
+        """Derive from the values of the tensors what is kept as plain numbers."""
 
 
 class PrincipalProjection(_VaryingVoxels):
     """Whitened principal component scores of images: their projection on fixed components.
 
+    With a field of view (see :mod:`~monai_betavae.networks.field_of_view`) the edges of an image are values beside its
+    intensities, and voxels outside take the intensity of the nearest one inside.
+
     Attributes:
         weight: buffer of shape (n_components, channel, voxel); without voxels until it is set.
         mean: buffer of shape (channel, voxel), which is subtracted from the image.
+        edge_weight: buffer of shape (n_components, axis, 2), zero without a field of view.
+        mean_edges: buffer of shape (axis, 2), in voxels, which is subtracted from the edges.
 
     Args:
         n_components: number of scores.
@@ -88,6 +105,12 @@ class PrincipalProjection(_VaryingVoxels):
         self.mean: Tensor
         self.register_buffer("weight", torch.zeros(n_components, in_shape[0], n_voxels))
         self.register_buffer("mean", torch.zeros(in_shape[0], n_voxels))
+        self.edge_weight: Tensor
+        self.mean_edges: Tensor
+        n_axes = len(in_shape) - 1
+        self.register_buffer("edge_weight", torch.zeros(n_components, n_axes, 2))
+        self.register_buffer("mean_edges", no_edges(n_axes))
+        self.cut = False
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
         channels = self.shape[0]
@@ -97,32 +120,67 @@ class PrincipalProjection(_VaryingVoxels):
             "mean": [channels, n_voxels],
         }
 
-    def set_components(self, weight: Tensor, mean: Tensor, voxels: Tensor) -> None:
-        """Set components of shape (n_components, channel, voxel), the mean at their voxels, and the voxel indices."""
+    def _adopt(self) -> None:
+        self.cut = has_edges(self.mean_edges)
+
+    def set_components(
+        self,
+        weight: Tensor,
+        mean: Tensor,
+        voxels: Tensor,
+        edge_weight: Tensor | None = None,
+        mean_edges: Tensor | None = None,
+    ) -> None:
+        """Set components of shape (n_components, channel, voxel), the mean at their voxels, and the voxel indices.
+
+        Args:
+            weight: components.
+            mean: mean of the voxels.
+            voxels: flat indices of the voxels.
+            edge_weight: components of the edges, (n_components, axis, 2), if there is a field of view.
+            mean_edges: mean edges, (axis, 2).
+        """
         self._set(weight=weight, mean=mean, voxels=voxels)
+        if edge_weight is not None and mean_edges is not None:
+            self._set(edge_weight=edge_weight, mean_edges=mean_edges)
+        self._adopt()
 
     def forward(self, image: Tensor) -> Tensor:
         """Map images of shape (batch, channel, ...) to scores of shape (batch, n_components); zeros while unset."""
         if self.voxels.numel() == 0:
             return image.new_zeros([image.shape[0], self.n_components])
-        values = image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
-        return F.linear((values - self.mean).flatten(1), self.weight.flatten(1))
+        if not self.cut:
+            values = image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
+            return F.linear((values - self.mean).flatten(1), self.weight.flatten(1))
+        edges = visible_edges(image, self.mean_edges)
+        where = inside_indices(edges, self.shape[1:], self.voxels)
+        values = image.flatten(2).gather(2, where[:, None].expand(-1, image.shape[1], -1))
+        change = (edges - self.mean_edges).flatten(1).to(values.dtype)
+        return F.linear((values - self.mean).flatten(1), self.weight.flatten(1)) + F.linear(
+            change, self.edge_weight.flatten(1)
+        )
 
 
 class DeformableTemplate(_VaryingVoxels):
-    r"""Decoder that deforms a template whose intensities and displacements are linear in the code.
+    r"""Decoder that deforms a template whose intensities, displacements and field of view are linear in the code.
 
-    .. math:: \hat x(z)[v] = T_z[v + \sum_k z_k d_k(v)], \quad T_z = \bar x + \sum_k z_k c_k
+    .. math::
+        \hat x(z)[v] = w_z[v] \, T_z[v + \sum_k z_k d_k(v)], \quad T_z = \bar x + \sum_k z_k c_k, \quad
+        w_z[v] = \prod_f \sigma(4 (\pm v_f \mp \bar e_f \mp \sum_k z_k e_{kf}))
 
     with the mean image, components c (intensities) and displacements d (voxels). Displacements are interpolated
-    linearly from control points, and values between voxels linearly from the voxels. Without displacements this is a
-    linear decoder, the mean plus components. The model is also known as an active appearance model.
+    linearly from control points, and values between voxels linearly from the voxels. Where the scans are crops, w is
+    the box that a crop covers, a product over its faces f with edges e (voxels); else it is 1. Without displacements
+    this is a linear decoder, the mean plus components. The model is also known as an active appearance model.
 
     Attributes:
         components: parameter of shape (latent_dim, channel, voxel), in units of :data:`COMPONENT_UNIT` intensities;
             without voxels until it is set.
         displacements: parameter of shape (latent_dim, axis, *controls), in voxels; empty if not ``deformable``. The
             control points are evenly spaced in the bounding box of the voxels.
+        edges: parameter of shape (latent_dim, axis, 2), in voxels; empty if not ``deformable``, and without gradient
+            where no scan is cut off.
+        mean_edges: buffer of shape (axis, 2), the edges at z = 0; far away where there is none.
 
     Args:
         latent_dim: number of latent dimensions.
@@ -138,25 +196,30 @@ class DeformableTemplate(_VaryingVoxels):
         super().__init__(out_shape, n_voxels)
         self.latent_dim = latent_dim
         self.deformable = deformable
-        self.unit = COMPONENT_UNIT
+        self.unit, self.steepness = COMPONENT_UNIT, STEEPNESS
         self.components = nn.Parameter(torch.zeros(latent_dim, out_shape[0], n_voxels))
-        controls = control_points(out_shape[1:]) if deformable else [0] * (len(out_shape) - 1)
-        self.displacements = nn.Parameter(torch.zeros(latent_dim, len(controls), *controls))
+        n_axes = len(out_shape) - 1
+        controls = control_points(out_shape[1:]) if deformable else [0] * n_axes
+        self.displacements = nn.Parameter(torch.zeros(latent_dim, n_axes, *controls))
+        # without gradient until a field of view is set: processes that share gradients wait for every parameter
+        self.edges = nn.Parameter(torch.zeros(latent_dim, n_axes, 2 if deformable else 0), requires_grad=False)
+        self.mean_edges: Tensor
+        self.register_buffer("mean_edges", no_edges(n_axes))
+        self.cut = False
         # bounding box of the voxels, as numbers, since indexing with tensors makes a GPU synchronise
-        self.corner = [0] * len(controls)
-        self.sides = [0] * len(controls)
+        self.corner = [0] * n_axes
+        self.sides = [0] * n_axes
         self.register_buffer("in_box", torch.zeros(0, dtype=torch.long), persistent=False)
         self.in_box: Tensor
-        self._find_box()
+        self._adopt()
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
         return {"voxels": [n_voxels], "components": [self.latent_dim, self.shape[0], n_voxels]}
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._find_box()
-
-    def _find_box(self) -> None:
+    def _adopt(self) -> None:
+        """Derive from the values of the tensors what is kept as plain numbers."""
+        self.cut = self.deformable and has_edges(self.mean_edges)
+        self.edges.requires_grad_(self.cut and self.components.requires_grad)
         # on the meta device, used for dry runs, voxels have no values
         if not self.deformable or len(self.voxels) == 0 or self.voxels.is_meta:
             return
@@ -168,10 +231,19 @@ class DeformableTemplate(_VaryingVoxels):
             number = number * side + place - start
         self.in_box = number
 
-    def set_components(self, components: Tensor, displacements: Tensor, voxels: Tensor) -> None:
-        """Set components in units of intensity, displacements in voxels, and the voxel indices of the components."""
+    def set_components(
+        self,
+        components: Tensor,
+        displacements: Tensor,
+        voxels: Tensor,
+        edges: Tensor | None = None,
+        mean_edges: Tensor | None = None,
+    ) -> None:
+        """Set components in units of intensity, displacements and edges in voxels, and the indices of the voxels."""
         self._set(components=components / COMPONENT_UNIT, displacements=displacements, voxels=voxels)
-        self._find_box()
+        if edges is not None and mean_edges is not None:
+            self._set(edges=edges, mean_edges=mean_edges)
+        self._adopt()
 
     def forward(self, z: Tensor, mean: Tensor) -> Tensor:
         """Map codes to images.
@@ -185,14 +257,9 @@ class DeformableTemplate(_VaryingVoxels):
         """
         if self.voxels.numel() == 0:
             return mean
-        sizes = [z.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
-        flat = mean.flatten(1).expand(z.shape[0], -1, -1)
-        change = (z @ self.components.flatten(1)).unflatten(1, [self.shape[0], -1]) * self.unit
-        # gather and scatter use all cores of a CPU, index_select and index_add only one
-        where = self.voxels.expand(z.shape[0], self.shape[0], -1)
-        template = flat.scatter_add(2, where, change.to(flat.dtype))
+        template = self._template(z, mean)
         if not self.deformable:
-            return template.reshape(sizes)
+            return template
         # torch.jit's names aren't exported to mypy
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             places = self._places(z)
@@ -200,9 +267,149 @@ class DeformableTemplate(_VaryingVoxels):
             # in bfloat16 coordinates would be a quarter of a voxel off
             with torch.autocast(device_type=z.device.type, enabled=False):
                 places = self._places(z)
-        template = template.reshape(sizes).to(places.dtype)
-        values = F.grid_sample(template, places, padding_mode="border", align_corners=True).to(flat.dtype)
-        return flat.scatter(2, where, values.reshape(z.shape[0], self.shape[0], -1)).reshape(sizes)
+        image = self._placed(self._sampled(template, places), mean)
+        return image * _visible(self._edge_steps(z)).to(image.dtype) if self.cut else image
+
+    def energy_slope(self, z: Tensor, mean: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Return the varying values of the images of codes, and half the negative gradient of the squared error.
+
+        .. math:: J^T (x - \hat x(z)), \quad J = \partial \hat x / \partial z
+
+        It is written out instead of left to autograd, so that TorchScript and exported programs contain it.
+
+        Args:
+            z: codes, shape (batch, latent_dim), float32 or float64.
+            mean: mean image, shape (channel, ...).
+            image: images x, shape (batch, channel, ...).
+
+        Returns:
+            the values as in :meth:`varying_values`, and the slope of shape (batch, latent_dim). The components must be
+            set.
+        """
+        template = self._template(z, mean)
+        if not self.deformable:
+            values = self._chosen(template)
+            rest = (self._chosen(image) - values).flatten(1)
+            return values, rest @ self.components.flatten(1).T * self.unit
+        places = self._places(z)
+        values = self._sampled(template, places)
+        if not self.cut:
+            seen = self._chosen(image) - values
+            slope = self._by_content(seen, template, places)
+            return values, slope
+        content = self._placed(values, mean)
+        steps = self._edge_steps(z)
+        visible = _visible(steps)
+        restored = content * visible
+        rest = image - restored
+        slope = self._by_content(self._chosen(rest * visible), template, places)
+        return restored, slope + self._by_edges((rest * content).sum(dim=1), steps)
+
+    def varying_values(self, z: Tensor, mean: Tensor) -> Tensor:
+        """Return the values of the images of codes that depend on the code.
+
+        Returns:
+            the voxels of the components, (batch, channel, voxel); or, since with a field of view every voxel may depend
+            on the code, the images, (batch, channel, ...).
+        """
+        template = self._template(z, mean)
+        if not self.deformable:
+            return self._chosen(template)
+        values = self._sampled(template, self._places(z))
+        return self._placed(values, mean) * _visible(self._edge_steps(z)) if self.cut else values
+
+    def _template(self, z: Tensor, mean: Tensor) -> Tensor:
+        """Return the mean plus components, before any displacement."""
+        flat = mean.flatten(1).expand(z.shape[0], -1, -1)
+        change = (z @ self.components.flatten(1)).unflatten(1, [self.shape[0], -1]) * self.unit
+        # gather and scatter use all cores of a CPU, index_select and index_add only one
+        where = self.voxels.expand(z.shape[0], self.shape[0], -1)
+        sizes = [z.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
+        return flat.scatter_add(2, where, change.to(flat.dtype)).reshape(sizes)
+
+    def _chosen(self, image: Tensor) -> Tensor:
+        """Return the values of an image at the voxels of the components, shape (batch, channel, voxel)."""
+        return image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
+
+    def _sampled(self, template: Tensor, places: Tensor) -> Tensor:
+        """Return the template's values at places, shape (batch, channel, voxel)."""
+        values = F.grid_sample(template.to(places.dtype), places, padding_mode="border", align_corners=True)
+        return values.reshape(template.shape[0], template.shape[1], -1)
+
+    def _placed(self, values: Tensor, mean: Tensor) -> Tensor:
+        """Return the mean image with the values of :meth:`_sampled` at their voxels."""
+        flat = mean.flatten(1).expand(values.shape[0], -1, -1)
+        where = self.voxels.expand(values.shape[0], values.shape[1], -1)
+        sizes = [values.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
+        return flat.scatter(2, where, values.to(flat.dtype)).reshape(sizes)
+
+    def _edge_steps(self, z: Tensor) -> list[Tensor]:
+        """Return for each axis the steps at both edges, shape (batch, 2, side)."""
+        change = (z.to(self.edges.dtype) @ self.edges.flatten(1)).unflatten(1, [len(self.sides), 2])
+        return edge_profiles(self.mean_edges + change, self.shape[1:])
+
+    def _by_content(self, rest: Tensor, template: Tensor, places: Tensor) -> Tensor:
+        """Return the slope by the code through components and displacements.
+
+        Args:
+            rest: what is missing in the values, shape (batch, channel, voxel).
+            template: the template that the values are sampled from.
+            places: where.
+        """
+        n_axes = len(self.sides)
+        output = rest.reshape([rest.shape[0], rest.shape[1]] + [1] * (n_axes - 1) + [-1])  # likewise
+        # bilinear, border, corners aligned: as in _sampled
+        if n_axes == 3:
+            by_template, by_places = torch.ops.aten.grid_sampler_3d_backward(
+                output, template, places, 0, 1, True, [True, True]
+            )
+        else:
+            by_template, by_places = torch.ops.aten.grid_sampler_2d_backward(
+                output, template, places, 0, 1, True, [True, True]
+            )
+        slope: Tensor = self._chosen(by_template).flatten(1) @ self.components.flatten(1).T * self.unit
+        # coordinates run from -1 to 1, the last axis first; in voxels, the first axis first
+        along: list[Tensor] = []
+        for axis in range(n_axes):
+            scale = 2.0 / max(self.shape[axis + 1] - 1, 1)
+            along.append(by_places[..., n_axes - 1 - axis].reshape(rest.shape[0], -1) * scale)
+        by_voxels = torch.stack(along, dim=1)
+        field = by_voxels.new_zeros([rest.shape[0], n_axes] + self.sides).flatten(2)  # noqa: RUF005  # likewise
+        field = field.scatter(2, self.in_box.expand(rest.shape[0], n_axes, -1), by_voxels)
+        field = field.reshape([rest.shape[0], n_axes] + self.sides)  # noqa: RUF005  # likewise
+        # the transpose of the interpolation in _places; the last axis, which lies together in memory, comes first
+        for level in range(n_axes):
+            axis = n_axes - 1 - level
+            n_controls = self.displacements.shape[2 + axis]
+            weights = interpolation_weights(self.sides[axis], n_controls, field.device, field.dtype)
+            if level == 0:
+                field = torch.matmul(field, weights)
+            else:
+                after = list(field.shape[axis + 3 :])
+                field = torch.matmul(weights.T, field.flatten(axis + 3)).unflatten(axis + 2, [n_controls])
+                field = field.unflatten(axis + 3, after)
+        return slope + field.flatten(1) @ self.displacements.flatten(1).T
+
+    def _by_edges(self, product: Tensor, steps: list[Tensor]) -> Tensor:
+        """Return the slope by the code through the edges.
+
+        Args:
+            product: what is missing in the image times its content, summed over channels, shape (batch, ...).
+            steps: the steps at the edges.
+        """
+        n_axes = len(steps)
+        slopes: list[Tensor] = []
+        for axis in range(n_axes):
+            line = product[:, None]
+            for other in range(n_axes):
+                if other != axis:
+                    line = line * _along(steps[other][:, 0] * steps[other][:, 1], other, n_axes)
+            line = line.transpose(2, axis + 2).flatten(3).sum(dim=3)[:, 0]
+            low, high = steps[axis][:, 0], steps[axis][:, 1]
+            both = low * high
+            slopes.append(-self.steepness * (line * both * (1 - low)).sum(dim=1))
+            slopes.append(self.steepness * (line * both * (1 - high)).sum(dim=1))
+        return torch.stack(slopes, dim=1) @ self.edges.flatten(1).T
 
     def _places(self, z: Tensor) -> Tensor:
         """Return the sampling coordinates of each voxel for ``grid_sample``, shape (batch, 1 ..., voxel, axis)."""
@@ -245,6 +452,22 @@ class DeformableTemplate(_VaryingVoxels):
         for _ in range(n_axes - 1):
             chosen = chosen.unsqueeze(1)
         return chosen
+
+
+def _visible(steps: list[Tensor]) -> Tensor:
+    """Return how visible each voxel is, shape (batch, 1, ...), from the steps at the edges."""
+    visible = _along(steps[0][:, 0] * steps[0][:, 1], 0, len(steps))
+    for axis in range(1, len(steps)):
+        visible = visible * _along(steps[axis][:, 0] * steps[axis][:, 1], axis, len(steps))
+    return visible
+
+
+def _along(values: Tensor, axis: int, n_axes: int) -> Tensor:
+    """Return values of shape (batch, side) as (batch, 1, ..., side, ...), along an axis of the grid."""
+    shape = [1] * (n_axes + 2)
+    shape[0] = values.shape[0]
+    shape[axis + 2] = values.shape[1]
+    return values.reshape(shape)
 
 
 def control_points(spatial_shape: Sequence[int]) -> list[int]:

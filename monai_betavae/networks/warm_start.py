@@ -16,11 +16,12 @@ deformable also turns the part of each component that a displacement of the mean
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from scipy import ndimage
 from torch import Tensor
 
 from .._randomness import seeded
@@ -35,6 +36,12 @@ MEAN_IMAGE_VOLUMES, PCA_VOLUMES = 256, 1024
 
 RIDGE = 30.0
 """Penalty on displacements, relative to the mean squared gradient at a control point (see docs/performance.md)."""
+
+SMOOTHING = 0.7
+"""Standard deviation, in voxels, of the Gaussian that smooths the intensities of components."""
+
+CURVATURE_CODES, CURVATURE_SHIFT = 8, 0.1
+"""Number of codes at which curvatures are measured, and the distance of codes whose images are compared."""
 
 
 def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None = None) -> bool:
@@ -84,7 +91,7 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
         if template is None:
             decoder.set_output_mean(volumes.mean())
             return True
-        found = principal_components(volumes, n_components)
+        found = principal_components(volumes, n_components, find_field_of_view=template.deformable)
     decoder.set_output_mean(found.mean)
     _start_linear_path(model, template, found)
     return True
@@ -117,10 +124,22 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
     displacements = torch.zeros(template.displacements.shape)
     if template.deformable:
         components, displacements = displace(components, found.mean, found.voxels, displacements.shape[2:])
-    template.set_components(components, displacements, found.voxels)
+        components = smooth(components, found.voxels, list(found.mean.shape[1:]), SMOOTHING)
+    whitening = torch.where(present, safe.rsqrt(), 0.0).float()
+    field = found.field_of_view
+    weight, edges, edge_weight, mean_edges = found.components, None, None, None
+    if field is not None:
+        # components of the rows, in which voxels weigh as often as they are seen
+        weight = weight * field.seen.square()
+        edges, edge_weight = (
+            field.components * signal.float()[:, None, None],
+            field.projection * whitening[:, None, None],
+        )
+        mean_edges = field.mean_edges
+    template.set_components(components, displacements, found.voxels, edges, mean_edges)
     projection: PrincipalProjection = model.encoder.projection
-    whitened = found.components * torch.where(present, safe.rsqrt(), 0.0).float()[:, None, None]
-    projection.set_components(whitened, found.mean.flatten(1)[:, found.voxels], found.voxels)
+    mean = found.mean.flatten(1)[:, found.voxels]
+    projection.set_components(weight * whitening[:, None, None], mean, found.voxels, edge_weight, mean_edges)
     n = len(eigenvalues)
     with torch.no_grad():
         for layer in (model.fc_mu, model.fc_logvar):
@@ -129,7 +148,58 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
         # the encoder puts the scores after its other features
         model.fc_mu.weight[:, -n:] = torch.diag(signal * safe.rsqrt()).to(model.fc_mu.weight)
         posterior = torch.where(present, (variance / safe).clamp(1e-9, 1.0), 1.0)
+        correction = getattr(model.decoder, "correction", None)
+        if correction is not None:
+            curvature = mean_curvature(model.decoder, n)
+            curvature.diagonal().add_(variance)
+            correction.gain.copy_(torch.linalg.inv(curvature))
+            correction.variance.fill_(variance)
+            posterior = variance / curvature.diagonal()
         model.fc_logvar.bias.copy_(posterior.log())
+
+
+def mean_curvature(decoder: Callable[[Tensor], Tensor], latent_dim: int) -> Tensor:
+    """Return the mean of J J^T over codes drawn from the prior, with the slopes J of the images by finite differences.
+
+    Args:
+        decoder: from codes to images, a module.
+        latent_dim: number of latent dimensions.
+
+    Returns:
+        shape (latent_dim, latent_dim), float64, on the CPU, in squared units of the images.
+    """
+    parameter = next(decoder.parameters())  # type: ignore[attr-defined]  # a module
+    codes = torch.randn(CURVATURE_CODES, latent_dim, generator=torch.Generator().manual_seed(0))
+    shifts = CURVATURE_SHIFT * torch.eye(latent_dim).to(parameter)
+    total = torch.zeros(latent_dim, latent_dim, dtype=torch.float64)
+    with torch.no_grad():
+        for code in codes.to(parameter):
+            image = decoder(code[None]).flatten(1)
+            slopes = torch.cat([decoder(code + part).flatten(1) - image for part in shifts.split(4)]) / CURVATURE_SHIFT
+            total += (slopes @ slopes.T).double().cpu() / CURVATURE_CODES
+    return total
+
+
+def smooth(components: Tensor, voxels: Tensor, sides: list[int], width: float) -> Tensor:
+    """Return components smoothed by a Gaussian, which generalise better: what they say of single voxels is noise.
+
+    Args:
+        components: shape (n, channel, voxel).
+        voxels: flat indices of the voxels in the grid.
+        sides: sides of the grid.
+        width: standard deviation of the Gaussian in voxels.
+
+    Returns:
+        shape (n, channel, voxel); other voxels count as 0.
+    """
+    smoothed = torch.empty_like(components)
+    for row, component in enumerate(components):
+        for channel, values in enumerate(component):
+            grid = np.zeros(sides, np.float32)
+            grid.ravel()[voxels.numpy()] = values.numpy()
+            found = ndimage.gaussian_filter(grid, width, mode="nearest").ravel()[voxels.numpy()]
+            smoothed[row, channel] = torch.from_numpy(found)
+    return smoothed
 
 
 def likelihood_variance(model: Any) -> float:

@@ -3,7 +3,12 @@
 import torch
 from torch import nn
 
-from monai_betavae.networks.posterior import LOGVAR_RANGE, posterior_distribution, posterior_parameters
+from monai_betavae.networks.posterior import (
+    LOGVAR_RANGE,
+    corrected_means,
+    posterior_distribution,
+    posterior_parameters,
+)
 
 
 def layers():
@@ -46,3 +51,37 @@ def test_half_precision_weights_still_give_float32():
 def test_scale_is_the_root_of_the_variance():
     q = posterior_distribution(torch.zeros(1, 1), torch.full((1, 1), 2.0).log())
     torch.testing.assert_close(q.variance, torch.full((1, 1), 2.0))
+
+
+class Halving(nn.Module):
+    """A decoder whose feedback halves every code."""
+
+    def corrected_codes(self, images, codes):
+        assert not torch.is_grad_enabled()
+        assert codes.dtype == images.dtype == torch.float32
+        return codes / 2
+
+
+def test_means_are_those_of_the_decoders_feedback():
+    mu = torch.randn(4, 3, requires_grad=True)
+    means = corrected_means(Halving(), torch.zeros(4, 1, 2, 2).bfloat16(), mu)
+    assert torch.equal(means, mu / 2)
+    # whatever the loss makes of the means, the encoder is drawn to them: d/dmu of |mu - mu / 2|^2 / 2, over the batch
+    (1e6 * means.sum()).backward()
+    torch.testing.assert_close(mu.grad, mu.detach() / 2 / 4)
+
+
+def test_without_feedback_means_stay_the_encoders():
+    mu = torch.randn(4, 3, requires_grad=True)
+    assert corrected_means(nn.Linear(2, 2), torch.zeros(4, 1, 2, 2), mu) is mu
+    rows = torch.randn(4, 2, 3)
+    assert corrected_means(Halving(), torch.zeros(4, 1, 2, 2), rows) is rows
+
+
+def test_feedback_is_computed_without_autocast():
+    class Product(nn.Module):
+        def corrected_codes(self, images, codes):
+            return codes @ torch.eye(3)
+
+    with torch.autocast("cpu", torch.bfloat16):
+        assert corrected_means(Product(), torch.zeros(4, 1, 2, 2), torch.randn(4, 3)).dtype == torch.float32

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
+from monai_betavae.networks.field_of_view import no_edges
 from monai_betavae.networks.template import (
     COMPONENT_UNIT,
     DeformableTemplate,
@@ -125,7 +126,7 @@ def test_an_empty_one_takes_its_sizes_from_a_state_dict(deformable):
     empty.load_state_dict(full.state_dict())
     z, mean = torch.randn(3, 2), torch.rand(1, *SHAPE)
     assert torch.equal(empty(z, mean), full(z, mean))
-    assert {name for name, _ in empty.named_parameters()} == {"components", "displacements"}
+    assert {name for name, _ in empty.named_parameters()} == {"components", "displacements", "edges"}
 
     scores = PrincipalProjection(2, (1, *SHAPE))
     scores.set_components(torch.randn(2, 1, 30), torch.rand(1, 30), torch.arange(30) * 7)
@@ -152,6 +153,104 @@ def test_a_state_dict_that_cannot_be_is_refused(bad):
 def test_torchscript_gives_the_same():
     made = template(components=torch.randn(2, 1, len(interior())), displacements=torch.randn(2, 3, 2, 2, 2))
     z, mean = torch.randn(3, 2), torch.rand(1, *SHAPE)
+    assert torch.equal(torch.jit.script(made)(z, mean), made(z, mean))
+
+
+def with_edges(shape=SHAPE, latent_dim=3, channels=2):
+    """A template in float64 whose scans are cut off at three faces."""
+    made = DeformableTemplate(latent_dim, (channels, *shape), True).double()
+    voxels = interior(shape)
+    edges = 0.3 * torch.randn(latent_dim, len(shape), 2, generator=generator(2)).double()
+    mean_edges = no_edges(len(shape))
+    mean_edges[0] = torch.tensor([1.2, shape[0] - 2.7])
+    mean_edges[1, 1] = shape[1] - 3.3
+    edges[:, mean_edges.abs() > 100] = 0.0
+    components = torch.randn(latent_dim, channels, len(voxels), generator=generator())
+    displacements = 0.3 * torch.randn(made.displacements.shape, generator=generator(1))
+    made.set_components(components, displacements, voxels, edges, mean_edges)
+    return made
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (14, 11)])
+@pytest.mark.parametrize("kind", ["deformable", "linear", "cut off"])
+def test_the_slope_is_autograds(shape, kind):
+    if kind == "cut off":
+        made = with_edges(shape)
+    else:
+        count = len(interior(shape))
+        made = template(
+            3, 2, shape, kind == "deformable", torch.randn(3, 2, count, generator=generator()).double()
+        ).double()
+    z = torch.randn(4, 3, generator=generator(3)).double().requires_grad_()
+    mean = torch.rand(2, *shape, generator=generator(4)).double()
+    images = torch.rand(4, 2, *shape, generator=generator(5)).double()
+
+    (expected,) = torch.autograd.grad(-0.5 * (images - made(z, mean)).square().sum(), z)
+    values, slope = made.energy_slope(z.detach(), mean, images)
+
+    torch.testing.assert_close(slope, expected)
+    assert slope.abs().max() > 1
+    torch.testing.assert_close(values, made.varying_values(z, mean))
+    image = made(z, mean)
+    torch.testing.assert_close(values, image if kind == "cut off" else image.flatten(2)[:, :, made.voxels])
+
+
+def test_edges_hide_what_is_beyond_them():
+    made = with_edges()
+    mean = torch.ones(2, *SHAPE).double()
+    made.set_components(torch.zeros(3, 2, 4), 0 * made.displacements, torch.arange(4), made.edges, made.mean_edges)
+    z = torch.tensor([[1.0, -0.5, 0.25]]).double()
+    moved = made.mean_edges + torch.einsum("k,kaf->af", z[0], made.edges.detach())
+    image = made(z, mean)[0, 0].detach().numpy()
+    expected = np.ones(SHAPE)
+    for axis, side in enumerate(SHAPE):
+        place = np.arange(side)
+        low, high = (float(edge) for edge in moved[axis])
+        line = 1 / (1 + np.exp(4 * np.clip(low - place, -99, 99))) / (1 + np.exp(4 * np.clip(place - high, -99, 99)))
+        expected *= line.reshape([-1 if other == axis else 1 for other in range(3)])
+    np.testing.assert_allclose(image, expected, atol=1e-9)
+    assert made.edges.requires_grad
+    assert not template().edges.requires_grad
+
+
+def test_edges_come_back_with_a_state_dict():
+    full = with_edges().float()
+    empty = DeformableTemplate(3, (2, *SHAPE), True)
+    empty.load_state_dict(full.state_dict())
+    z, mean = torch.randn(3, 3, generator=generator()), torch.rand(2, *SHAPE, generator=generator(1))
+    assert torch.equal(empty(z, mean), full(z, mean))
+    assert empty.edges.requires_grad
+
+
+def test_weights_from_before_edges_still_load():
+    full = template()
+    older = {name: value for name, value in full.state_dict().items() if "edges" not in name}
+    empty = DeformableTemplate(2, (1, *SHAPE), True)
+    empty.load_state_dict(older)
+    z, mean = torch.randn(3, 2, generator=generator()), torch.rand(1, *SHAPE, generator=generator(1))
+    assert torch.equal(empty(z, mean), full(z, mean))
+
+
+def test_scores_of_a_crop_are_those_of_its_extension_and_its_edges():
+    voxels = torch.arange(28 * 26)
+    weight, mean = torch.randn(2, 1, len(voxels), generator=generator()), torch.rand(1, len(voxels))
+    edge_weight = torch.randn(2, 2, 2, generator=generator(1))
+    mean_edges = torch.tensor([[2.5, 24.5], [1.5, 22.5]])
+    projection = PrincipalProjection(2, (1, 28, 26))
+    projection.set_components(weight, mean, voxels, edge_weight, mean_edges)
+    image = torch.zeros(1, 1, 28, 26)
+    image[:, :, 4:25, 2:24] = 0.5 + torch.rand(1, 1, 21, 22, generator=generator(2))
+
+    extended = np.pad(image[0, 0, 5:24, 3:23].numpy(), ((5, 4), (3, 3)), mode="edge").ravel()
+    edges = np.array([[3.5, 24.5], [1.5, 23.5]]) - mean_edges.numpy()
+    expected = weight[:, 0].numpy() @ (extended - mean[0].numpy()) + edge_weight.flatten(1).numpy() @ edges.ravel()
+    np.testing.assert_allclose(projection(image)[0], expected, rtol=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_torchscript_of_a_crop_gives_the_same():
+    made = with_edges().float()
+    z, mean = torch.randn(3, 3, generator=generator()), torch.rand(2, *SHAPE, generator=generator(1))
     assert torch.equal(torch.jit.script(made)(z, mean), made(z, mean))
 
 

@@ -9,9 +9,17 @@ from torch.utils.data import DataLoader, IterableDataset
 import monai_betavae.networks.principal_components as components_module
 import monai_betavae.networks.warm_start as warm_start_module
 from monai_betavae import VAE, build_vae
+from monai_betavae.evaluation.refinement import refined_codes
 from monai_betavae.networks.builders import build_network
 from monai_betavae.networks.principal_components import TrainingVolumes, principal_components, varying_voxels
-from monai_betavae.networks.warm_start import check_started, displace, likelihood_variance, warm_start
+from monai_betavae.networks.warm_start import (
+    check_started,
+    displace,
+    likelihood_variance,
+    mean_curvature,
+    smooth,
+    warm_start,
+)
 
 SHAPE = (12, 14, 10)
 QUIET = {
@@ -121,7 +129,8 @@ def test_deformable_beats_linear_where_shape_varies():
     assert errors["deformable"] < 0.9 * errors["linear"]
 
 
-def test_deformable_agrees_with_linear_to_first_order():
+def test_deformable_agrees_with_linear_to_first_order(monkeypatch):
+    monkeypatch.setattr(warm_start_module, "SMOOTHING", 0.0)
     volumes = blobs()
     linear, deformable = (started(kind, volumes) for kind in ("linear", "deformable"))
     z = torch.tensor([[1.0, -0.5, 0.3, 0.8]])
@@ -159,7 +168,7 @@ def test_more_latents_than_volumes_leaves_the_rest_inactive(kind):
     posterior = vae.encode(volumes)
     assert torch.isfinite(vae.reconstruct(volumes)).all()
     torch.testing.assert_close(posterior.scale[:, 4:], torch.ones(5, 5))
-    assert torch.equal(posterior.mean[:, 4:], torch.zeros(5, 5))
+    torch.testing.assert_close(posterior.mean[:, 4:], torch.zeros(5, 5), atol=1e-5, rtol=0)
 
 
 def test_volumes_that_do_not_differ_are_reconstructed():
@@ -421,3 +430,132 @@ def test_a_lightning_that_keeps_its_loader_elsewhere_is_told_so(monkeypatch):
 def test_likelihood_variance_of_a_loss_without_settings():
     vae = VAE(nn.Flatten(), nn.Identity(), 4, 4, beta=4.0, loss=lambda x, p, q: {})
     assert likelihood_variance(vae) == 2.0
+
+
+def crops(n_volumes=60, shape=(44, 40), seed=0):
+    """Crops of different sizes of a picture that moves and brightens, on a grid that none of them fills."""
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*(np.arange(side) - (side - 1) / 2 for side in shape), indexing="ij")
+    volumes, edges = np.zeros((n_volumes, 1, *shape), np.float32), np.zeros((n_volumes, len(shape), 2))
+    for number in range(n_volumes):
+        turned = [axis + rng.normal(0, 0.8) for axis in axes]
+        picture = 0.8 + 0.3 * np.prod([np.sin(0.3 * axis) for axis in turned], axis=0) * rng.normal(1, 0.1)
+        low = rng.integers(2, 8, len(shape))
+        high = np.array(shape) - 1 - rng.integers(2, 8, len(shape))
+        where = tuple(slice(first, last + 1) for first, last in zip(low, high, strict=True))
+        volumes[(number, 0, *where)] = picture[where]
+        edges[number] = np.stack([low - 0.5, high + 0.5], axis=1)
+    return torch.from_numpy(volumes), edges
+
+
+def test_edges_of_crops_become_a_field_of_view():
+    volumes, edges = crops()
+    held_out, true = crops(20, seed=1)
+    vae = started("deformable", volumes, latent_dim=8)
+    template, projection = vae.decoder.template, vae.encoder.projection
+    np.testing.assert_allclose(template.mean_edges, edges.mean(axis=0), atol=1e-5)
+    assert template.cut
+    assert template.edges.requires_grad
+    assert projection.cut
+
+    moved = template.mean_edges + torch.einsum("bk,kaf->baf", vae.encode(held_out).mean, template.edges)
+    assert np.abs(moved.detach().numpy() - true).mean() < 0.2
+    pca = PCA(8).fit(volumes.flatten(1).numpy())
+    flat = held_out.flatten(1).numpy()
+    assert sse(vae, held_out) < 0.3 * ((pca.inverse_transform(pca.transform(flat)) - flat) ** 2).sum()
+
+
+def test_the_mean_image_of_crops_goes_beyond_their_edges():
+    volumes, _ = crops()
+    vae = started("deformable", volumes, latent_dim=8)
+    assert volumes.mean(0).min() < 0.1
+    assert vae.decoder.output_mean.min() > 0.4
+
+
+@pytest.mark.parametrize("kind", ["linear", "deformable"])
+def test_volumes_that_fill_the_grid_have_no_field_of_view(kind):
+    vae = started(kind, crops()[0] + 0.5)
+    assert not vae.decoder.template.cut
+    assert not vae.decoder.template.edges.requires_grad
+    torch.testing.assert_close(vae.decoder.output_mean, (crops()[0] + 0.5).mean(0))
+
+
+def test_crops_are_read_in_chunks_as_at_once(monkeypatch):
+    volumes, _ = crops()
+    read = TrainingVolumes(DataLoader(volumes, batch_size=7), len(volumes), list(volumes.shape[1:]), "image")
+    whole = principal_components(read, 4, find_field_of_view=True)
+    monkeypatch.setattr(components_module, "VARIANCE_VOLUMES", len(volumes))
+    at_once = principal_components(read, 4, find_field_of_view=True)
+    monkeypatch.setattr(components_module, "CHUNK_BYTES", 4)
+    chunks = principal_components(read, 4, find_field_of_view=True)
+    for found in (whole, chunks):
+        np.testing.assert_allclose(found.eigenvalues, at_once.eigenvalues, rtol=1e-3)
+        torch.testing.assert_close(found.mean, at_once.mean)
+        torch.testing.assert_close(found.field_of_view.mean_edges, at_once.field_of_view.mean_edges)
+
+
+def energies(vae, images, codes):
+    with torch.no_grad():
+        rest = (vae.decoder(codes) - images).flatten(1).square().sum(1)
+    return rest + likelihood_variance(vae) * codes.square().sum(1)
+
+
+@pytest.mark.parametrize("make", [lambda seed: blobs(30, seed=seed), lambda seed: crops(30, seed=seed)[0]])
+def test_corrected_codes_approach_the_mode(make):
+    vae = started("deformable", make(0), latent_dim=4, beta=0.1)
+    images = make(1)
+    encoded, best = {}, None
+    for n_steps in (0, 1, 2, 20):
+        vae.decoder.n_corrections = n_steps
+        encoded[n_steps] = vae.encode(images).mean.detach()
+    best = torch.from_numpy(
+        refined_codes(vae.decode, images, encoded[20], variance=likelihood_variance(vae), n_steps=5)
+    )
+    found = {n_steps: energies(vae, images, codes) for n_steps, codes in encoded.items()}
+    lowest = energies(vae, images, best)
+    gap = {n_steps: float((found[n_steps] - lowest).mean()) for n_steps in found}
+    assert gap[1] < 0.5 * gap[0]
+    assert gap[2] < gap[1]
+    assert gap[20] < 0.05 * gap[0]
+
+
+def test_no_corrections_leave_the_encoders_codes():
+    volumes = blobs()
+    vae = started("deformable", volumes, n_corrections=0)
+    features = vae.encoder(volumes)
+    torch.testing.assert_close(vae.encode(volumes).mean, vae.fc_mu(features))
+
+
+def test_the_encoder_learns_the_corrected_codes():
+    volumes = blobs()
+    vae = started("deformable", volumes)
+    distance = {}
+    for epochs in (0, 8):
+        optimizer = torch.optim.Adam([*vae.encoder.parameters(), *vae.fc_mu.parameters()], lr=3e-3)
+        for _ in range(epochs):
+            for images in volumes.split(8):
+                optimizer.zero_grad()
+                vae.training_step(images, 0)["loss"].backward()
+                optimizer.step()
+        encoded, corrected = vae.fc_mu(vae.encoder(volumes)), vae.encode(volumes).mean
+        distance[epochs] = float((encoded - corrected).detach().square().sum())
+    assert distance[8] < 0.5 * distance[0]
+
+
+def test_the_curvature_of_a_linear_decoder_is_its_product():
+    weight = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
+    decoder = nn.Linear(4, 30)
+    decoder.weight.data.copy_(weight)
+    torch.testing.assert_close(mean_curvature(decoder, 4), (weight.T @ weight).double(), rtol=1e-4, atol=1e-4)
+
+
+def test_smoothing_keeps_what_is_even_and_spreads_a_voxel():
+    voxels = torch.arange(81)
+    even, spike = torch.ones(1, 1, 81), torch.zeros(1, 1, 81)
+    spike[0, 0, 40] = 1.0
+    torch.testing.assert_close(smooth(even, voxels, [9, 9], 0.7), even)
+    found = smooth(spike, voxels, [9, 9], 0.7).reshape(9, 9)
+    weights = np.exp(-0.5 * (np.arange(-3, 4) / 0.7) ** 2)
+    weights /= weights.sum()
+    np.testing.assert_allclose(found[1:8, 1:8], np.outer(weights, weights), atol=1e-6)
+    torch.testing.assert_close(smooth(spike, voxels, [9, 9], 0.0), spike)
