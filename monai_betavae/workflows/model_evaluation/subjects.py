@@ -206,6 +206,11 @@ def output_mean(network: nn.Module) -> Array | None:
     if not isinstance(mean, torch.Tensor):
         return None
     mean = torch.sigmoid(mean) if getattr(decoder, "sigmoid", False) else mean
+    template = getattr(decoder, "template", None)
+    if template is not None and template.cut:
+        # the mean goes beyond the edges of crops; at z = 0 it is cut at the mean edges
+        with torch.no_grad():
+            mean = template(torch.zeros(1, template.latent_dim).to(template.components), mean)[0]
     return mean.float().cpu().numpy()
 
 
