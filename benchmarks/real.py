@@ -8,8 +8,8 @@ and chooses the epoch whose weights count; the rest is for training. All models 
 same order. The error is the summed squared error of reconstructions from the posterior mean, relative to that of the
 mean training image; a ratio to PCA's is of both sums, its interval a bootstrap over subjects. Probes are ridge
 regressions, fitted on the codes of training subjects of each fold; R² is over the predictions for all held-out
-subjects, and its difference from PCA's is paired by subject. Calibration is the mean squared residual of held-out voxels
-over that of validation voxels, the ideal is 1. What is in the working folder already is used again.
+subjects, and its difference from PCA's is paired by subject. Calibration is the mean squared residual of held-out
+voxels over that of validation voxels, the ideal is 1. What is in the working folder already is used again.
 """
 
 from __future__ import annotations

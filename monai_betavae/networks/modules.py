@@ -79,9 +79,11 @@ class CodeCorrection(nn.Module):
         slope = slope - self.variance * z
         return slope @ self.gain, slope
 
-    def line_length(self, change: Tensor, step: Tensor, slope: Tensor) -> Tensor:
-        """Return the multiple of each step, shape (batch, 1), from what ``probe`` of it changes in the images."""
-        curvature = (change / self.probe).flatten(1).square().sum(dim=1) + self.variance * step.square().sum(dim=1)
+    def line_length(self, change: Tensor, step: Tensor, slope: Tensor, stride: int) -> Tensor:
+        """Return the multiple of each step, shape (batch, 1), from what ``probe`` of it changes in one of stride voxels."""
+        curvature = stride * (change / self.probe).flatten(1).square().sum(dim=1) + self.variance * step.square().sum(
+            dim=1
+        )
         length = (slope * step).sum(dim=1) / curvature.clamp_min(1e-12)
         return length.clamp(0.0, self.longest)[:, None]
 
@@ -180,11 +182,10 @@ class Decoder(nn.Module):
                 return z
             for _ in range(self.n_corrections):
                 restored, slope = self.template.energy_slope(z, self.output_mean, image)
-                step, slope = self.correction(z, slope)
+                step, slope = self.correction(z, self.template.stride * slope)
                 shifted = z + self.correction.probe * step
-                length = self.correction.line_length(
-                    self.template.varying_values(shifted, self.output_mean) - restored, step, slope
-                )
+                change = self.template.varying_values(shifted, self.output_mean) - restored
+                length = self.correction.line_length(change, step, slope, self.template.stride)
                 z = z + length * step
         return z
 
@@ -255,7 +256,7 @@ class ReconstructionNetwork(nn.Module):
         super().__init__()
         out_dim: Any = encoder.out_dim
         self.encoder = encoder
-        self.decoder = decoder
+        self.decoder: Any = decoder
         self.fc_mu = nn.Linear(out_dim, latent_dim)
         self.fc_logvar = nn.Linear(out_dim, latent_dim)
 
@@ -288,7 +289,7 @@ class ReconstructionNetwork(nn.Module):
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             mu, logvar = bounded(self.fc_mu(features), self.fc_logvar(features))
             if hasattr(self.decoder, "corrected_codes"):
-                mu = self.decoder.corrected_codes(image.to(mu.dtype), mu)  # type: ignore[operator]  # checked above
+                mu = self.decoder.corrected_codes(image.to(mu.dtype), mu)
             return mu, logvar
         mu, logvar = posterior_parameters(features, self.fc_mu, self.fc_logvar)
         return corrected_means(self.decoder, image, mu), logvar

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,6 +11,10 @@ from torch.distributions import Normal
 
 LOGVAR_RANGE = (-30.0, 20.0)
 """Bounds of the log-variance, those of MONAI's AutoencoderKL: exp(12) is already infinite in float16."""
+
+
+EXPORTING: Callable[[], bool] = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+"""Whether torch.export is tracing; before torch 2.7 it could only be told that something is."""
 
 
 def posterior_parameters(features: Tensor, fc_mu: nn.Linear, fc_logvar: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -59,6 +64,10 @@ def corrected_means(decoder: Any, images: Tensor, mu: Tensor) -> Tensor:
     correct = getattr(decoder, "corrected_codes", None)
     if correct is None or mu.ndim != 2:
         return mu
+    if EXPORTING():
+        # torch.export traces neither contexts within contexts nor gradients, and needs none of them
+        exported: Tensor = correct(images.to(mu.dtype), mu)
+        return exported
     with torch.no_grad(), torch.autocast(device_type=mu.device.type, enabled=False):
         start = mu.detach()
         corrected = correct(images.detach().to(mu.dtype), start)

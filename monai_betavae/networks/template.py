@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..saving.descriptions import ADDED_LATER
 from .field_of_view import STEEPNESS, edge_profiles, has_edges, inside_indices, no_edges, visible_edges
 
 COMPONENT_UNIT = 0.3
@@ -24,8 +25,8 @@ An optimizer such as AdamW moves every weight by about the learning rate, and co
 a network. In these units one learning rate suits both.
 """
 
-ADDED_LATER = ("edges", "edge_weight", "mean_edges")
-"""Tensors that weights from before the field of view lack; they then keep their values, which are of no effect."""
+FEEDBACK_STRIDE = 2
+"""The slope of the error is computed from one in so many voxels: half of them say the same in half of the time."""
 
 CONTROL_SPACING, MAX_CONTROLS = 8, 10
 """Spacing of the control points of a displacement, in voxels, and their maximum number along an axis."""
@@ -205,7 +206,7 @@ class DeformableTemplate(_VaryingVoxels):
         self.edges = nn.Parameter(torch.zeros(latent_dim, n_axes, 2 if deformable else 0), requires_grad=False)
         self.mean_edges: Tensor
         self.register_buffer("mean_edges", no_edges(n_axes))
-        self.cut = False
+        self.cut, self.stride = False, 1
         # bounding box of the voxels, as numbers, since indexing with tensors makes a GPU synchronise
         self.corner = [0] * n_axes
         self.sides = [0] * n_axes
@@ -219,6 +220,7 @@ class DeformableTemplate(_VaryingVoxels):
     def _adopt(self) -> None:
         """Derive from the values of the tensors what is kept as plain numbers."""
         self.cut = self.deformable and has_edges(self.mean_edges)
+        self.stride = 1 if self.cut or not self.deformable else FEEDBACK_STRIDE
         self.edges.requires_grad_(self.cut and self.components.requires_grad)
         # on the meta device, used for dry runs, voxels have no values
         if not self.deformable or len(self.voxels) == 0 or self.voxels.is_meta:
@@ -291,12 +293,11 @@ class DeformableTemplate(_VaryingVoxels):
             values = self._chosen(template)
             rest = (self._chosen(image) - values).flatten(1)
             return values, rest @ self.components.flatten(1).T * self.unit
-        places = self._places(z)
+        places = self._places(z)[..., :: self.stride, :]
         values = self._sampled(template, places)
         if not self.cut:
-            seen = self._chosen(image) - values
-            slope = self._by_content(seen, template, places)
-            return values, slope
+            rest = self._chosen(image, self.stride) - values
+            return values, self._by_content(rest, template, places)
         content = self._placed(values, mean)
         steps = self._edge_steps(z)
         visible = _visible(steps)
@@ -315,7 +316,7 @@ class DeformableTemplate(_VaryingVoxels):
         template = self._template(z, mean)
         if not self.deformable:
             return self._chosen(template)
-        values = self._sampled(template, self._places(z))
+        values = self._sampled(template, self._places(z)[..., :: self.stride, :])
         return self._placed(values, mean) * _visible(self._edge_steps(z)) if self.cut else values
 
     def _template(self, z: Tensor, mean: Tensor) -> Tensor:
@@ -327,9 +328,9 @@ class DeformableTemplate(_VaryingVoxels):
         sizes = [z.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
         return flat.scatter_add(2, where, change.to(flat.dtype)).reshape(sizes)
 
-    def _chosen(self, image: Tensor) -> Tensor:
+    def _chosen(self, image: Tensor, stride: int = 1) -> Tensor:
         """Return the values of an image at the voxels of the components, shape (batch, channel, voxel)."""
-        return image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
+        return image.flatten(2).gather(2, self.voxels[::stride].expand(image.shape[0], image.shape[1], -1))
 
     def _sampled(self, template: Tensor, places: Tensor) -> Tensor:
         """Return the template's values at places, shape (batch, channel, voxel)."""
@@ -375,7 +376,7 @@ class DeformableTemplate(_VaryingVoxels):
             along.append(by_places[..., n_axes - 1 - axis].reshape(rest.shape[0], -1) * scale)
         by_voxels = torch.stack(along, dim=1)
         field = by_voxels.new_zeros([rest.shape[0], n_axes] + self.sides).flatten(2)  # noqa: RUF005  # likewise
-        field = field.scatter(2, self.in_box.expand(rest.shape[0], n_axes, -1), by_voxels)
+        field = field.scatter(2, self.in_box[:: self.stride].expand(rest.shape[0], n_axes, -1), by_voxels)
         field = field.reshape([rest.shape[0], n_axes] + self.sides)  # noqa: RUF005  # likewise
         # the transpose of the interpolation in _places; the last axis, which lies together in memory, comes first
         for level in range(n_axes):

@@ -240,7 +240,7 @@ def _describe(network: VarAutoEncoder, ours: ReconstructionNetwork) -> None:
         (ours, "build_var_autoencoder", whole if network.in_channels == network.out_channels else None),
     ):
         known = same and arguments is not None
-        module.description = {"builder": builder, "arguments": copy.deepcopy(arguments)} if known else None  # type: ignore[assignment]  # nn.Module types its attributes as tensors
+        module.description = {"builder": builder, "arguments": copy.deepcopy(arguments)} if known else None
 
 
 def _monai_network(

@@ -116,6 +116,10 @@ def description_of(network: nn.Module) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
+ADDED_LATER = ("edges", "edge_weight", "mean_edges", "gain", "variance")
+"""Names of tensors that the weights of release 0.1.0 lack: without them a network is as it was then."""
+
+
 def rebuild(description: Any, source: str, weights: Mapping[str, Any] | None = None) -> nn.Module:
     """Build the network of a description.
 
@@ -149,7 +153,8 @@ def rebuild(description: Any, source: str, weights: Mapping[str, Any] | None = N
         raise ValueError(f"{source}: {description['builder']} refuses its description: {error}.") from error
     try:
         if weights is not None:
-            needed = sum(value.numel() for value in dry_run(builder, **description["arguments"]).state_dict().values())
+            state = dry_run(builder, **description["arguments"]).state_dict()
+            needed = sum(value.numel() for name, value in state.items() if name.split(".")[-1] not in ADDED_LATER)
             there = _n_stored(weights)
             if needed > there:
                 raise ValueError(

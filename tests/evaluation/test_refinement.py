@@ -89,7 +89,9 @@ def test_a_deformable_template_is_explained_better():
     centres = 5.5 + RNG.uniform(-1.5, 1.5, size=(40, 3))
     images = np.exp(-((places[None] - centres[:, :, None, None, None]) ** 2).sum(axis=1) / 8)[:, None]
     volumes = torch.from_numpy(images).float()
-    vae = build_vae((12, 12, 12), 3, channels=(4, 8), warm_start="deformable", beta=0.01, random_state=0)
+    vae = build_vae(
+        (12, 12, 12), 3, channels=(4, 8), warm_start="deformable", beta=0.01, random_state=0, n_corrections=0
+    )
     warm_start(vae, torch.utils.data.DataLoader(volumes, batch_size=8))
     vae.eval()
     start = vae.encode(volumes).mean.detach().numpy()
