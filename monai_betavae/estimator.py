@@ -417,9 +417,9 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     def configure_optimizers(self) -> Any:
         """Return ``[optimizer]``, or with an ``lr_scheduler`` Lightning's dictionary of both.
 
-        The default is AdamW over all parameters that have a gradient, with ``lr`` and ``weight_decay``: torch's fused implementation, which
-        updates all weights in one pass over memory (five times faster on 2 CPU cores), except where Lightning refuses
-        it, which is gradient clipping at a mixed precision.
+        The default is AdamW over all parameters that have a gradient, with ``lr`` and ``weight_decay``: torch's fused
+        implementation, which updates all weights in one pass over memory (five times faster on 2 CPU cores), except
+        where Lightning refuses it, which is gradient clipping at a mixed precision.
 
         Raises:
             ValueError: naming ``optimizer`` or ``lr_scheduler``, if one stops or gives anything else, needs the length
@@ -427,9 +427,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         """
         # frozen parameters aren't the optimizer's: Lightning's finetuning callbacks add them when they thaw
         trained = [parameter for parameter in self.parameters() if parameter.requires_grad]
-        optimizer = make_optimizer(
-            self.optimizer, trained or list(self.parameters()), self.lr, self.weight_decay, self._trainer
-        )
+        parameters = trained or list(self.parameters())
+        optimizer = make_optimizer(self.optimizer, parameters, self.lr, self.weight_decay, self._trainer)
         if self.lr_scheduler is None:
             return [optimizer]
         schedule = make_schedule(self.lr_scheduler, optimizer, self.lr_interval, self._trainer)

@@ -80,10 +80,16 @@ class CodeCorrection(nn.Module):
         return slope @ self.gain, slope
 
     def line_length(self, change: Tensor, step: Tensor, slope: Tensor, stride: int) -> Tensor:
-        """Return the multiple of each step, shape (batch, 1), from what ``probe`` of it changes in one of stride voxels."""
-        curvature = stride * (change / self.probe).flatten(1).square().sum(dim=1) + self.variance * step.square().sum(
-            dim=1
-        )
+        """Return the multiple of each step, shape (batch, 1).
+
+        Args:
+            change: what ``probe`` of the step changes in the values of one in ``stride`` voxels, (batch, ...).
+            step: the step, shape (batch, latent_dim).
+            slope: the slope along it.
+            stride: as in the template.
+        """
+        curvature = stride * (change / self.probe).flatten(1).square().sum(dim=1)
+        curvature = curvature + self.variance * step.square().sum(dim=1)
         length = (slope * step).sum(dim=1) / curvature.clamp_min(1e-12)
         return length.clamp(0.0, self.longest)[:, None]
 

@@ -185,6 +185,7 @@ def test_the_slope_is_autograds(shape, kind):
     mean = torch.rand(2, *shape, generator=generator(4)).double()
     images = torch.rand(4, 2, *shape, generator=generator(5)).double()
 
+    made.stride = 1
     (expected,) = torch.autograd.grad(-0.5 * (images - made(z, mean)).square().sum(), z)
     values, slope = made.energy_slope(z.detach(), mean, images)
 
@@ -193,6 +194,20 @@ def test_the_slope_is_autograds(shape, kind):
     torch.testing.assert_close(values, made.varying_values(z, mean))
     image = made(z, mean)
     torch.testing.assert_close(values, image if kind == "cut off" else image.flatten(2)[:, :, made.voxels])
+
+
+def test_the_slope_can_be_that_of_every_second_voxel():
+    count = len(interior())
+    made = template(3, components=torch.randn(3, 1, count, generator=generator()).double()).double()
+    assert made.stride == 2
+    z = torch.randn(4, 3, generator=generator(3)).double().requires_grad_()
+    mean, images = torch.rand(1, *SHAPE).double(), torch.rand(4, 1, *SHAPE).double()
+    rest = (images - made(z, mean)).flatten(2)[:, :, made.voxels[::2]]
+    (expected,) = torch.autograd.grad(-0.5 * rest.square().sum(), z)
+    values, slope = made.energy_slope(z.detach(), mean, images)
+    torch.testing.assert_close(slope, expected)
+    assert values.shape[-1] == (count + 1) // 2
+    assert with_edges().stride == 1  # edges are known by all voxels
 
 
 def test_edges_hide_what_is_beyond_them():
