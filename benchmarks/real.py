@@ -170,7 +170,7 @@ def fit_linear(name: str, training: Array, latent_dim: int, seed: int) -> Fitted
             return found
 
         def reconstruct(images: Array) -> Array:
-            restored = mean_image_reconstruction(training, images).reshape(len(images), -1)
+            restored = mean_image_reconstruction(training, images).reshape(len(images), -1).copy()
             restored[:, chosen] = encode(images) @ model.components_ + model.mean_
             return restored.reshape(images.shape)
 

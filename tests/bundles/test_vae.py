@@ -266,7 +266,7 @@ def test_no_required_property_is_missing(workflow, place, name, kind):
 def test_properties_of_training_take_effect(workflow, place, tmp_path):
     made = workflow("train.json", "train", logger="none", spatial_shape=[8, 8, 8], spacing=24.0, channels=[4, 8])
     made.initialize()
-    assert made.max_epochs == 30
+    assert made.max_epochs == 20
     made.max_epochs = 3
     made.dataset_dir = str(place / "data" / "bids")
     made.device = torch.device("cpu")

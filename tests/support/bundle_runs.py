@@ -90,6 +90,8 @@ def by_hand(workflow, folder):
     images = images.to(network.fc_mu.weight.dtype)
     with torch.no_grad():
         mu = network.fc_mu(network.encoder(images))
+        if hasattr(network.decoder, "corrected_codes"):
+            mu = network.decoder.corrected_codes(images, mu)
         restored = network.decoder(mu)
     return mu.numpy(), ((images - restored) ** 2).flatten(1).sum(1).numpy().mean()
 
