@@ -7,6 +7,7 @@ usual grid around a brain.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -359,15 +360,12 @@ class DeformableTemplate(_VaryingVoxels):
         """
         n_axes = len(self.sides)
         output = rest.reshape([rest.shape[0], rest.shape[1]] + [1] * (n_axes - 1) + [-1])  # likewise
-        # bilinear, border, corners aligned: as in _sampled
-        if n_axes == 3:
-            by_template, by_places = torch.ops.aten.grid_sampler_3d_backward(
-                output, template, places, 0, 1, True, [True, True]
-            )
+        if torch.jit.is_scripting():  # type: ignore[attr-defined]
+            by_template, by_places = sampling_slopes(output, template, places)
+        elif torch.onnx.is_in_onnx_export():
+            by_template, by_places = written_out_slopes(output, template, places)
         else:
-            by_template, by_places = torch.ops.aten.grid_sampler_2d_backward(
-                output, template, places, 0, 1, True, [True, True]
-            )
+            by_template, by_places = sampling_slopes(output, template, places)
         slope: Tensor = self._chosen(by_template).flatten(1) @ self.components.flatten(1).T * self.unit
         # coordinates run from -1 to 1, the last axis first; in voxels, the first axis first
         along: list[Tensor] = []
@@ -453,6 +451,56 @@ class DeformableTemplate(_VaryingVoxels):
         for _ in range(n_axes - 1):
             chosen = chosen.unsqueeze(1)
         return chosen
+
+
+def sampling_slopes(output: Tensor, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the slopes of sampled values by image and places: torch's backward function of ``grid_sample``.
+
+    Args:
+        output: slopes by the sampled values, shape (batch, channel, ..., n).
+        image: what is sampled, shape (batch, channel, ...).
+        places: where, shape (batch, ..., n, axis), as in ``grid_sample`` with border padding and aligned corners.
+
+    Returns:
+        slopes of the shape of ``image`` and of ``places``.
+    """
+    if image.ndim == 5:
+        by_image, by_places = torch.ops.aten.grid_sampler_3d_backward(output, image, places, 0, 1, True, [True, True])
+    else:
+        by_image, by_places = torch.ops.aten.grid_sampler_2d_backward(output, image, places, 0, 1, True, [True, True])
+    return by_image, by_places
+
+
+def written_out_slopes(output: Tensor, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """Return :func:`sampling_slopes` by operations that ONNX has, several times slower.
+
+    Arguments and results are the same.
+    """
+    sides = image.shape[2:]
+    n_axes, n_places = len(sides), places.shape[-2]
+    values, rest = image.flatten(2), output.reshape(*image.shape[:2], n_places)
+    lower, shares, inside = [], [], []
+    for axis, side in enumerate(sides):
+        place = (places[..., n_axes - 1 - axis].reshape(-1, n_places) + 1) / 2 * (side - 1)
+        inside.append(((place > 0) & (place < side - 1)).to(place.dtype))
+        place = place.clamp(0, side - 1)
+        lower.append(place.floor().clamp(0, max(side - 2, 0)))
+        shares.append(place - lower[-1])
+    by_values = torch.zeros_like(values)
+    along = [torch.zeros_like(share) for share in shares]
+    for corner in itertools.product((0, 1), repeat=n_axes):
+        index = torch.zeros_like(lower[0])
+        for axis, side in enumerate(sides):
+            index = index * side + (lower[axis] + corner[axis]).clamp(0, side - 1)
+        weights = [share if upper else 1 - share for share, upper in zip(shares, corner, strict=True)]
+        where = index.long()[:, None].expand(-1, image.shape[1], -1)
+        by_values = by_values.scatter_add(2, where, rest * math.prod(weights[1:], start=weights[0])[:, None])
+        product = (values.gather(2, where) * rest).sum(dim=1)
+        for axis, upper in enumerate(corner):
+            others = [weight for other, weight in enumerate(weights) if other != axis]
+            along[axis] = along[axis] + (1 if upper else -1) * math.prod(others, start=product)
+    scaled = [slope * seen * (side - 1) / 2 for slope, seen, side in zip(along, inside, sides, strict=True)]
+    return by_values.reshape(image.shape), torch.stack(scaled[::-1], dim=-1).reshape(places.shape)
 
 
 def _visible(steps: list[Tensor]) -> Tensor:

@@ -12,6 +12,8 @@ from monai_betavae.networks.template import (
     PrincipalProjection,
     control_points,
     interpolation_weights,
+    sampling_slopes,
+    written_out_slopes,
 )
 
 SHAPE = (9, 12, 10)
@@ -194,6 +196,19 @@ def test_the_slope_is_autograds(shape, kind):
     torch.testing.assert_close(values, made.varying_values(z, mean))
     image = made(z, mean)
     torch.testing.assert_close(values, image if kind == "cut off" else image.flatten(2)[:, :, made.voxels])
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (14, 11), (6, 1, 7)])
+def test_what_onnx_gets_is_torchs_backward_function(shape):
+    image = torch.rand(2, 3, *shape, generator=generator()).double()
+    # some beyond the border, where the slope by the place is zero
+    places = 2.4 * torch.rand(2, *[1] * (len(shape) - 1), 40, len(shape), generator=generator(1)).double() - 1.2
+    output = torch.randn(2, 3, *[1] * (len(shape) - 1), 40, generator=generator(2)).double()
+    for found, expected in zip(
+        written_out_slopes(output, image, places), sampling_slopes(output, image, places), strict=True
+    ):
+        torch.testing.assert_close(found, expected)
+        assert expected.abs().max() > 0.1
 
 
 def test_the_slope_can_be_that_of_every_second_voxel():
