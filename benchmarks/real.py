@@ -227,6 +227,16 @@ def run_fold(
     }
 
 
+def ratio_of_sums(first: Array, second: Array) -> float:
+    """Return the ratio of two sums."""
+    return float(first.sum() / second.sum())
+
+
+def r_squared_difference(true: Array, ours: Array, other: Array) -> float:
+    """Return how much better one prediction is than another."""
+    return r_squared(true, ours) - r_squared(true, other)
+
+
 def interval(found: Any, signed: bool = False) -> str:
     """Return an estimate with its interval."""
     form = "{:+.3f} ({:+.3f}–{:+.3f})" if signed else "{:.3f} ({:.3f}–{:.3f})"
@@ -243,12 +253,11 @@ def tables_of(results: dict[str, list[dict[str, Any]]], targets: dict[str, Array
     base = together(PCA, "mean image")
     for name, folds in results.items():
         found, pca = together(name, "errors"), together(PCA, "errors")
-        by_sums = lambda first, second: float(first.sum() / second.sum())  # noqa: E731
         errors.append(
             {
                 "model": name,
-                "error": interval(estimate(found, base, statistic=by_sums)),
-                "/ PCA's": interval(estimate(found, pca, statistic=by_sums)),
+                "error": interval(estimate(found, base, statistic=ratio_of_sums)),
+                "/ PCA's": interval(estimate(found, pca, statistic=ratio_of_sums)),
                 "calibration": float(np.mean([fold["calibration"] for fold in folds])),
                 "seconds per fold": float(np.mean([fold["seconds"] for fold in folds])),
             }
@@ -260,8 +269,9 @@ def tables_of(results: dict[str, list[dict[str, Any]]], targets: dict[str, Array
             pcas = np.concatenate([np.asarray(fold["predicted"][target]) for fold in results[PCA]])
             row[target] = f"{r_squared(true, predicted):.3f}"
             if name != PCA:
-                difference = lambda y, ours, other: r_squared(y, ours) - r_squared(y, other)  # noqa: E731
-                row[target] += ", " + interval(estimate(true, predicted, pcas, statistic=difference), signed=True)
+                row[target] += ", " + interval(
+                    estimate(true, predicted, pcas, statistic=r_squared_difference), signed=True
+                )
         probes.append(row)
     return {"Held-out error": errors, "R² of covariates; minus PCA's": probes}
 
