@@ -40,6 +40,7 @@ from .losses import BetaVAELoss, likelihood
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
 from .networks.modules import check_network_parts
+from .networks.noise import calibrate_noise, weighted_residuals
 from .networks.posterior import (
     call_network,
     check_codes,
@@ -289,6 +290,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
     def _losses(self, images: Tensor, share: BatchShare) -> dict[str, Tensor]:
         p, q = self._run_step(images, share)
+        images, p = weighted_residuals(self, images, p)
         losses: dict[str, Tensor] = self.criterion(images, p, q)
         if self._own_loss is not None:
             check_losses(losses)
@@ -487,6 +489,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             with name_resumed_checkpoint(trainer):
                 trainer.fit(self, training, validation, ckpt_path=ckpt_path, weights_only=True)
         self.fitted_ = True
+        if val_dataloader is not None:
+            calibrate_noise(self, val_dataloader)
         return self
 
     # ---- embedding --------------------------------------------------------------------------------------------------

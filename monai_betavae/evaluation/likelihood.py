@@ -38,6 +38,7 @@ from ..batches.images import check_images, image_tensor
 from ..batches.ordering import OrderedRows, check_not_empty
 from ..losses import LIKELIHOODS, likelihood
 from ..networks.latent_model import DensityModel, device_of, encode_images, evaluating
+from ..networks.noise import noise_of
 
 Array = NDArray[Any]
 
@@ -86,8 +87,9 @@ def elbo(
         n_samples: codes drawn for each volume.
         image_key: key of the images in dictionary batches.
         seed: of the codes; with ``None`` they differ from call to call.
-        scale: replaces the unit scale of a decoder that gives a tensor, in units of the images: the standard deviation
-            of a "normal", the b of a "laplace".
+        scale: replaces the scale of a decoder that gives a tensor, which is that of its noise (see
+            :mod:`~monai_betavae.networks.noise`) or 1, in units of the images: the standard deviation of a "normal",
+            the b of a "laplace".
         chunk_size: codes decoded at once.
         progress: whether to show a progress bar.
 
@@ -343,7 +345,11 @@ class _Draws:
         output = self.model.decoder(codes)
         p = likelihood(output, self.default_dist)
         if self.scale is None:
-            return p
+            noise = noise_of(self.model)
+            if noise is None or not isinstance(output, Tensor) or isinstance(p, Bernoulli):
+                return p
+            deviation = noise.deviation().expand(p.batch_shape)
+            return (Normal if isinstance(p, Normal) else Laplace)(p.mean, deviation, validate_args=False)
         if not isinstance(output, Tensor) or isinstance(p, Bernoulli):
             reason = "a bernoulli has none" if isinstance(p, Bernoulli) else "its distribution has its own"
             raise ValueError(f"`scale` must be None for this decoder ({reason}), got {self.scale!r}.")

@@ -9,6 +9,7 @@
 ``warm_start``          start from the training volumes: the mean image, PCA, a template
 ``principal_components``  exact PCA of volumes, for the warm start and as a baseline
 ``field_of_view``         where scans are cut off on the grid: edges, and what lies beyond them
+``noise``               standard deviations of the likelihood, for all voxels or for each
 ``var_autoencoder``     MONAI's ``VarAutoEncoder`` as a network of this package
 ``acceleration``        compile, recompute activations
 ``lone_images``         batch normalisation of a batch that has one image

@@ -25,6 +25,7 @@ from .._checks import check_choice, check_integer, check_real, check_seed, check
 from .._randomness import seeded
 from ..saving.descriptions import BUILDERS, register_builder
 from .modules import BlocksToChannels, Decoder, Encoder, ReconstructionNetwork
+from .noise import NOISES
 from .template import PrincipalProjection
 from .warm_start import WARM_STARTS
 
@@ -64,15 +65,26 @@ def default_warm_start(warm_start: str | None, output: str) -> str:
     return "mean" if output == "sigmoid" else "deformable"
 
 
-def _with_default_warm_start(builder: Callable[P, ReconstructionNetwork]) -> Callable[P, ReconstructionNetwork]:
-    """Replace ``warm_start=None`` by its default, so that the network's description stores the actual value."""
+def default_noise(noise: str, warm_start: str, output: str) -> str:
+    """Return ``noise``, or for "auto" the noise that goes with a warm start and an output."""
+    if noise != "auto":
+        return noise
+    if output == "sigmoid":
+        return "unit"
+    return "voxel" if warm_start in ("linear", "deformable") else "global"
+
+
+def _with_defaults(builder: Callable[P, ReconstructionNetwork]) -> Callable[P, ReconstructionNetwork]:
+    """Replace ``warm_start=None`` and ``noise="auto"``, so that the network's description stores the actual values."""
     signature = inspect.signature(builder)
 
     @functools.wraps(builder)
     def build(*args: P.args, **kwargs: P.kwargs) -> ReconstructionNetwork:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        kwargs["warm_start"] = default_warm_start(bound.arguments["warm_start"], bound.arguments["output"])
+        warm_start = default_warm_start(bound.arguments["warm_start"], bound.arguments["output"])
+        kwargs["warm_start"] = warm_start
+        kwargs["noise"] = default_noise(bound.arguments["noise"], warm_start, bound.arguments["output"])
         return builder(*args, **kwargs)
 
     BUILDERS[builder.__name__] = build
@@ -176,6 +188,7 @@ def build_decoder(
     warm_start: str = "mean",
     n_voxels: int = 0,
     n_corrections: int = CORRECTIONS,
+    noise: str = "unit",
 ) -> Decoder:
     """Build a decoder that maps codes to images of exactly ``spatial_shape``.
 
@@ -204,6 +217,8 @@ def build_decoder(
         n_voxels: as in :func:`build_encoder`.
         n_corrections: number of steps by which a deformable template corrects the encoder's codes; see
             :meth:`~monai_betavae.networks.modules.Decoder.corrected_codes`. 0 leaves them as they are.
+        noise: standard deviation of the likelihood: "unit" (the reference's), "global" (one for all voxels) or "voxel"
+            (one for each, from a warm start beyond the mean image); see :mod:`~monai_betavae.networks.noise`.
 
     Returns:
         a module that maps (batch, latent_dim) to (batch, out_channels, *spatial_shape).
@@ -223,6 +238,14 @@ def build_decoder(
     check_choice("warm_start", warm_start, WARM_STARTS)
     if output == "sigmoid" and warm_start not in ("none", "mean"):
         raise ValueError(f"`warm_start` must be 'none' or 'mean' for a sigmoid output, got {warm_start!r}.")
+    check_choice("noise", noise, NOISES)
+    if noise != "unit" and output == "sigmoid":
+        raise ValueError(f"`noise` must be 'unit' for a sigmoid output, a probability, got {noise!r}.")
+    if noise == "voxel" and warm_start not in ("linear", "deformable"):
+        raise ValueError(
+            f"`noise` must be 'unit' or 'global' for `warm_start` {warm_start!r}, got 'voxel', which is measured when "
+            "components start, by 'linear' or 'deformable'."
+        )
     channels = _check_channels(channels)
     n_blocks = check_integer("n_blocks", n_blocks, minimum=1, maximum=MAX_BLOCKS)
     style = _Style(shape, channels, kernel_size, norm, act, dropout)
@@ -240,6 +263,7 @@ def build_decoder(
         warm_start=warm_start,
         n_voxels=_check_voxels(n_voxels, shape),
         n_corrections=check_integer("n_corrections", n_corrections, minimum=0, maximum=MAX_CORRECTIONS),
+        noise=noise,
     )
 
 
@@ -271,7 +295,7 @@ def _upward(
     return levels
 
 
-@_with_default_warm_start
+@_with_defaults
 @register_builder
 def build_network(
     spatial_shape: Sequence[int],
@@ -289,6 +313,7 @@ def build_network(
     warm_start: str | None = None,
     n_voxels: int = 0,
     n_corrections: int = CORRECTIONS,
+    noise: str = "unit",
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
     """Build an encoder, a posterior and a decoder of one architecture as one module.
@@ -310,6 +335,8 @@ def build_network(
             means "deformable", or "mean" with a sigmoid output.
         n_voxels: as in :func:`build_encoder`.
         n_corrections: as in :func:`build_decoder`.
+        noise: as in :func:`build_decoder`, or "auto": "voxel" for the warm starts that have components, "global" for
+            other linear outputs, "unit" for a sigmoid.
         random_state: seed of all weights, independent of the global seed; ``None`` draws from the global generator.
 
     Returns:
@@ -343,6 +370,7 @@ def build_network(
             output=output,
             warm_start=default_warm_start(warm_start, output),
             n_corrections=n_corrections,
+            noise=noise,
             **style,
         )
         n_components = latent_dim if decoder.template is not None else 0

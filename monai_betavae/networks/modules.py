@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import Normal
 
 from .latent_model import LatentModel
+from .noise import Noise
 from .posterior import bounded, corrected_means, posterior_distribution, posterior_parameters
 from .template import DeformableTemplate, PrincipalProjection
 
@@ -115,6 +116,7 @@ class Decoder(nn.Module):
         n_voxels: how many voxels the template's components will have.
         n_corrections: number of steps by which a deformable template corrects the encoder's codes; see
             :meth:`corrected_codes`.
+        noise: "unit", "global" or "voxel"; see :mod:`~monai_betavae.networks.noise`.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Decoder(nn.Module):
         warm_start: str = "mean",
         n_voxels: int = 0,
         n_corrections: int = 0,
+        noise: str = "unit",
     ) -> None:
         super().__init__()
         self.warm_start = warm_start
@@ -145,6 +148,7 @@ class Decoder(nn.Module):
         self.correction: CodeCorrection | None = None
         if warm_start == "deformable" and levels is None:
             self.correction = CodeCorrection(latent_dim)
+        self.noise: Noise | None = None if noise == "unit" else Noise(noise, out_shape)
 
     def forward(self, z: Tensor) -> Tensor:
         """Map codes of shape (batch, latent_dim) to images of shape (batch, channel, ...)."""
@@ -168,7 +172,8 @@ class Decoder(nn.Module):
         The mode of the posterior minimises :math:`E(z) = |x - \hat x(z)|^2 + s^2 |z|^2` with the likelihood's variance
         s^2. Each step goes along :math:`A J^T (x - \hat x(z)) - A s^2 z`, with the slopes J of the template at z and
         the gain A, the inverse of the mean curvature when training began, to the minimum of E along this line if the
-        template were linear there. A step takes about as long as decoding twice with gradient.
+        template were linear there. With a noise of each voxel (:mod:`~monai_betavae.networks.noise`) the squared error
+        is weighted. A step takes about as long as decoding twice with gradient.
 
         Args:
             image: images x, shape (batch, channel, ...).
@@ -186,11 +191,14 @@ class Decoder(nn.Module):
         if self.template is not None and self.correction is not None:
             if self.template.voxels.numel() == 0 or z.ndim != 2:
                 return z
+            weight: Tensor | None = None
+            if self.noise is not None:
+                weight = self.noise.weight() if self.noise.by_voxel else None
             for _ in range(self.n_corrections):
-                restored, slope = self.template.energy_slope(z, self.output_mean, image)
+                restored, slope = self.template.energy_slope(z, self.output_mean, image, weight)
                 step, slope = self.correction(z, self.template.stride * slope)
                 shifted = z + self.correction.probe * step
-                change = self.template.varying_values(shifted, self.output_mean) - restored
+                change = self.template.varying_values(shifted, self.output_mean, weight) - restored
                 length = self.correction.line_length(change, step, slope, self.template.stride)
                 z = z + length * step
         return z

@@ -41,7 +41,7 @@ class TrainingVolumes:
     def __init__(self, loader: Iterable[Any], at_most: int, shape: list[int], image_key: str) -> None:
         self.shape = list(shape)
         self._image_key = image_key
-        self._at_most = at_most
+        self.at_most = at_most
         self._loader = loader
         dataset = getattr(loader, "dataset", None)
         if isinstance(loader, DataLoader) and isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset):
@@ -62,7 +62,7 @@ class TrainingVolumes:
         seen = 0
         with tqdm(desc="reading training volumes for the start", unit="volume", delay=5, leave=False) as bar:
             for batch in self._loader:
-                images = image_tensor(batch, self._image_key)[: self._at_most - seen].float()
+                images = image_tensor(batch, self._image_key)[: self.at_most - seen].float()
                 check_images(images, f"the training batch after {seen} volumes", item_names(batch))
                 if list(images.shape[1:]) != self.shape:
                     raise ValueError(
@@ -72,7 +72,7 @@ class TrainingVolumes:
                 seen += len(images)
                 bar.update(len(images))
                 yield images.cpu()
-                if seen >= self._at_most:
+                if seen >= self.at_most:
                     return
 
     def mean(self) -> Tensor:
@@ -122,7 +122,7 @@ class PrincipalComponents:
 
 
 def principal_components(
-    volumes: TrainingVolumes, n_components: int, find_field_of_view: bool = False
+    volumes: TrainingVolumes, n_components: int, find_field_of_view: bool = False, weight: Tensor | None = None
 ) -> PrincipalComponents:
     """Compute principal components out of core, in one pass over the volumes with one chunk in memory at a time.
 
@@ -131,6 +131,8 @@ def principal_components(
         n_components: number of components; those beyond the number of volumes minus one are zero.
         find_field_of_view: whether the edges of scans that are cut off count as values beside the intensities; voxels
             outside then take the intensity of the nearest voxel inside.
+        weight: factor of each voxel's intensity, shape (channel, ...): the components are those that explain most of
+            the weighted variance. ``None`` stands for 1.
     """
     rows: _Rows | None = None
     held: list[Tensor] = []
@@ -141,7 +143,7 @@ def principal_components(
         n_held = sum(map(len, held))
         if rows is None and n_held >= VARIANCE_VOLUMES:
             first = torch.cat(held)
-            rows = _Rows(first, find_field_of_view)
+            rows = _Rows(first, find_field_of_view, weight)
             held = [rows.of(first)]
         if rows is not None and held[0][0].numel() * n_held * 4 > CHUNK_BYTES:
             scatter.add(torch.cat(held))
@@ -151,7 +153,7 @@ def principal_components(
         if count < 2:
             raise ValueError(f"`train_dataloader` must give at least two volumes for a warm start, got {count}.")
         first = torch.cat(held)
-        rows = _Rows(first, find_field_of_view)
+        rows = _Rows(first, find_field_of_view, weight)
         held = [rows.of(first)]
     if held:
         scatter.add(torch.cat(held))
@@ -169,9 +171,10 @@ class _Rows:
     Args:
         images: the first volumes, shape (n, channel, ...), which say what varies and what is cut off.
         find_field_of_view: whether to look for edges.
+        weight: factor of each voxel's intensity, or ``None``.
     """
 
-    def __init__(self, images: Tensor, find_field_of_view: bool) -> None:
+    def __init__(self, images: Tensor, find_field_of_view: bool, weight: Tensor | None = None) -> None:
         self.sides = list(images.shape[2:])
         self.n_channels = images.shape[1]
         self.total, self.count = torch.zeros(images.shape[1:]), 0
@@ -179,6 +182,7 @@ class _Rows:
         self.cut = bool(self.faces.any())
         if not self.cut:
             self.voxels = varying_voxels(images.flatten(2))
+            self.weight = self._chosen(weight)
             return
         edges = self._edges(images)
         everywhere = torch.arange(math.prod(self.sides))
@@ -190,6 +194,7 @@ class _Rows:
         seen = inside.mean(dim=0).flatten().clamp_min(1.0 / len(images)).sqrt()
         self.voxels = varying_voxels(_extended(images, edges, everywhere) * seen)
         self.seen = seen[self.voxels]
+        self.weight = self._chosen(weight)
         # a shift by one voxel changes the image by its intensity on the face
         power = float((images.square() * inside).sum() / inside.sum())
         lengths = (edges[:, :, 1] - edges[:, :, 0]).mean(dim=0).clamp(max=float(max(self.sides)))
@@ -197,6 +202,10 @@ class _Rows:
         areas = lengths.prod() / lengths
         self.edge_weight = (areas * power).sqrt()[:, None] * self.faces
         self.edge_total = torch.zeros(len(self.sides), 2)
+
+    def _chosen(self, weight: Tensor | None) -> Tensor:
+        """Return the weights of the varying voxels, shape (channel, voxel)."""
+        return torch.ones(1, 1) if weight is None else weight.flatten(1)[:, self.voxels]
 
     def _edges(self, images: Tensor) -> Tensor:
         """Return the edges at the faces that are cut, and edges far away at the others."""
@@ -207,20 +216,20 @@ class _Rows:
         self.count += len(images)
         if not self.cut:
             self.total += images.sum(dim=0)
-            return images.flatten(2)[:, :, self.voxels].flatten(1)
+            return (images.flatten(2)[:, :, self.voxels] * self.weight).flatten(1)
         edges = self._edges(images)
         everywhere = torch.arange(math.prod(self.sides))
         extended = _extended(images, edges, everywhere)
         self.total += extended.sum(dim=0).unflatten(1, self.sides)
         self.edge_total += edges.sum(dim=0)
-        weighted = extended[:, :, self.voxels] * self.seen
+        weighted = extended[:, :, self.voxels] * self.weight * self.seen
         return torch.cat([weighted.flatten(1), (edges * self.edge_weight).flatten(1)], dim=1)
 
     def components(self, found: Tensor, eigenvalues: Tensor) -> PrincipalComponents:
         """Return components of such rows as components of images and edges."""
         mean = self.total / self.count
         n_values = self.n_channels * len(self.voxels)
-        intensities = found[:, :n_values].unflatten(1, (self.n_channels, -1))
+        intensities = found[:, :n_values].unflatten(1, (self.n_channels, -1)) / self.weight
         if not self.cut:
             return PrincipalComponents(mean, self.voxels, intensities, eigenvalues)
         edges = found[:, n_values:].unflatten(1, (len(self.sides), 2))

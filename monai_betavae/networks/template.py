@@ -273,10 +273,12 @@ class DeformableTemplate(_VaryingVoxels):
         image = self._placed(self._sampled(template, places), mean)
         return image * _visible(self._edge_steps(z)).to(image.dtype) if self.cut else image
 
-    def energy_slope(self, z: Tensor, mean: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
+    def energy_slope(
+        self, z: Tensor, mean: Tensor, image: Tensor, weight: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
         r"""Return the varying values of the images of codes, and half the negative gradient of the squared error.
 
-        .. math:: J^T (x - \hat x(z)), \quad J = \partial \hat x / \partial z
+        .. math:: J^T W^2 (x - \hat x(z)), \quad J = \partial \hat x / \partial z
 
         It is written out instead of left to autograd, so that TorchScript and exported programs contain it.
 
@@ -284,6 +286,7 @@ class DeformableTemplate(_VaryingVoxels):
             z: codes, shape (batch, latent_dim), float32 or float64.
             mean: mean image, shape (channel, ...).
             image: images x, shape (batch, channel, ...).
+            weight: factor W of each voxel's residual, shape (channel, ...); ``None`` stands for 1.
 
         Returns:
             the values as in :meth:`varying_values`, and the slope of shape (batch, latent_dim). The components must be
@@ -292,23 +295,31 @@ class DeformableTemplate(_VaryingVoxels):
         template = self._template(z, mean)
         if not self.deformable:
             values = self._chosen(template)
-            rest = (self._chosen(image) - values).flatten(1)
-            return values, rest @ self.components.flatten(1).T * self.unit
+            rest = self._chosen(image) - values
+            if weight is not None:
+                factor = self._chosen(weight[None])
+                values, rest = values * factor, rest * factor * factor
+            return values, rest.flatten(1) @ self.components.flatten(1).T * self.unit
         places = self._places(z)[..., :: self.stride, :]
         values = self._sampled(template, places)
         if not self.cut:
             rest = self._chosen(image, self.stride) - values
+            if weight is not None:
+                factor = self._chosen(weight[None], self.stride)
+                return values * factor, self._by_content(rest * factor * factor, template, places)
             return values, self._by_content(rest, template, places)
         content = self._placed(values, mean)
         steps = self._edge_steps(z)
         visible = _visible(steps)
         restored = content * visible
         rest = image - restored
+        if weight is not None:
+            restored, rest = restored * weight, rest * weight * weight
         slope = self._by_content(self._chosen(rest * visible), template, places)
         return restored, slope + self._by_edges((rest * content).sum(dim=1), steps)
 
-    def varying_values(self, z: Tensor, mean: Tensor) -> Tensor:
-        """Return the values of the images of codes that depend on the code.
+    def varying_values(self, z: Tensor, mean: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Return the values of the images of codes that depend on the code, weighted as in :meth:`energy_slope`.
 
         Returns:
             the voxels of the components, (batch, channel, voxel); or, since with a field of view every voxel may depend
@@ -316,9 +327,13 @@ class DeformableTemplate(_VaryingVoxels):
         """
         template = self._template(z, mean)
         if not self.deformable:
-            return self._chosen(template)
+            values = self._chosen(template)
+            return values if weight is None else values * self._chosen(weight[None])
         values = self._sampled(template, self._places(z)[..., :: self.stride, :])
-        return self._placed(values, mean) * _visible(self._edge_steps(z)) if self.cut else values
+        if self.cut:
+            restored = self._placed(values, mean) * _visible(self._edge_steps(z))
+            return restored if weight is None else restored * weight
+        return values if weight is None else values * self._chosen(weight[None], self.stride)
 
     def _template(self, z: Tensor, mean: Tensor) -> Tensor:
         """Return the mean plus components, before any displacement."""

@@ -25,6 +25,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from .._randomness import seeded
+from .noise import NOISE_VOLUMES, Noise, residual_variances
 from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
 from .template import DeformableTemplate, PrincipalProjection, interpolation_weights
 
@@ -92,8 +93,17 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
             decoder.set_output_mean(volumes.mean())
             return True
         found = principal_components(volumes, n_components, find_field_of_view=template.deformable)
-    decoder.set_output_mean(found.mean)
-    _start_linear_path(model, template, found)
+        decoder.set_output_mean(found.mean)
+        _start_linear_path(model, template, found)
+        noise: Noise | None = getattr(decoder, "noise", None)
+        if noise is not None and noise.by_voxel:
+            # what the first start leaves unexplained says how much each voxel counts in the second
+            volumes.at_most = NOISE_VOLUMES
+            noise.set_variances(residual_variances(model, volumes), found.voxels)
+            volumes.at_most = at_most
+            weight = noise.weight().cpu()
+            found = principal_components(volumes, n_components, template.deformable, weight)
+            _start_linear_path(model, template, found, weight)
     return True
 
 
@@ -114,7 +124,9 @@ def check_started(model: Any) -> None:
         )
 
 
-def _start_linear_path(model: Any, template: DeformableTemplate, found: PrincipalComponents) -> None:
+def _start_linear_path(
+    model: Any, template: DeformableTemplate, found: PrincipalComponents, voxel_weight: Tensor | None = None
+) -> None:
     variance = likelihood_variance(model)
     eigenvalues = found.eigenvalues
     present = eigenvalues > 1e-12 * eigenvalues.max().clamp_min(1e-30)
@@ -128,6 +140,9 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
     whitening = torch.where(present, safe.rsqrt(), 0.0).float()
     field = found.field_of_view
     weight, edges, edge_weight, mean_edges = found.components, None, None, None
+    if voxel_weight is not None:
+        # components of weighted rows: once for the row, once for the component
+        weight = weight * voxel_weight.flatten(1)[:, found.voxels].square()
     if field is not None:
         # components of the rows, in which voxels weigh as often as they are seen
         weight = weight * field.seen.square()
@@ -150,7 +165,7 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
         posterior = torch.where(present, (variance / safe).clamp(1e-9, 1.0), 1.0)
         correction = getattr(model.decoder, "correction", None)
         if correction is not None:
-            curvature = mean_curvature(model.decoder, n)
+            curvature = mean_curvature(model.decoder, n, voxel_weight)
             curvature.diagonal().add_(variance)
             correction.gain.copy_(torch.linalg.inv(curvature))
             correction.variance.fill_(variance)
@@ -158,12 +173,13 @@ def _start_linear_path(model: Any, template: DeformableTemplate, found: Principa
         model.fc_logvar.bias.copy_(posterior.log())
 
 
-def mean_curvature(decoder: Callable[[Tensor], Tensor], latent_dim: int) -> Tensor:
-    """Return the mean of J J^T over codes drawn from the prior, with the slopes J of the images by finite differences.
+def mean_curvature(decoder: Callable[[Tensor], Tensor], latent_dim: int, weight: Tensor | None = None) -> Tensor:
+    """Return the mean of J W^2 J^T over codes of the prior, with the slopes J of the images by finite differences.
 
     Args:
         decoder: from codes to images, a module.
         latent_dim: number of latent dimensions.
+        weight: factor W of each voxel, shape (channel, ...); ``None`` stands for 1.
 
     Returns:
         shape (latent_dim, latent_dim), float64, on the CPU, in squared units of the images.
@@ -176,6 +192,7 @@ def mean_curvature(decoder: Callable[[Tensor], Tensor], latent_dim: int) -> Tens
         for code in codes.to(parameter):
             image = decoder(code[None]).flatten(1)
             slopes = torch.cat([decoder(code + part).flatten(1) - image for part in shifts.split(4)]) / CURVATURE_SHIFT
+            slopes = slopes if weight is None else slopes * weight.flatten().to(slopes)
             total += (slopes @ slopes.T).double().cpu() / CURVATURE_CODES
     return total
 

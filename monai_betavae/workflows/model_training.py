@@ -14,6 +14,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
+import torch
 from torch.utils.data import DataLoader
 
 from .._randomness import seeded
@@ -24,6 +25,7 @@ from ..estimator import VAE
 from ..evaluation.latent_activity import active_units, kl_per_dimension
 from ..networks.acceleration import accelerate
 from ..networks.latent_model import decode_array, encode_array
+from ..networks.noise import calibrate_noise
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
 from ..plots import plot_losses, save_figure
 from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
@@ -58,6 +60,7 @@ from .training_results import (
     as_batch,
     draw_reconstructions,
     draw_traversals,
+    exact_bound,
     held_out_scores,
     print_files,
     print_scores,
@@ -219,6 +222,7 @@ class ModelTraining:
                     )
             if self.trainer.is_global_zero:
                 self.network.load_state_dict(load_weights_only(self.ckpt_dir / MODEL_FILE))
+                self._calibrate(plain if val_dataloader is None else val_dataloader, val_dataloader is not None)
                 self._finish(plain, val_dataloader is not None, test_dataset, split)
 
     def _begin(self, train_dataloader: Any, plain: Any, split: Split, resume: bool) -> None:
@@ -254,6 +258,19 @@ class ModelTraining:
             )
         write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
 
+    def _calibrate(self, loader: Any, validated: bool) -> None:
+        """Measure the noise, and write the weights again with it."""
+        # not the loader itself: it may be distributed over the processes
+        volumes = DataLoader(loader.dataset, batch_size=loader.batch_size or 1)
+        with seeded(self.seed):
+            deviation = calibrate_noise(self.estimator, volumes)
+        if deviation is None:
+            return
+        with atomic_path(self.ckpt_dir / MODEL_FILE) as temporary:
+            torch.save(self.network.state_dict(), temporary)
+        which = "validation volumes" if validated else "training volumes (too small a value; there is no validation)"
+        print(f"Noise: standard deviation {deviation:.3g} of the intensities' scale, measured on {which}")
+
     def _finish(self, plain: Any, validated: bool, test_dataset: Sequence[Any], split: Split) -> None:
         """Score and draw what was trained, and say where it is."""
         import pandas as pd
@@ -286,6 +303,7 @@ class ModelTraining:
             latent_dim=estimator.latent_dim,
             active_units=int(active.sum()),
             kl_nats=float(kl_per_dimension(mu, logvar).sum()),
+            **exact_bound(estimator, images, self.seed or 0),
         )
         with atomic_path(self.output_dir / SCORES_FILE) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")

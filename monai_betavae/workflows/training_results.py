@@ -14,7 +14,10 @@ from ..batches.images import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
 from ..estimator import VAE
 from ..evaluation.latent_activity import kl_per_dimension
+from ..evaluation.likelihood import elbo
 from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
+from ..networks.latent_model import reconstruct_array
+from ..networks.noise import noise_of
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES
 from ..plots import plot_reconstructions, plot_traversals, save_figure
 from .model_description import MODEL_FILE
@@ -86,6 +89,30 @@ def held_out_scores(
     }
 
 
+def exact_bound(estimator: VAE, images: np.ndarray[Any, Any], seed: int) -> dict[str, Any]:
+    """Return the exact ELBO of held-out images, and how well the noise is calibrated.
+
+    Args:
+        estimator: the trained model.
+        images: held-out images, shape (n, channel, ...).
+        seed: of the codes.
+
+    Returns:
+        "elbo_nats", the mean over images with all constants and KL divergence unweighted; "noise", the standard
+        deviation s that calibration found, and "squared_standardised_residual", the mean over held-out voxels, which is
+        1 for a calibrated noise. The last two are ``None`` for a likelihood of unit scale.
+    """
+    batches = torch.from_numpy(images).split(4)
+    bound = elbo(estimator, batches, image_key=estimator.image_key, seed=seed, progress=False)
+    found = {"elbo_nats": float(bound.elbo.mean()), "noise": None, "squared_standardised_residual": None}
+    noise = noise_of(estimator)
+    if noise is not None:
+        rest = torch.from_numpy(images - reconstruct_array(estimator, images, estimator.device))
+        standardised = rest / noise.deviation().cpu()
+        found.update(noise=float(noise.scale), squared_standardised_residual=float(standardised.square().mean()))
+    return found
+
+
 def spacing_of_sample(sample: Any) -> Sequence[float]:
     """Return the voxel sizes of a sample's image, in millimetres; 1 where they are unknown."""
     if isinstance(sample, Mapping) and "image_affine" in sample:
@@ -154,6 +181,10 @@ def print_scores(scores: Mapping[str, Any]) -> None:
     several = scores["n_held_out"] > 1
     active = f"Active latent dimensions: {scores['active_units']} of {scores['latent_dim']}; " if several else ""
     lines.append(f"  {active}KL {scores['kl_nats']:.1f} nats")
+    scale = "unit scale" if scores["noise"] is None else f"noise {scores['noise']:.3g}"
+    lines.append(f"  Exact ELBO {scores['elbo_nats']:.0f} nats ({scale})")
+    if scores["squared_standardised_residual"] is not None:
+        lines[-1] += f"; mean squared standardised residual {scores['squared_standardised_residual']:.2f}, ideally 1"
     if several and scores["active_units"] == 0:
         lines.append("  No latent dimension is active: the posterior has collapsed. Lower beta or train longer.")
     print("\n".join(lines))

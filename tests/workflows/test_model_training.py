@@ -165,13 +165,16 @@ def test_one_held_out_subject_says_nothing_of_active_dimensions(capsys):
     scores = {
         "simulated": False, "n_held_out": 1, "sse": 800.0, "sse_ratio": 0.86, "sse_ratio_pca": 0.85, "latent_dim": 4,
         "pca_components": 4, "active_units": 0, "kl_nats": 10.9,
+        "elbo_nats": -1234.5, "noise": None, "squared_standardised_residual": None,
     }  # fmt: skip
     print_scores(scores)
     said = capsys.readouterr().out
     assert "KL 10.9 nats" in said
     assert "Active" not in said
     assert "collapsed" not in said
-    print_scores({**scores, "n_held_out": 2})
+    assert "Exact ELBO -1234 nats (unit scale)\n" in said
+    print_scores({**scores, "n_held_out": 2, "noise": 0.04567, "squared_standardised_residual": 1.049})
     said = capsys.readouterr().out
     assert "Active latent dimensions: 0 of 4; KL 10.9 nats" in said
+    assert "Exact ELBO -1234 nats (noise 0.0457); mean squared standardised residual 1.05, ideally 1\n" in said
     assert "the posterior has collapsed" in said

@@ -17,7 +17,7 @@ from monai_betavae.workflows.zoo import write_zoo_bundle, zoo_config
 
 SETTINGS = {"spatial_shape": [16, 20, 16], "latent_dim": 3, "channels": [4, 8], "beta": 4.0}
 UNREAD = {"spatial_shape", "spacing", "architecture", "channels", "n_blocks", "norm", "act", "kernel_size", "dropout",
-          "output", "warm_start", "n_voxels", "n_corrections", "latent_dim"}  # fmt: skip
+          "output", "warm_start", "n_voxels", "n_corrections", "noise", "latent_dim"}  # fmt: skip
 """Ids of train.json that only the network and the transforms read, which stand as values in the zoo's form."""
 
 LIKELIHOOD = {"distribution": "laplace", "beta": 4.0}

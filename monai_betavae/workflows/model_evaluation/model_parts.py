@@ -136,9 +136,9 @@ def likelihood_part(estimator: VAE, held_out: Subjects, n_samples: int, seed: in
         rows.append([name, format_nats(found), found.value / n_voxels])
     part.scores.update(n_samples=n_samples, n_voxels=n_voxels)
     part.text(
-        "In nats per subject, under the decoder's exact distribution (unit scale unless the decoder gives one), all "
-        "constants included. Most of it is the constant of a unit-scale density over every voxel, so compare models "
-        "of one grid only. The importance-weighted value is a lower bound, the tighter the more draws."
+        "In nats per subject, under the decoder's exact distribution (its noise, or unit scale without one), all "
+        "constants included. Most of it is a constant of every voxel, so compare models of one grid and one kind of "
+        "noise only. The importance-weighted value is a lower bound, the tighter the more draws."
     )
     part.table(["", "nats per subject", "per voxel"], rows)
     import pandas as pd

@@ -27,6 +27,7 @@ from ...evaluation.reconstruction import (
 from ...evaluation.refinement import refined_codes
 from ...networks.latent_model import decode_array, latent_dim_of, reconstruct_array
 from ...networks.modules import reconstruction_network
+from ...networks.noise import noise_of
 from ...networks.warm_start import variance_of
 from ...plots import plot_losses, save_figure
 from ...saving.atomic_files import atomic_path, write_table
@@ -244,9 +245,11 @@ class ModelEvaluation:
         ]
 
     def _refined(self, subjects: Subjects) -> Array:
+        noise = noise_of(self.network)
+        weight = noise.weight() if noise is not None and noise.by_voxel else torch.ones(())
         return refined_codes(
-            self.network.decode,
-            subjects.images,
+            lambda codes: self.network.decode(codes) * weight,
+            subjects.images * weight.cpu().numpy(),
             subjects.mu,
             # what the loss, SSE + beta KL, stands for
             variance=variance_of(**self.likelihood),
