@@ -2,14 +2,18 @@
 
 python benchmarks/real.py --data ../shared/data/hippocampus/hippocampus.csv --spacing 1 --spatial_shape "[48,64,48]"
     [--name hippocampus] [--latent_dim 32] [--n_folds 5] [--models "['ours, default', ...]"] [--work_dir folder]
+    [--covariates "['total_mm3', ...]"]
 
 Each subject is held out once. Of the others a tenth of the cohort is for validation, which gives the scale of the noise
 and chooses the epoch whose weights count; the rest is for training. All models of a fold see the same volumes in the
 same order. The error is the summed squared error of reconstructions from the posterior mean, relative to that of the
 mean training image; a ratio to PCA's is of both sums, its interval a bootstrap over subjects. Probes are ridge
 regressions, fitted on the codes of training subjects of each fold; R² is over the predictions for all held-out
-subjects, and its difference from PCA's is paired by subject. Calibration is the mean squared residual of held-out
-voxels over that of validation voxels, the ideal is 1. What is in the working folder already is used again.
+subjects, and its difference from PCA's is paired by subject. Two supervised methods, which have no codes, say what the
+images tell of the covariates: kernel ridge regression of all voxels, and a network of our encoder, trained to predict
+all covariates at once, with the weights of the epoch that predicts those of the validation subjects best. Calibration
+is the mean squared standardised residual of held-out voxels, the ideal is 1: under the model's own noise, or one scale
+for all voxels from the validation volumes. What is in the working folder already is used again.
 """
 
 from __future__ import annotations
@@ -20,7 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import fire
 import numpy as np
@@ -29,7 +33,9 @@ import torch
 from measure import report
 from numpy.typing import NDArray
 from sklearn.decomposition import FactorAnalysis
+from sklearn.kernel_ridge import KernelRidge
 from sklearn.linear_model import RidgeCV
+from sklearn.model_selection import GridSearchCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
@@ -44,24 +50,34 @@ from monai_betavae.evaluation.reconstruction import (
     reconstruct_by_pca,
     squared_error,
 )
-from monai_betavae.networks.builders import build_network
+from monai_betavae.networks.builders import build_encoder, build_network
+from monai_betavae.networks.noise import calibrate_noise, noise_of
 from monai_betavae.networks.warm_start import warm_start
 from monai_betavae.training import warmup_and_decay
 
 Array = NDArray[Any]
-Fitted = tuple[Callable[[Array], Array], Callable[[Array], Array]]
-"""From images to codes, and from images to reconstructions."""
+
+
+class Fitted(NamedTuple):
+    """A model: from images to codes, from images to reconstructions, and its noise's standard deviations, if any."""
+
+    encode: Callable[[Array], Array]
+    reconstruct: Callable[[Array], Array]
+    deviation: Array | None = None
+
 
 BATCH_SIZE, LEARNING_RATE, MAX_NOISE_VALUES = 4, 1e-3, 150_000
 PCA, OURS = "PCA", "ours, default"
 NETWORKS: dict[str, dict[str, Any]] = {
-    OURS: {},
+    OURS: {"noise": "auto"},
+    "ours, unit noise": {},
     "ours, without correction": {"n_corrections": 0},
     "ours, linear start": {"warm_start": "linear"},
     "ours, convolutions from the mean image": {"warm_start": "mean"},
 }
 PEER = "MONAI VarAutoEncoder"
-MODELS = (PCA, "PCA, twice the components", "factor analysis", *NETWORKS, PEER)
+KERNEL, SUPERVISED = "supervised: kernel ridge", "supervised: our encoder"
+MODELS = (PCA, "PCA, twice the components", "factor analysis", *NETWORKS, PEER, KERNEL, SUPERVISED)
 
 
 def training_course(
@@ -123,7 +139,9 @@ def fit_ours(training: Array, validation: Array, latent_dim: int, n_epochs: int,
     best()
     training_course(vae.parameters(), lambda part: vae.training_step(part, 0)["loss"], volumes, n_epochs, seed, best)
     vae.load_state_dict(best.weights)
-    return encode, reconstruct
+    calibrate_noise(vae, torch.from_numpy(validation).split(8))
+    noise = noise_of(vae)
+    return Fitted(encode, reconstruct, None if noise is None else noise.deviation().numpy())
 
 
 def fit_peer(training: Array, validation: Array, latent_dim: int, n_epochs: int, seed: int) -> Fitted:
@@ -153,7 +171,7 @@ def fit_peer(training: Array, validation: Array, latent_dim: int, n_epochs: int,
     best = Best(network, reconstruct, validation)
     training_course(network.parameters(), loss, torch.from_numpy(training), n_epochs, seed, best)
     network.load_state_dict(best.weights)
-    return encode, reconstruct
+    return Fitted(encode, reconstruct)
 
 
 def fit_linear(name: str, training: Array, latent_dim: int, seed: int) -> Fitted:
@@ -174,12 +192,54 @@ def fit_linear(name: str, training: Array, latent_dim: int, seed: int) -> Fitted
             restored[:, chosen] = encode(images) @ model.components_ + model.mean_
             return restored.reshape(images.shape)
 
-        return encode, reconstruct
+        return Fitted(encode, reconstruct)
     pca = fit_pca(training, latent_dim * (2 if "twice" in name else 1))
-    return (
+    return Fitted(
         lambda images: pca.transform(images.reshape(len(images), -1)),
         lambda images: reconstruct_by_pca(pca, images),
     )
+
+
+def kernel_ridge(images: Array, values: Array, rows: Sequence[Array]) -> Array:
+    """Return predictions for held-out subjects from all voxels; the penalty is chosen within the training subjects."""
+    flat = torch.from_numpy(images).flatten(1).double()
+    training, _, held_out = rows
+    centred = flat - flat[training].mean(dim=0)
+    products = (centred[training] @ centred[training].T).numpy()
+    scale, mean = float(np.diag(products).mean()), float(values[training].mean())
+    search = GridSearchCV(KernelRidge(kernel="precomputed"), {"alpha": np.logspace(-4, 3, 15)}, cv=5)
+    search.fit(products / scale, values[training] - mean)
+    found: Array = search.predict((centred[held_out] @ centred[training].T).numpy() / scale) + mean
+    return found
+
+
+def supervised_network(
+    images: Array, targets: dict[str, Array], rows: Sequence[Array], n_epochs: int, seed: int
+) -> dict[str, Array]:
+    """Return predictions for held-out subjects by our encoder with a linear layer, trained on all covariates."""
+    training, validation, held_out = rows
+    values = np.stack(list(targets.values()), axis=1)
+    mean, deviation = values[training].mean(axis=0), values[training].std(axis=0)
+    wanted = torch.from_numpy((values - mean) / deviation).float()
+    torch.manual_seed(seed)
+    encoder = build_encoder(images.shape[2:])
+    network = nn.Sequential(encoder, nn.Linear(encoder.out_dim, len(targets)))
+    volumes, best = torch.from_numpy(images), {"error": float("inf"), "found": mean}
+    order = torch.from_numpy(training)
+
+    def step(places: Tensor) -> Tensor:
+        batch = order[places.long()]
+        return nn.functional.mse_loss(network(volumes[batch]), wanted[batch])
+
+    def look() -> None:
+        network.eval()
+        error = float(np.square(in_parts(network, images[validation]) - wanted[validation].numpy()).mean())
+        if error < best["error"]:
+            best.update(error=error, found=in_parts(network, images[held_out]) * deviation + mean)
+        network.train()
+
+    training_course(network.parameters(), step, torch.arange(len(training)), n_epochs, seed, look)
+    return dict(zip(targets, best["found"].T, strict=True))
 
 
 def fold_rows(n_subjects: int, n_folds: int, fold: int) -> tuple[Array, Array, Array]:
@@ -204,24 +264,33 @@ def run_fold(
     """Fit a model on a fold's training volumes, and score it on those held out."""
     training, validation, held_out = (images[part] for part in rows)
     start = time.monotonic()
+    if name == KERNEL:
+        return {"predicted": {key: kernel_ridge(images, of, rows).tolist() for key, of in targets.items()}}
+    if name == SUPERVISED:
+        found = supervised_network(images, targets, rows, n_epochs, seed)
+        return {"predicted": {key: of.tolist() for key, of in found.items()}}
     if name in NETWORKS:
-        encode, reconstruct = fit_ours(training, validation, latent_dim, n_epochs, seed, **NETWORKS[name])
+        fitted = fit_ours(training, validation, latent_dim, n_epochs, seed, **NETWORKS[name])
     elif name == PEER:
-        encode, reconstruct = fit_peer(training, validation, latent_dim, n_epochs, seed)
+        fitted = fit_peer(training, validation, latent_dim, n_epochs, seed)
     else:
-        encode, reconstruct = fit_linear(name, training, latent_dim, seed)
+        fitted = fit_linear(name, training, latent_dim, seed)
+    encode, reconstruct = fitted.encode, fitted.reconstruct
     seconds = time.monotonic() - start
     codes, found = encode(training), encode(held_out)
     predicted = {}
     for target, values in targets.items():
         model = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 5, 17)))
         predicted[target] = model.fit(codes, values[rows[0]]).predict(found).tolist()
-    noise = float(squared_error(validation, reconstruct(validation)).mean())
-    errors = squared_error(held_out, reconstruct(held_out))
+    deviation = fitted.deviation
+    if deviation is None:
+        deviation = np.sqrt(np.square(validation - reconstruct(validation)).mean(dtype=np.float64))
+    restored = reconstruct(held_out)
+    errors = squared_error(held_out, restored)
     return {
         "errors": errors.tolist(),
         "mean image": squared_error(held_out, mean_image_reconstruction(training, held_out)).tolist(),
-        "calibration": float(errors.mean()) / noise,
+        "calibration": float(np.square((held_out - restored) / deviation).mean(dtype=np.float64)),
         "predicted": predicted,
         "seconds": seconds,
     }
@@ -252,16 +321,17 @@ def tables_of(results: dict[str, list[dict[str, Any]]], targets: dict[str, Array
     errors, probes = [], []
     base = together(PCA, "mean image")
     for name, folds in results.items():
-        found, pca = together(name, "errors"), together(PCA, "errors")
-        errors.append(
-            {
-                "model": name,
-                "error": interval(estimate(found, base, statistic=ratio_of_sums)),
-                "/ PCA's": interval(estimate(found, pca, statistic=ratio_of_sums)),
-                "calibration": float(np.mean([fold["calibration"] for fold in folds])),
-                "seconds per fold": float(np.mean([fold["seconds"] for fold in folds])),
-            }
-        )
+        if "errors" in folds[0]:
+            found, pca = together(name, "errors"), together(PCA, "errors")
+            errors.append(
+                {
+                    "model": name,
+                    "error": interval(estimate(found, base, statistic=ratio_of_sums)),
+                    "/ PCA's": interval(estimate(found, pca, statistic=ratio_of_sums)),
+                    "calibration": float(np.mean([fold["calibration"] for fold in folds])),
+                    "seconds per fold": float(np.mean([fold["seconds"] for fold in folds])),
+                }
+            )
         row: dict[str, Any] = {"model": name}
         for target, values in targets.items():
             true = values[order]
