@@ -36,8 +36,8 @@ NOISE_FLOOR = 0.1
 NOISE_SMOOTHING = 0.7
 """Standard deviation, in voxels, of the Gaussian that smooths the variances of voxels."""
 
-NOISE_VOLUMES = 256
-"""Maximum number of volumes from which a noise is measured."""
+CALIBRATION_VOLUMES = 256
+"""Maximum number of volumes from which a scale is measured."""
 
 
 class Noise(nn.Module):
@@ -160,7 +160,7 @@ def calibrate_noise(model: Any, dataloader: Iterable[Any]) -> float | None:
     if noise is None:
         return None
     shape = list(model.decoder.out_shape)
-    volumes = TrainingVolumes(dataloader, NOISE_VOLUMES, shape, getattr(model, "image_key", "image"))
+    volumes = TrainingVolumes(dataloader, CALIBRATION_VOLUMES, shape, getattr(model, "image_key", "image"))
     total, count, device = 0.0, 0, device_of(model)
     power = 1 if getattr(model, "default_dist", "normal") == "laplace" else 2
     with torch.no_grad(), evaluating(model):

@@ -40,8 +40,8 @@ class TrainingVolumes:
 
     def __init__(self, loader: Iterable[Any], at_most: int, shape: list[int], image_key: str) -> None:
         self.shape = list(shape)
-        self._image_key = image_key
-        self.at_most = at_most
+        self.image_key = image_key
+        self._at_most = at_most
         self._loader = loader
         dataset = getattr(loader, "dataset", None)
         if isinstance(loader, DataLoader) and isinstance(dataset, Sized) and not isinstance(dataset, IterableDataset):
@@ -62,7 +62,7 @@ class TrainingVolumes:
         seen = 0
         with tqdm(desc="reading training volumes for the start", unit="volume", delay=5, leave=False) as bar:
             for batch in self._loader:
-                images = image_tensor(batch, self._image_key)[: self.at_most - seen].float()
+                images = image_tensor(batch, self.image_key)[: self._at_most - seen].float()
                 check_images(images, f"the training batch after {seen} volumes", item_names(batch))
                 if list(images.shape[1:]) != self.shape:
                     raise ValueError(
@@ -72,7 +72,7 @@ class TrainingVolumes:
                 seen += len(images)
                 bar.update(len(images))
                 yield images.cpu()
-                if seen >= self.at_most:
+                if seen >= self._at_most:
                     return
 
     def mean(self) -> Tensor:

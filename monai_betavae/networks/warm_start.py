@@ -25,15 +25,15 @@ from scipy import ndimage
 from torch import Tensor
 
 from .._randomness import seeded
-from .noise import NOISE_VOLUMES, Noise, residual_variances
+from .noise import Noise, residual_variances
 from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
 from .template import DeformableTemplate, PrincipalProjection, interpolation_weights
 
 WARM_STARTS = ("none", "mean", "linear", "deformable")
 """Warm starts of a network; see the module's docstring."""
 
-MEAN_IMAGE_VOLUMES, PCA_VOLUMES = 256, 1024
-"""Maximum number of training volumes read for a mean image, and for principal components."""
+MEAN_IMAGE_VOLUMES, PCA_VOLUMES, NOISE_VOLUMES = 256, 1024, 64
+"""Maximum number of training volumes read for a mean image, for principal components, and for the noise of voxels."""
 
 RIDGE = 30.0
 """Penalty on displacements, relative to the mean squared gradient at a control point (see docs/performance.md)."""
@@ -98,9 +98,8 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
         noise: Noise | None = getattr(decoder, "noise", None)
         if noise is not None and noise.by_voxel:
             # what the first start leaves unexplained says how much each voxel counts in the second
-            volumes.at_most = NOISE_VOLUMES
-            noise.set_variances(residual_variances(model, volumes), found.voxels)
-            volumes.at_most = at_most
+            some = TrainingVolumes(train_dataloader, NOISE_VOLUMES, volumes.shape, volumes.image_key)
+            noise.set_variances(residual_variances(model, some), found.voxels)
             weight = noise.weight().cpu()
             found = principal_components(volumes, n_components, template.deformable, weight)
             _start_linear_path(model, template, found, weight)
