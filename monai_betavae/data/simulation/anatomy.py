@@ -27,6 +27,7 @@ FIELD_CENTRE_MM = (0.0, -15.0, 4.0)
 TEMPLATE_GM, TEMPLATE_CSF = 0.737, 0.300
 
 _LEFT_VENTRICLE_MM = (-21, -38, 17)
+_VENTRICLE_CENTRE_MM, _VENTRICLE_REACH_MM = np.array([0.0, -10.0, 15.0], np.float32), 20.0
 _ROTATION_CENTRE_MM = np.array([0.0, -25.0, 0.0])
 _FLOW_STEP_MM = 2
 _FLOW_STEPS_BACK, _FLOW_STEPS_FORTH = (4, 0.2), (8, 0.33)
@@ -92,7 +93,37 @@ def cohort_grid(spacing: float) -> tuple[tuple[int, int, int], npt.NDArray[np.fl
 
 def load_anatomy(spacing: float) -> Anatomy:
     """Return the template's maps, smoothed for sampling at ``spacing`` mm without aliasing."""
-    fine = _fine_anatomy()
+    return smoothed(fine_anatomy(), spacing)
+
+
+def fine_anatomy() -> Anatomy:
+    """Build everything that does not depend on the spacing."""
+    t1, gm, wm, origin = _read_template()
+    mask = t1 > 0
+    gm, wm = gm * mask, wm * mask
+    csf = np.clip(mask - gm - wm, 0, 1).astype(np.float32)
+    ventricles = _lateral_ventricles(csf, mask, origin)
+    # the rim of partial volume around the ventricles counts as ventricle
+    ventricle = csf * ndimage.binary_dilation(ventricles, iterations=3)
+    rim_0, rim_1 = _cortical_rim(gm, csf, mask, ventricles, origin)
+    texture = t1 / np.float32(np.median(t1[wm > 0.95])) - (TEMPLATE_GM * gm + wm + TEMPLATE_CSF * csf) * mask
+    maps = {
+        "gm": gm,
+        "wm": wm,
+        "csf": csf,
+        "ventricle": ventricle,
+        "rim_0": rim_0,
+        "rim_1": rim_1,
+        "texture": texture.astype(np.float32),
+    }
+    coarse = mask[::_SUPPORT_STEP_MM, ::_SUPPORT_STEP_MM, ::_SUPPORT_STEP_MM]
+    support = ndimage.binary_dilation(np.pad(coarse, _SUPPORT_MARGIN), iterations=_SUPPORT_MARGIN)
+    volumes, flow = _ventricle_flow(ventricle, wm, mask)
+    return Anatomy(maps, origin, support, flow, volumes, _lesion_sites(wm, mask, origin))
+
+
+def smoothed(fine: Anatomy, spacing: float) -> Anatomy:
+    """Return maps that are smoothed for sampling at ``spacing`` mm without aliasing."""
     # a Gaussian whose full width at half maximum is 0.8 voxels, with voxels measured in the larger template
     sigma = 0.34 * spacing / TYPICAL_SCALE
     maps = {name: ndimage.gaussian_filter(values, sigma, mode="constant") for name, values in fine.maps.items()}
@@ -105,6 +136,8 @@ def warp_grid(
     affine: npt.NDArray[np.float64],
     factors: Factors,
     nuisance: Nuisance,
+    *,
+    ventricle_form: tuple[float, float, float] = (0.0, 0.0, 0.0),
 ) -> Warp:
     """Trace every voxel of the grid back to the template.
 
@@ -117,6 +150,8 @@ def warp_grid(
         affine: voxel-to-mm affine of the subject's grid.
         factors: the subject's anatomy.
         nuisance: tilt and deformation.
+        ventricle_form: direction in which the ventricles are wider than elsewhere; its length is the log of the ratio
+            of either end to the middle. ``(0, 0.3, 0)`` widens the frontal horns and narrows the occipital ones.
     """
     rotation, shift = _rotation(nuisance.tilt_degrees), np.array(nuisance.shift_mm) + _ROTATION_CENTRE_MM
     to_upright = rotation.T @ affine[:3, :3]
@@ -140,7 +175,16 @@ def warp_grid(
     position /= scale
     # a smooth |x|: the right half grows by 1 / (1 - a), the left shrinks by 1 / (1 + a), so (R - L) / (R + L) is a
     position[0] -= np.float32(factors.asymmetry) * (np.sqrt(position[0] ** 2 + 4) - 2)
-    return Warp(voxels, scanner, position + _ventricle_displacement(anatomy, position, factors.ventricles))
+    if not any(ventricle_form):
+        return Warp(voxels, scanner, position + _ventricle_displacement(anatomy, position, factors.ventricles))
+    length = math.hypot(*ventricle_form)
+    direction = np.array(ventricle_form) / length
+    way = np.tensordot(direction, position - _VENTRICLE_CENTRE_MM[:, None], 1) / _VENTRICLE_REACH_MM
+    share = (0.5 + 0.5 * np.tanh(way)).astype(np.float32)
+    least, most = anatomy.flow_volumes[[0, -1]]
+    volumes = [float(np.clip(factors.ventricles * math.exp(end * length), least, most)) for end in (-1, 1)]
+    ends = [_ventricle_displacement(anatomy, position, volume) for volume in volumes]
+    return Warp(voxels, scanner, position + (1 - share) * ends[0] + share * ends[1])
 
 
 def sample_tissues(anatomy: Anatomy, warp: Warp, atrophy: float) -> dict[str, Floats]:
@@ -187,30 +231,19 @@ def smooth_noise(
     return sampled
 
 
-def _fine_anatomy() -> Anatomy:
-    """Build everything that does not depend on the spacing."""
-    t1, gm, wm, origin = _read_template()
-    mask = t1 > 0
-    gm, wm = gm * mask, wm * mask
-    csf = np.clip(mask - gm - wm, 0, 1).astype(np.float32)
-    ventricles = _lateral_ventricles(csf, mask, origin)
-    # the rim of partial volume around the ventricles counts as ventricle
-    ventricle = csf * ndimage.binary_dilation(ventricles, iterations=3)
-    rim_0, rim_1 = _cortical_rim(gm, csf, mask, ventricles, origin)
-    texture = t1 / np.float32(np.median(t1[wm > 0.95])) - (TEMPLATE_GM * gm + wm + TEMPLATE_CSF * csf) * mask
-    maps = {
-        "gm": gm,
-        "wm": wm,
-        "csf": csf,
-        "ventricle": ventricle,
-        "rim_0": rim_0,
-        "rim_1": rim_1,
-        "texture": texture.astype(np.float32),
-    }
-    coarse = mask[::_SUPPORT_STEP_MM, ::_SUPPORT_STEP_MM, ::_SUPPORT_STEP_MM]
-    support = ndimage.binary_dilation(np.pad(coarse, _SUPPORT_MARGIN), iterations=_SUPPORT_MARGIN)
-    volumes, flow = _ventricle_flow(ventricle, wm, mask)
-    return Anatomy(maps, origin, support, flow, volumes, _lesion_sites(wm, mask, origin))
+def brain_stem_distance(origin: npt.NDArray[Any], shape: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return 1 at the edges of two ellipsoids around cerebellum and brainstem, less inside and more outside.
+
+    Args:
+        origin: position of voxel (0, 0, 0) of a 1 mm grid.
+        shape: shape of that grid.
+    """
+    x, y, z = (start + np.arange(size) for start, size in zip(origin, shape, strict=True))
+    x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
+    cerebellum = np.sqrt((x / 58) ** 2 + ((y + 62) / 36) ** 2 + ((z + 38) / 27) ** 2)
+    brainstem = np.sqrt((x / 18) ** 2 + ((y + 28) / 18) ** 2 + ((z + 35) / 32) ** 2)
+    nearest: npt.NDArray[np.float64] = np.minimum(cerebellum, brainstem)
+    return nearest
 
 
 def _read_template() -> tuple[Floats, Floats, Floats, npt.NDArray[np.float64]]:
@@ -250,12 +283,8 @@ def _cortical_rim(
     """Return the outermost share of cortical grey matter, which atrophy removes first, and the next one."""
     # 0.2 CSF marks the sulci: in a mean of many people, only the widest sulci are pure CSF
     pial = (csf < 0.2) & mask
-    x, y, z = (start + np.arange(size) for start, size in zip(origin, gm.shape, strict=True))
-    x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
-    # exclude cerebellum and brainstem, where "outer grey matter" means little: two ellipsoids with a soft edge
-    cerebellum = np.sqrt((x / 58) ** 2 + ((y + 62) / 36) ** 2 + ((z + 38) / 27) ** 2)
-    brainstem = np.sqrt((x / 18) ** 2 + ((y + 28) / 18) ** 2 + ((z + 35) / 32) ** 2)
-    cortex = np.clip((np.minimum(cerebellum, brainstem) - 0.9) / 0.2, 0, 1)
+    # exclude cerebellum and brainstem, where "outer grey matter" means little, with a soft edge
+    cortex = np.clip((brain_stem_distance(origin, gm.shape) - 0.9) / 0.2, 0, 1)
     # "grey matter" next to the ventricles is partial volume of white matter and CSF, or deep nuclei
     cortex = gm * cortex * np.clip((_distance_mm(~ventricles) - 8) / 6, 0, 1)
     outer = cortex * ~pial

@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,99 +21,29 @@ import numpy as np
 import numpy.typing as npt
 from tqdm.auto import tqdm
 
-from monai_betavae._checks import check_integer, check_real
-from monai_betavae.data.simulation import anatomy as anatomies
-from monai_betavae.data.simulation import rendering
+from monai_betavae._checks import check_choice, check_integer, check_real
 from monai_betavae.data.simulation.anatomy import Anatomy, cohort_grid, load_anatomy
-from monai_betavae.data.simulation.cohort_texts import COLUMNS, NOTICE, README
+from monai_betavae.data.simulation.cohort_texts import (
+    COLUMNS,
+    FOLDED_COLUMNS,
+    FOLDED_NOTICE,
+    FOLDED_README,
+    NOTICE,
+    README,
+)
+from monai_betavae.data.simulation.cortex import FoldedAnatomy
+from monai_betavae.data.simulation.folded_subject import (
+    draw_morphology,
+    load_folded_anatomy,
+    morphology_columns,
+    simulate_folded_subject,
+)
+from monai_betavae.data.simulation.subject import SimulatedSubject, simulate_subject
 from monai_betavae.data.simulation.subject_factors import Factors, Nuisance, draw_nuisance, draw_subject, stream
 
 _VALIDATION_SHARE, _TEST_SHARE = 0.15, 0.15
 _MAX_WORKERS = 8
-
-
-@dataclass(frozen=True)
-class SimulatedSubject:
-    """A simulated scan with its ground truth.
-
-    Attributes:
-        volume: T1-weighted image, int16, 0 outside the brain.
-        healthy: the same image without the lesion, or ``None`` if there is none.
-        lesion_mask: uint8 mask of the lesion, or ``None`` if there is none.
-        truth: measurements on the warped tissue maps, by column name; volumes in ml.
-    """
-
-    volume: npt.NDArray[np.int16]
-    healthy: npt.NDArray[np.int16] | None
-    lesion_mask: npt.NDArray[np.uint8] | None
-    truth: dict[str, float]
-
-
-def simulate_subject(
-    anatomy: Anatomy,
-    factors: Factors,
-    nuisance: Nuisance | None = None,
-    *,
-    spacing: float = 3.0,
-) -> SimulatedSubject:
-    """Render one subject from its factors and measure the truth, as a pure function of the arguments.
-
-    Truth is measured on the warped tissue fractions f in voxels of volume v: V = v · Σ f. Tissue volumes are those of
-    the anatomy before the lesion. The coarser the grid, the more of the ventricles is partial volume at their edge,
-    which does not grow with them: for three times the template's ventricles, ``ventricle_ml`` is 2.9 times as large at
-    1.5 mm, 2.8 times at 3 mm and 2.3 times at 8 mm.
-
-    Args:
-        anatomy: the result of ``load_anatomy(spacing)``.
-        factors: the subject's anatomy and contrast.
-        nuisance: tilt, deformation, bias field, noise; by default none of them.
-        spacing: voxel size in mm, the same as for ``anatomy``.
-
-    Example:
-        >>> anatomy = load_anatomy(8.0)
-        >>> wide = simulate_subject(anatomy, Factors(ventricles=2.0), spacing=8.0)
-        >>> narrow = simulate_subject(anatomy, Factors(ventricles=1.0), spacing=8.0)
-        >>> wide.volume.shape
-        (24, 30, 24)
-        >>> wide.truth["ventricle_ml"] > 1.5 * narrow.truth["ventricle_ml"]
-        True
-    """
-    nuisance = nuisance or Nuisance()
-    shape, affine = cohort_grid(spacing)
-    voxel_ml = spacing**3 / 1000
-    warp = anatomies.warp_grid(anatomy, shape, affine, factors, nuisance)
-    tissues = anatomies.sample_tissues(anatomy, warp, factors.atrophy)
-    coverage = tissues["gm"] + tissues["wm"] + tissues["csf"]
-    signal = rendering.render_signal(tissues, factors.contrast)
-    volume = rendering.scan(signal, coverage, warp, shape, nuisance)
-
-    healthy = mask = None
-    if factors.lesion > 0:
-        weight = rendering.place_lesion(anatomy, warp, tissues["wm"], shape, voxel_ml, factors, nuisance)
-        lesioned = rendering.add_lesion(signal, weight, factors.lesion_intensity)
-        healthy, volume = volume, rendering.scan(lesioned, coverage, warp, shape, nuisance)
-        flat = np.zeros(volume.size, np.uint8)
-        flat[warp.voxels] = weight > 0
-        mask = flat.reshape(shape)
-
-    def millilitres(fraction: npt.NDArray[Any]) -> float:
-        return float(fraction.sum(dtype=np.float64)) * voxel_ml
-
-    volumes = {name: millilitres(tissues[name]) for name in ("gm", "wm", "csf", "ventricle")}
-    brain = tissues["gm"] + tissues["wm"]
-    # hemispheres are defined in the template, so a shift of the head does not move tissue to the other side
-    right = millilitres(brain * np.clip(warp.template[0] / np.float32(spacing) + np.float32(0.5), 0, 1))
-    brain_ml = volumes["gm"] + volumes["wm"]
-    truth = {
-        "intracranial_ml": brain_ml + volumes["csf"],
-        "brain_ml": brain_ml,
-        **{f"{name}_ml": volume for name, volume in volumes.items()},
-        "cortical_csf_fraction": (volumes["csf"] - volumes["ventricle"]) / (brain_ml + volumes["csf"]),
-        "contrast": _contrast(signal, tissues),
-        "asymmetry_index": 2 * right / brain_ml - 1,
-        "lesion_ml": 0.0 if mask is None else millilitres(mask),
-    }
-    return SimulatedSubject(volume, healthy, mask, truth)
+_ANATOMIES = ("warped", "folded")
 
 
 def simulate_cohort(
@@ -123,16 +53,25 @@ def simulate_cohort(
     *,
     spacing: float = 3.0,
     lesion_fraction: float = 0.2,
+    anatomy: str = "warped",
+    noise: bool = True,
     n_workers: int | None = None,
     progress: bool = True,
 ) -> Path:
     """Write a BIDS folder of simulated T1-weighted brains whose anatomy is known.
 
-    Each subject is the MNI152 2009a template (skull-stripped, shipped with nilearn) under a warp x -> template and a
-    rendering: I = gain · rice(bias · (WM + (1 - contrast) · GM + 0.3 · CSF + texture), noise). Six factors are drawn
-    independently for each subject: brain size, ventricle volume, cortical atrophy, GM/WM contrast, left-right asymmetry
-    and, for a share of the subjects, a white-matter lesion. ``age``, ``sex`` and ``site`` follow from or shift them;
-    ``control`` is standard normal and changes nothing. Label scores obtained on these data as "simulated".
+    There are two kinds of anatomy. Each subject of the "warped" one is the MNI152 2009a template (skull-stripped,
+    shipped with nilearn) under a warp x -> template. A "folded" one has a cortex of its own: one of five base
+    anatomies (sulci of the hemispheres of fsaverage5 or of MNI152), of which each subject has other sulci at another
+    depth and place, and own sulci from a random field (see `monai_betavae.data.simulation.folding`); some have a
+    paracingulate sulcus, a cavum septi pellucidi, an arachnoid cyst, a mega cisterna magna or an error of brain
+    extraction. Factors, covariates and nuisance of subject i are the same in both.
+
+    The rendering is the same: I = gain · rice(bias · (WM + (1 - contrast) · GM + 0.3 · CSF + texture), noise). Six
+    factors are drawn independently for each subject: brain size, ventricle volume, cortical atrophy, GM/WM contrast,
+    left-right asymmetry and, for a share of the subjects, a white-matter lesion. ``age``, ``sex`` and ``site`` follow
+    from or shift them; ``control`` is standard normal and changes nothing. Label scores obtained on these data as
+    "simulated".
 
     The folder contains ``sub-001/anat/sub-001_T1w.nii.gz`` (int16, RAS, mm from the anterior commissure, 0 outside the
     brain), ``participants.tsv`` with every factor and the truth measured in ml (described in ``participants.json``),
@@ -148,6 +87,9 @@ def simulate_cohort(
         seed: integer that determines all random draws.
         spacing: voxel size in mm, from 1 to 12. The field of view is 192 x 240 x 192 mm, 64 x 80 x 64 voxels at 3 mm.
         lesion_fraction: share of the subjects with a lesion; exactly ``round(lesion_fraction * n_subjects)`` have one.
+        anatomy: "warped" or "folded".
+        noise: whether to add Rician noise. Without it everything else is the same, so that the difference between two
+            cohorts is the noise. The files say so only if it is left out.
         n_workers: number of threads; by default one per available processor, at most 8.
         progress: whether to show a progress bar.
 
@@ -159,7 +101,8 @@ def simulate_cohort(
 
     Source:
         Fonov et al. 2009, NeuroImage 47, S102 (template); BIDS 1.10 (layout); Gudbjartsson and Patz 1995, Magnetic
-        Resonance in Medicine 34, 910-914 (Rician noise).
+        Resonance in Medicine 34, 910-914 (Rician noise); Fischl et al. 1999, Human Brain Mapping 8, 272-284
+        (fsaverage).
 
     Example:
         >>> import tempfile
@@ -171,29 +114,35 @@ def simulate_cohort(
     seed = check_integer("seed", seed, 0)
     spacing = check_real("spacing", spacing, 1, 12)
     lesion_fraction = check_real("lesion_fraction", lesion_fraction, 0, 1)
+    anatomy = check_choice("anatomy", anatomy, _ANATOMIES)
+    if not isinstance(noise, bool):
+        raise ValueError(f"`noise` must be True or False, got {noise!r}.")
     workers = _available_workers() if n_workers is None else check_integer("n_workers", n_workers, 1)
 
+    arguments: dict[str, Any] = {
+        "seed": seed,
+        "spacing": spacing,
+        "n_subjects": n_subjects,
+        "lesion_fraction": lesion_fraction,
+    }
+    # the arguments that came later are named where they aren't the default, so that older cohorts keep their bytes
+    arguments |= {"anatomy": anatomy} if anatomy != "warped" else {}
+    arguments |= {} if noise else {"noise": False}
     with _folder_when_done(output_dir) as folder:
-        anatomy = load_anatomy(spacing)
+        maps = load_anatomy(spacing) if anatomy == "warped" else load_folded_anatomy(spacing)
         with_lesion = set(_ranked(seed, n_subjects, "key")[: round(lesion_fraction * n_subjects)])
 
         def write(subject: int) -> dict[str, Any]:
-            return _write_subject(folder, anatomy, seed, subject, n_subjects, subject in with_lesion, spacing)
+            nuisance = draw_nuisance(seed, subject)
+            nuisance = nuisance if noise else replace(nuisance, noise=0.0)
+            return _write_subject(folder, maps, nuisance, n_subjects, subject in with_lesion, spacing)
 
         done = _in_order(write, range(n_subjects), workers)
         bar = tqdm(done, "simulating the cohort", n_subjects, disable=not progress, unit="subject")
-        _write_tables(folder, list(bar), seed)
-        _write_descriptions(folder, seed=seed, spacing=spacing, n_subjects=n_subjects, lesion_fraction=lesion_fraction)
+        columns = COLUMNS if anatomy == "warped" else COLUMNS | FOLDED_COLUMNS
+        _write_tables(folder, list(bar), seed, columns)
+        _write_descriptions(folder, anatomy, columns, arguments)
     return Path(output_dir)
-
-
-def _contrast(signal: npt.NDArray[Any], tissues: dict[str, npt.NDArray[Any]]) -> float:
-    """Return 1 - GM / WM, with tissue intensities from the least-squares fit of the tissue fractions to the signal."""
-    fractions = [tissues[name] for name in ("gm", "wm", "csf")]
-    # sums rather than a matrix product, since the order in which BLAS adds may depend on the number of threads
-    normal = [[(a * b).sum(dtype=np.float64) for b in fractions] for a in fractions]
-    gm, wm, _ = np.linalg.solve(normal, [(a * signal).sum(dtype=np.float64) for a in fractions])
-    return float(1 - gm / wm)
 
 
 def _available_workers() -> int:
@@ -248,11 +197,12 @@ def _ranked(seed: int, n_subjects: int, name: str) -> list[int]:
 
 
 def _write_subject(
-    folder: Path, anatomy: Anatomy, seed: int, subject: int, n_subjects: int, lesion: bool, spacing: float
+    folder: Path, maps: Anatomy | FoldedAnatomy, nuisance: Nuisance, n_subjects: int, lesion: bool, spacing: float
 ) -> dict[str, Any]:
     """Simulate one subject, write its files, and return its row of the participants table."""
-    factors, covariates = draw_subject(seed, subject, lesion=lesion)
-    scan = simulate_subject(anatomy, factors, draw_nuisance(seed, subject), spacing=spacing)
+    subject = nuisance.subject
+    factors, covariates = draw_subject(nuisance.seed, subject, lesion=lesion)
+    scan, more = _simulated(maps, factors, nuisance, spacing)
     name = f"sub-{subject + 1:0{max(3, len(str(n_subjects)))}d}"
     _, affine = cohort_grid(spacing)
     _write_nifti(folder / name / "anat" / f"{name}_T1w.nii.gz", scan.volume, affine)
@@ -263,9 +213,22 @@ def _write_subject(
         _write_nifti(mask, scan.lesion_mask, affine)
     row: dict[str, Any] = {"participant_id": name, "group": "lesion" if lesion else "control", **asdict(covariates)}
     numbers = {f"factor_{knob}": value for knob, value in asdict(factors).items()} | scan.truth
+    numbers |= {column: value for column, value in more.items() if not isinstance(value, str)}
+    row |= {column: value for column, value in more.items() if isinstance(value, str)}
     row["control"] = round(covariates.control, 6)
     # + 0.0 turns -0.0 into 0.0
     return row | {column: round(value, 6) + 0.0 for column, value in numbers.items()}
+
+
+def _simulated(
+    maps: Anatomy | FoldedAnatomy, factors: Factors, nuisance: Nuisance, spacing: float
+) -> tuple[SimulatedSubject, dict[str, float | str]]:
+    """Return the scan of one subject, and the columns that describe its morphology if it is a folded brain."""
+    if isinstance(maps, Anatomy):
+        return simulate_subject(maps, factors, nuisance, spacing=spacing), {}
+    morphology = draw_morphology(nuisance.seed, nuisance.subject)
+    scan = simulate_folded_subject(maps, factors, morphology, nuisance, spacing=spacing)
+    return scan, morphology_columns(morphology)
 
 
 def _write_nifti(path: Path, data: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
@@ -282,7 +245,7 @@ def _write_nifti(path: Path, data: npt.NDArray[Any], affine: npt.NDArray[np.floa
     path.write_bytes(buffer.getvalue())
 
 
-def _write_tables(folder: Path, rows: list[dict[str, Any]], seed: int) -> None:
+def _write_tables(folder: Path, rows: list[dict[str, Any]], seed: int, columns: Iterable[str]) -> None:
     """Write participants.tsv and the MONAI datalist."""
     order = _ranked(seed, len(rows), "split")
     n_validation, n_test = round(_VALIDATION_SHARE * len(rows)), round(_TEST_SHARE * len(rows))
@@ -297,7 +260,7 @@ def _write_tables(folder: Path, rows: list[dict[str, Any]], seed: int) -> None:
             rows[member]["split"] = section
 
     with open(folder / "participants.tsv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["participant_id", *COLUMNS], delimiter="\t", lineterminator="\n")
+        writer = csv.DictWriter(file, ["participant_id", *columns], delimiter="\t", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
 
@@ -310,15 +273,18 @@ def _write_tables(folder: Path, rows: list[dict[str, Any]], seed: int) -> None:
     _write_json(folder / "dataset.json", datalist)
 
 
-def _write_descriptions(folder: Path, **arguments: Any) -> None:
+def _write_descriptions(
+    folder: Path, anatomy: str, columns: dict[str, dict[str, Any]], arguments: dict[str, Any]
+) -> None:
     """Write the files that describe the folder to readers and to BIDS tools."""
     # looked up, not imported: the package is above this module, and imports flow downwards
     version = sys.modules["monai_betavae"].__version__
-    _write_json(folder / "participants.json", COLUMNS)
+    _write_json(folder / "participants.json", columns)
+    based_on = "the MNI152 2009a template" + (" and fsaverage5" if anatomy == "folded" else "")
     source = {
         "Name": "monai_betavae.data.simulate_cohort",
         "Version": version,
-        "Description": "Simulated from the MNI152 2009a template with " + json.dumps(arguments),
+        "Description": f"Simulated from {based_on} with " + json.dumps(arguments),
     }
     for path, name, kind in (
         (folder, "Simulated brains with known truth", "raw"),
@@ -334,9 +300,10 @@ def _write_descriptions(folder: Path, **arguments: Any) -> None:
             description = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": kind, "GeneratedBy": [source]}
             _write_json(path / "dataset_description.json", description | {"License": "see NOTICE"})
     lines = [f"- {name}: {value}" for name, value in arguments.items()]
-    text = README.format(version=version, arguments="\n".join(lines))
+    readme, notice = (README, NOTICE) if anatomy == "warped" else (FOLDED_README, NOTICE + FOLDED_NOTICE)
+    text = readme.format(version=version, arguments="\n".join(lines))
     (folder / "README").write_text(text, encoding="utf-8")
-    (folder / "NOTICE").write_text(NOTICE, encoding="utf-8")
+    (folder / "NOTICE").write_text(notice, encoding="utf-8")
 
 
 def _write_json(path: Path, content: Any) -> None:

@@ -48,6 +48,50 @@ COLUMNS: dict[str, dict[str, Any]] = {
     "lesion_ml": {"Description": "measured: volume of the lesion mask", "Units": "ml"},
 }
 
+# the columns that a folded cohort has beyond those above
+FOLDED_COLUMNS: dict[str, dict[str, Any]] = {
+    "base_anatomy": {
+        "Description": "where the shared sulci come from",
+        "Levels": {
+            "fsaverage": "each hemisphere of fsaverage5",
+            "fsaverage-swapped": "the hemispheres of fsaverage5, mirrored: each shows the other's sulci",
+            "fsaverage-left": "the left hemisphere of fsaverage5, mirrored for the right one",
+            "fsaverage-right": "the right hemisphere of fsaverage5, mirrored for the left one",
+            "mni152": "the CSF of the MNI152 template",
+        },
+    },
+    "strip_error": {
+        "Description": "error of brain extraction",
+        "Levels": {"none": "no error", "dura": "tissue beyond the brain is kept", "bite": "cortex is cut away"},
+    },
+    "factor_shared_sulci": {"Description": "knob: how much of the base anatomy's sulci the subject has, 0 to 1"},
+    "factor_own_sulci": {"Description": "knob: depth of the subject's own sulci relative to typical ones"},
+    "factor_fold_wavelength": {"Description": "knob: wavelength of the subject's own sulci", "Units": "mm"},
+    "factor_cortical_thickness": {"Description": "knob: thickness of the cortex relative to a typical one"},
+    "factor_horns": {"Description": "knob: log of how much wider the frontal ends of the ventricles are than usual"},
+    "factor_ventricle_side": {"Description": "knob: log of how much wider the right ventricle is than usual"},
+    "paracingulate_left": {"Description": "1 with a left paracingulate sulcus, 0 without"},
+    "paracingulate_right": {"Description": "1 with a right paracingulate sulcus, 0 without"},
+    "cavum": {"Description": "1 with a cavum septi pellucidi, 0 without"},
+    "cyst": {"Description": "1 with an arachnoid cyst at a temporal pole, 0 without"},
+    "cisterna": {"Description": "1 with a mega cisterna magna, 0 without"},
+    "sulcal_csf_ml": {"Description": "measured: CSF over 2 mm below the outline of the hemispheres", "Units": "ml"},
+    "sulcal_depth_mm": {"Description": "measured: mean depth of that CSF below the outline", "Units": "mm"},
+    "own_sulci_ml": {"Description": "measured: CSF that the subject would lack without its own sulci", "Units": "ml"},
+    "paracingulate_ml": {
+        "Description": "measured: CSF that the subject would lack without its paracingulate sulci",
+        "Units": "ml",
+    },
+    "cavum_ml": {"Description": "measured: CSF of the cavum, no part of ventricle_ml", "Units": "ml"},
+    "cyst_ml": {"Description": "measured: CSF that the arachnoid cyst adds", "Units": "ml"},
+    "cisterna_ml": {"Description": "measured: CSF that the mega cisterna magna adds", "Units": "ml"},
+    "dura_ml": {"Description": "measured: what brain extraction left beyond the brain", "Units": "ml"},
+    "bite_ml": {
+        "Description": "measured: what brain extraction cut away; all other volumes are those before",
+        "Units": "ml",
+    },
+}
+
 README = """\
 Simulated T1-weighted brains with known truth
 
@@ -79,4 +123,36 @@ without fee is hereby granted, provided that the above copyright notice appear i
 University make no representations about the suitability of this software for any purpose. It is provided "as is"
 without express or implied warranty. The authors are not responsible for any data loss, equipment damage, property
 loss, or injury to subjects or patients resulting from the use or misuse of this software package.
+"""
+
+FOLDED_README = """\
+Simulated T1-weighted brains with known truth
+
+No person was scanned for these images. They were computed by monai_betavae.data.simulate_cohort, version {version},
+from the MNI152 2009a template and the surfaces of fsaverage5 (see NOTICE), with
+{arguments}
+and these arguments give the same files again. Label every score obtained on these data "simulated".
+
+Each brain is folded on its own: its sulci come in part from one of five base anatomies, with other interruptions,
+depths and places in each subject, and in part from a random field. Some have a paracingulate sulcus, a cavum septi
+pellucidi, an arachnoid cyst, a mega cisterna magna, or an error of brain extraction. Beside these, six factors are
+drawn independently: brain size, ventricle volume, cortical atrophy, grey/white contrast, left-right asymmetry, and a
+lesion for some. Subject i of a seed has the same factors, covariates and nuisance as in the cohort of anatomy "warped".
+Head tilt and shift, a small random deformation, a bias field, a gain and Rician noise are added. Volumes are
+brain-extracted: 0 outside the brain. Coordinates are RAS in mm from the anterior commissure; brains have their own
+size and are not scaled to the template.
+
+participants.tsv            covariates, the factors as asked for (factor_*), and the truth as measured;
+                            participants.json describes each column
+sub-*/anat/*_T1w.nii.gz     the images; those of group "lesion" hold a lesion
+derivatives/healthy/        the same images of that group without the lesion, all else equal to the last bit of noise
+derivatives/lesions/        the masks of the lesions; outside of them the two images are identical
+dataset.json                MONAI datalist with sections training, validation and test; paths from this folder
+"""
+
+FOLDED_NOTICE = """
+and from the surfaces of fsaverage5, which nilearn distributes:
+
+fsaverage is part of FreeSurfer, Copyright (C) The General Hospital Corporation (Boston, MA), and is used under the
+FreeSurfer Software License Agreement: https://surfer.nmr.mgh.harvard.edu/fswiki/FreeSurferSoftwareLicense
 """

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 _STREAMS = ("key", "factors", "nuisance", "deformation", "bias", "noise", "lesion", "split")
+# a stream follows from the place of its name, so names that came later come last
+_FOLDED_STREAMS = ("folding", "sulci", "structures", "strip", "strip_outline")
 
 # median, spread and limits of the draws; the computation of `age` below turns the draws back into z-scores
 _SIZE_SD, _SIZE_SEX_SHIFT, _SIZE_LIMITS = 0.065, 0.045, (0.78, 1.24)
@@ -91,7 +93,7 @@ def stream(seed: int, subject: int, name: str) -> np.random.Generator:
 
     It depends only on the arguments, not on the number of workers or subjects.
     """
-    key = (subject, _STREAMS.index(name))
+    key = (subject, (*_STREAMS, *_FOLDED_STREAMS).index(name))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
 
 

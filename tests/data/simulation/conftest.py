@@ -1,0 +1,11 @@
+import pytest
+
+from monai_betavae.data.simulation.cortex import load_folded_anatomy
+
+FOLDED_SPACING = 6.0
+
+
+@pytest.fixture(scope="session")
+def folded_anatomy():
+    """The folded anatomy at 6 mm, which takes a quarter of a minute to prepare."""
+    return load_folded_anatomy(FOLDED_SPACING)
