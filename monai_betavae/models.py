@@ -43,8 +43,9 @@ def build_vae(
         random_state: seed of all weights, and of all random numbers that :class:`~monai_betavae.VAE` draws.
         vae_kwargs: further arguments of :func:`~monai_betavae.networks.builders.build_network` (``in_channels``,
             ``channels``, ``n_blocks``, ``kernel_size``, ``norm``, ``act``, ``dropout``, ``warm_start``,
-            ``n_corrections``, ``noise``) and of :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``, ``max_epochs``,
-            ...). With ``default_dist="bernoulli"``, or a ``loss`` with it, the decoder ends in a sigmoid.
+            ``n_corrections``, ``noise``) and of :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``,
+            ``max_epochs``, ...). With ``default_dist="bernoulli"``, or a ``loss`` with it, the decoder ends in a
+            sigmoid.
 
     Returns:
         the untrained estimator.
