@@ -70,7 +70,7 @@ BATCH_SIZE, LEARNING_RATE, MAX_NOISE_VALUES = 4, 1e-3, 150_000
 PCA, OURS = "PCA", "ours, default"
 NETWORKS: dict[str, dict[str, Any]] = {
     OURS: {"noise": "auto"},
-    "ours, unit noise": {},
+    "ours, a noise for each voxel": {"noise": "voxel"},
     "ours, without correction": {"n_corrections": 0},
     "ours, linear start": {"warm_start": "linear"},
     "ours, convolutions from the mean image": {"warm_start": "mean"},

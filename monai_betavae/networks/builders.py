@@ -65,13 +65,11 @@ def default_warm_start(warm_start: str | None, output: str) -> str:
     return "mean" if output == "sigmoid" else "deformable"
 
 
-def default_noise(noise: str, warm_start: str, output: str) -> str:
-    """Return ``noise``, or for "auto" the noise that goes with a warm start and an output."""
+def default_noise(noise: str, output: str) -> str:
+    """Return ``noise``, or for "auto" the noise that goes with an output."""
     if noise != "auto":
         return noise
-    if output == "sigmoid":
-        return "unit"
-    return "voxel" if warm_start in ("linear", "deformable") else "global"
+    return "unit" if output == "sigmoid" else "global"
 
 
 def _with_defaults(builder: Callable[P, ReconstructionNetwork]) -> Callable[P, ReconstructionNetwork]:
@@ -82,9 +80,8 @@ def _with_defaults(builder: Callable[P, ReconstructionNetwork]) -> Callable[P, R
     def build(*args: P.args, **kwargs: P.kwargs) -> ReconstructionNetwork:
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        warm_start = default_warm_start(bound.arguments["warm_start"], bound.arguments["output"])
-        kwargs["warm_start"] = warm_start
-        kwargs["noise"] = default_noise(bound.arguments["noise"], warm_start, bound.arguments["output"])
+        kwargs["warm_start"] = default_warm_start(bound.arguments["warm_start"], bound.arguments["output"])
+        kwargs["noise"] = default_noise(bound.arguments["noise"], bound.arguments["output"])
         return builder(*args, **kwargs)
 
     BUILDERS[builder.__name__] = build
@@ -335,8 +332,7 @@ def build_network(
             means "deformable", or "mean" with a sigmoid output.
         n_voxels: as in :func:`build_encoder`.
         n_corrections: as in :func:`build_decoder`.
-        noise: as in :func:`build_decoder`, or "auto": "voxel" for the warm starts that have components, "global" for
-            other linear outputs, "unit" for a sigmoid.
+        noise: as in :func:`build_decoder`, or "auto": "global" for a linear output, "unit" for a sigmoid.
         random_state: seed of all weights, independent of the global seed; ``None`` draws from the global generator.
 
     Returns:

@@ -30,8 +30,9 @@ from .principal_components import TrainingVolumes
 NOISES = ("unit", "global", "voxel")
 """Kinds of noise; see the module's docstring."""
 
-NOISE_FLOOR = 0.1
-"""Least standard deviation of a voxel, relative to the mean variance's root: a background that is constant has none."""
+NOISE_FLOOR = 0.5
+"""Least standard deviation of a voxel, relative to the root of the mean variance: a constant background has none, and a
+volume that isn't constant there would outweigh all else."""
 
 NOISE_SMOOTHING = 0.7
 """Standard deviation, in voxels, of the Gaussian that smooths the variances of voxels."""
@@ -151,6 +152,7 @@ def calibrate_noise(model: Any, dataloader: Iterable[Any]) -> float | None:
 
     Example:
         >>> from monai_betavae import build_vae
+        >>> from monai_betavae.networks.noise import calibrate_noise
         >>> vae = build_vae((8, 8, 8), 2, channels=(2, 4), warm_start="mean", noise="global", random_state=0)
         >>> images = torch.randn(64, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
         >>> round(calibrate_noise(vae, images.split(8)), 2), build_vae((8, 8, 8), 2).decoder.noise

@@ -188,7 +188,7 @@ CASES = {
         "sigmoid", both(losses, described("network", "arguments", "output", "sigmoid")), {"warm_start": "mean"}
     ),
     "warm_start": Case("mean", both(losses, described("network", "arguments", "warm_start", "mean"))),
-    "noise": Case("global", both(losses, described("network", "arguments", "noise", "global"))),
+    "noise": Case("voxel", both(losses, described("network", "arguments", "noise", "voxel"))),
     "n_corrections": Case(2, both(losses, described("network", "arguments", "n_corrections", 2))),
     "n_voxels": Case(20, partial(content, "network_def", lambda found: len(found.decoder.template.voxels) != 20)),
     # the loss and the optimizer
@@ -233,7 +233,7 @@ CASES = {
     "network_def#dropout": Case(0.5, losses, named="dropout"),
     "network_def#output": Case("sigmoid", losses, {"warm_start": "mean"}, named="output"),
     "network_def#warm_start": Case("linear", losses, named="warm_start"),
-    "network_def#noise": Case("unit", losses, named="noise"),
+    "network_def#noise": Case("voxel", losses, named="noise"),
     "network_def#n_corrections": Case(3, losses, named="n_corrections"),
     "network_def#n_voxels": Case(7, lambda run, base: True),
     "network_def#random_state": Case(3, losses),
