@@ -14,7 +14,6 @@ from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from .._randomness import seeded
@@ -29,7 +28,7 @@ from ..networks.noise import calibrate_noise
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
 from ..plots import plot_losses, save_figure
 from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
-from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint
+from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint, save_weights
 from ..training.callbacks import TIMING_FILE
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
 from .data_checks import check_grid
@@ -266,8 +265,8 @@ class ModelTraining:
             deviation = calibrate_noise(self.estimator, volumes)
         if deviation is None:
             return
-        with atomic_path(self.ckpt_dir / MODEL_FILE) as temporary:
-            torch.save(self.network.state_dict(), temporary)
+        weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+        save_weights(weights, self.ckpt_dir / MODEL_FILE, make_folder=False)
         which = "validation volumes" if validated else "training volumes (too small a value; there is no validation)"
         print(f"Noise: standard deviation {deviation:.3g} of the intensities' scale, measured on {which}")
 

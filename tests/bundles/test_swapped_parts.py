@@ -126,7 +126,7 @@ def test_a_network_of_ones_own_is_needed_for_generation_too(cohort, tmp_path):
 
 def test_the_likelihood_of_a_model_is_that_of_its_loss(cohort, tmp_path):
     # the two distributions' densities of the same residuals, by their formulas
-    train(tmp_path, cohort, loss__default_dist="laplace")
+    train(tmp_path, cohort, loss__default_dist="laplace", noise="unit")
     laplace = evaluated(tmp_path)["likelihood"]["log_density"]["value"]
     described = {"distribution": "normal", "beta": 0.01}
     normal = evaluated(tmp_path, likelihood=described)["likelihood"]["log_density"]["value"]
@@ -134,6 +134,24 @@ def test_the_likelihood_of_a_model_is_that_of_its_loss(cohort, tmp_path):
     assert laplace == pytest.approx(-n_voxels * np.log(2), abs=60)  # residuals are small beside a unit scale
     assert normal == pytest.approx(-n_voxels * np.log(2 * np.pi) / 2, abs=60)
     assert json.loads((tmp_path / "model.json").read_text())["likelihood"]["distribution"] == "laplace"
+
+
+@pytest.mark.parametrize("noise", ["global", "voxel"])
+def test_the_noise_is_measured_after_training_and_counts_in_evaluation(cohort, tmp_path, capsys, noise):
+    train(tmp_path, cohort, noise=noise)
+    said = capsys.readouterr().out
+    scores = json.loads((tmp_path / "scores.json").read_text())
+    scale = float(torch.load(tmp_path / "model.pt", weights_only=True)["decoder.noise.scale"])
+    assert scores["noise"] == pytest.approx(scale)
+    assert f"Noise: standard deviation {scale:.3g} of the intensities' scale, measured on validation volumes" in said
+    assert f"Exact ELBO {scores['elbo_nats']:.0f} nats (noise {scale:.3g})" in said
+    if noise == "global":
+        mean_square = scores["sse"] / scores["n_voxels"] / scale**2
+        assert scores["squared_standardised_residual"] == pytest.approx(mean_square, rel=1e-4)
+    likelihood = evaluated(tmp_path)["likelihood"]
+    assert likelihood["elbo"]["value"] == pytest.approx(scores["elbo_nats"], rel=0.01)
+    # far above what residuals of zero would have at unit scale
+    assert likelihood["log_density"]["value"] > -np.prod(SHAPE) * np.log(2 * np.pi) / 2 + 500
 
 
 def test_inference_finds_the_run_beside_its_weights_or_says_what_to_name(cohort, base, tmp_path):
