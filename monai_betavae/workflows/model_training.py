@@ -259,10 +259,8 @@ class ModelTraining:
 
     def _calibrate(self, loader: Any, validated: bool) -> None:
         """Measure the noise, and write the weights again with it."""
-        # not the loader itself: it may be distributed over the processes
-        volumes = DataLoader(loader.dataset, batch_size=loader.batch_size or 1)
         with seeded(self.seed):
-            deviation = calibrate_noise(self.estimator, volumes)
+            deviation = calibrate_noise(self.estimator, loader)
         if deviation is None:
             return
         weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
@@ -302,7 +300,7 @@ class ModelTraining:
             latent_dim=estimator.latent_dim,
             active_units=int(active.sum()),
             kl_nats=float(kl_per_dimension(mu, logvar).sum()),
-            **exact_bound(estimator, images, self.seed or 0),
+            **exact_bound(estimator, images, reconstructions, self.seed or 0),
         )
         with atomic_path(self.output_dir / SCORES_FILE) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
