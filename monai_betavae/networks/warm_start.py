@@ -25,7 +25,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from .._randomness import seeded
-from .noise import Noise, residual_variances
+from .noise import noise_of, residual_variances
 from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
 from .template import DeformableTemplate, PrincipalProjection, interpolation_weights
 
@@ -95,7 +95,7 @@ def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None 
         found = principal_components(volumes, n_components, find_field_of_view=template.deformable)
         decoder.set_output_mean(found.mean)
         _start_linear_path(model, template, found)
-        noise: Noise | None = getattr(decoder, "noise", None)
+        noise = noise_of(model)
         if noise is not None and noise.by_voxel:
             # what the first start leaves unexplained says how much each voxel counts in the second
             some = TrainingVolumes(train_dataloader, NOISE_VOLUMES, volumes.shape, volumes.image_key)

@@ -1,4 +1,4 @@
-"""Simulated T1-weighted brains with known ground truth: one subject as a pure function, a cohort as a BIDS folder."""
+"""A cohort of simulated T1-weighted brains with known ground truth as a BIDS folder."""
 
 from __future__ import annotations
 

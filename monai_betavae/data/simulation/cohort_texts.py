@@ -92,16 +92,19 @@ FOLDED_COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 
-README = """\
+_OPENING = """\
 Simulated T1-weighted brains with known truth
 
 No person was scanned for these images. They were computed by monai_betavae.data.simulate_cohort, version {version},
-from the MNI152 2009a template (see NOTICE), with
+"""
+
+_LABEL = """\
 {arguments}
 and these arguments give the same files again. Label every score obtained on these data "simulated".
 
-Each subject is the template's tissue maps under a warp, rendered as an image. Six factors are drawn independently:
-brain size, ventricle volume, cortical atrophy, grey/white contrast, left-right asymmetry, and a lesion for some.
+"""
+
+_SCAN_AND_FILES = """\
 Head tilt and shift, a small random deformation, a bias field, a gain and Rician noise are added. Volumes are
 brain-extracted: 0 outside the brain. Coordinates are RAS in mm from the anterior commissure; brains have their own
 size and are not scaled to the template.
@@ -113,6 +116,17 @@ derivatives/healthy/        the same images of that group without the lesion, al
 derivatives/lesions/        the masks of the lesions; outside of them the two images are identical
 dataset.json                MONAI datalist with sections training, validation and test; paths from this folder
 """
+
+README = (
+    _OPENING
+    + "from the MNI152 2009a template (see NOTICE), with\n"
+    + _LABEL
+    + """\
+Each subject is the template's tissue maps under a warp, rendered as an image. Six factors are drawn independently:
+brain size, ventricle volume, cortical atrophy, grey/white contrast, left-right asymmetry, and a lesion for some.
+"""
+    + _SCAN_AND_FILES
+)
 
 NOTICE = """\
 These images are computed from the MNI152 2009a template:
@@ -125,30 +139,19 @@ without express or implied warranty. The authors are not responsible for any dat
 loss, or injury to subjects or patients resulting from the use or misuse of this software package.
 """
 
-FOLDED_README = """\
-Simulated T1-weighted brains with known truth
-
-No person was scanned for these images. They were computed by monai_betavae.data.simulate_cohort, version {version},
-from the MNI152 2009a template and the surfaces of fsaverage5 (see NOTICE), with
-{arguments}
-and these arguments give the same files again. Label every score obtained on these data "simulated".
-
+FOLDED_README = (
+    _OPENING
+    + "from the MNI152 2009a template and the surfaces of fsaverage5 (see NOTICE), with\n"
+    + _LABEL
+    + """\
 Each brain is folded on its own: its sulci come in part from one of five base anatomies, with other interruptions,
 depths and places in each subject, and in part from a random field. Some have a paracingulate sulcus, a cavum septi
 pellucidi, an arachnoid cyst, a mega cisterna magna, or an error of brain extraction. Beside these, six factors are
 drawn independently: brain size, ventricle volume, cortical atrophy, grey/white contrast, left-right asymmetry, and a
 lesion for some. Subject i of a seed has the same factors, covariates and nuisance as in the cohort of anatomy "warped".
-Head tilt and shift, a small random deformation, a bias field, a gain and Rician noise are added. Volumes are
-brain-extracted: 0 outside the brain. Coordinates are RAS in mm from the anterior commissure; brains have their own
-size and are not scaled to the template.
-
-participants.tsv            covariates, the factors as asked for (factor_*), and the truth as measured;
-                            participants.json describes each column
-sub-*/anat/*_T1w.nii.gz     the images; those of group "lesion" hold a lesion
-derivatives/healthy/        the same images of that group without the lesion, all else equal to the last bit of noise
-derivatives/lesions/        the masks of the lesions; outside of them the two images are identical
-dataset.json                MONAI datalist with sections training, validation and test; paths from this folder
 """
+    + _SCAN_AND_FILES
+)
 
 FOLDED_NOTICE = """
 and from the surfaces of fsaverage5, which nilearn distributes:

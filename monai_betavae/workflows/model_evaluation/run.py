@@ -246,7 +246,7 @@ class ModelEvaluation:
 
     def _refined(self, subjects: Subjects) -> Array:
         noise = noise_of(self.network)
-        weight = noise.weight() if noise is not None and noise.by_voxel else torch.ones(())
+        weight = torch.ones(()) if noise is None else noise.weight()
         return refined_codes(
             lambda codes: self.network.decode(codes) * weight,
             subjects.images * weight.cpu().numpy(),
