@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from ..saving.descriptions import ADDED_LATER
 from .field_of_view import STEEPNESS, edge_profiles, has_edges, inside_indices, no_edges, visible_edges
 
-COMPONENT_UNIT = 0.3
-"""Intensity that a weight of 1 in ``components`` stands for.
+LINEAR_UNITS, DEFORMABLE_UNITS = (0.3, 1.0), (1.2, 4.0)
+"""Intensity and voxels that a weight of 1 in ``components`` and in ``displacements`` stands for.
 
 An optimizer such as AdamW moves every weight by about the learning rate, and components are smaller than the weights of
-a network. In these units one learning rate suits both.
+a network. In these units one learning rate suits both. A template that deforms needs larger steps than components
+beside convolutions (docs/decisions/0026-the-template-learns-faster.md).
 """
 
 FEEDBACK_STRIDE = 2
@@ -72,6 +73,9 @@ class _VaryingVoxels(nn.Module):
             if inside and len(found) != len(self.voxels):
                 for name, size in self._sized(len(found)).items():
                     self._set(**{name: torch.zeros(size)})
+            if hasattr(self, "units"):
+                # without them the weights are of a time when there was one choice
+                state_dict.setdefault(prefix + "units", torch.tensor(LINEAR_UNITS))
             for name in ADDED_LATER:
                 if hasattr(self, name):
                     state_dict.setdefault(prefix + name, getattr(self, name).detach().clone())
@@ -176,13 +180,14 @@ class DeformableTemplate(_VaryingVoxels):
     this is a linear decoder, the mean plus components. The model is also known as an active appearance model.
 
     Attributes:
-        components: parameter of shape (latent_dim, channel, voxel), in units of :data:`COMPONENT_UNIT` intensities;
-            without voxels until it is set.
-        displacements: parameter of shape (latent_dim, axis, *controls), in voxels; empty if not ``deformable``. The
-            control points are evenly spaced in the bounding box of the voxels.
+        components: parameter of shape (latent_dim, channel, voxel), in units of ``units[0]`` intensities; without
+            voxels until it is set.
+        displacements: parameter of shape (latent_dim, axis, *controls), in units of ``units[1]`` voxels; empty if not
+            ``deformable``. The control points are evenly spaced in the bounding box of the voxels.
         edges: parameter of shape (latent_dim, axis, 2), in voxels; empty if not ``deformable``, and without gradient
             where no scan is cut off.
         mean_edges: buffer of shape (axis, 2), the edges at z = 0; far away where there is none.
+        units: buffer of shape (2,), see :data:`DEFORMABLE_UNITS`; weights of release 0.1.0 have :data:`LINEAR_UNITS`.
 
     Args:
         latent_dim: number of latent dimensions.
@@ -198,7 +203,10 @@ class DeformableTemplate(_VaryingVoxels):
         super().__init__(out_shape, n_voxels)
         self.latent_dim = latent_dim
         self.deformable = deformable
-        self.unit, self.steepness = COMPONENT_UNIT, STEEPNESS
+        self.steepness = STEEPNESS
+        self.units: Tensor
+        self.register_buffer("units", torch.tensor(DEFORMABLE_UNITS if deformable else LINEAR_UNITS))
+        self.component_unit, self.displacement_unit = DEFORMABLE_UNITS if deformable else LINEAR_UNITS
         self.components = nn.Parameter(torch.zeros(latent_dim, out_shape[0], n_voxels))
         n_axes = len(out_shape) - 1
         controls = control_points(out_shape[1:]) if deformable else [0] * n_axes
@@ -220,6 +228,9 @@ class DeformableTemplate(_VaryingVoxels):
 
     def _adopt(self) -> None:
         """Derive from the values of the tensors what is kept as plain numbers."""
+        if not self.units.is_meta:
+            # as numbers, since reading a tensor makes a GPU synchronise
+            self.component_unit, self.displacement_unit = self.units.tolist()
         self.cut = self.deformable and has_edges(self.mean_edges)
         self.stride = 1 if self.cut or not self.deformable else FEEDBACK_STRIDE
         self.edges.requires_grad_(self.cut and self.components.requires_grad)
@@ -243,7 +254,11 @@ class DeformableTemplate(_VaryingVoxels):
         mean_edges: Tensor | None = None,
     ) -> None:
         """Set components in units of intensity, displacements and edges in voxels, and the indices of the voxels."""
-        self._set(components=components / COMPONENT_UNIT, displacements=displacements, voxels=voxels)
+        self._set(
+            components=components / self.component_unit,
+            displacements=displacements / self.displacement_unit,
+            voxels=voxels,
+        )
         if edges is not None and mean_edges is not None:
             self._set(edges=edges, mean_edges=mean_edges)
         self._adopt()
@@ -299,7 +314,7 @@ class DeformableTemplate(_VaryingVoxels):
             if weight is not None:
                 factor = self._chosen(weight[None])
                 values, rest = values * factor, rest * factor * factor
-            return values, rest.flatten(1) @ self.components.flatten(1).T * self.unit
+            return values, rest.flatten(1) @ self.components.flatten(1).T * self.component_unit
         places = self._places(z)[..., :: self.stride, :]
         values = self._sampled(template, places)
         if not self.cut:
@@ -338,7 +353,7 @@ class DeformableTemplate(_VaryingVoxels):
     def _template(self, z: Tensor, mean: Tensor) -> Tensor:
         """Return the mean plus components, before any displacement."""
         flat = mean.flatten(1).expand(z.shape[0], -1, -1)
-        change = (z @ self.components.flatten(1)).unflatten(1, [self.shape[0], -1]) * self.unit
+        change = (z @ self.components.flatten(1)).unflatten(1, [self.shape[0], -1]) * self.component_unit
         # gather and scatter use all cores of a CPU, index_select and index_add only one
         where = self.voxels.expand(z.shape[0], self.shape[0], -1)
         sizes = [z.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
@@ -381,7 +396,7 @@ class DeformableTemplate(_VaryingVoxels):
             by_template, by_places = written_out_slopes(output, template, places)
         else:
             by_template, by_places = sampling_slopes(output, template, places)
-        slope: Tensor = self._chosen(by_template).flatten(1) @ self.components.flatten(1).T * self.unit
+        slope: Tensor = self._chosen(by_template).flatten(1) @ self.components.flatten(1).T * self.component_unit
         # coordinates run from -1 to 1, the last axis first; in voxels, the first axis first
         along: list[Tensor] = []
         for axis in range(n_axes):
@@ -402,7 +417,7 @@ class DeformableTemplate(_VaryingVoxels):
                 after = list(field.shape[axis + 3 :])
                 field = torch.matmul(weights.T, field.flatten(axis + 3)).unflatten(axis + 2, [n_controls])
                 field = field.unflatten(axis + 3, after)
-        return slope + field.flatten(1) @ self.displacements.flatten(1).T
+        return slope + field.flatten(1) @ self.displacements.flatten(1).T * self.displacement_unit
 
     def _by_edges(self, product: Tensor, steps: list[Tensor]) -> Tensor:
         """Return the slope by the code through the edges.
@@ -429,7 +444,7 @@ class DeformableTemplate(_VaryingVoxels):
         """Return the sampling coordinates of each voxel for ``grid_sample``, shape (batch, 1 ..., voxel, axis)."""
         n_axes = len(self.sides)
         n_controls = list(self.displacements.shape[2:])
-        displacements = self.displacements.flatten(1)
+        displacements = self.displacements.flatten(1) * self.displacement_unit
         if displacements.dtype != torch.float64:
             displacements = displacements.float()
         change = (z.to(displacements.dtype) @ displacements).unflatten(1, [n_axes] + n_controls)  # noqa: RUF005

@@ -116,7 +116,7 @@ def description_of(network: nn.Module) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-ADDED_LATER = ("edges", "edge_weight", "mean_edges", "gain", "variance")
+ADDED_LATER = ("edges", "edge_weight", "mean_edges", "gain", "variance", "units")
 """Names of tensors that the weights of release 0.1.0 lack: without them a network is as it was then."""
 
 

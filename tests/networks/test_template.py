@@ -7,7 +7,8 @@ from scipy import ndimage
 
 from monai_betavae.networks.field_of_view import no_edges
 from monai_betavae.networks.template import (
-    COMPONENT_UNIT,
+    DEFORMABLE_UNITS,
+    LINEAR_UNITS,
     DeformableTemplate,
     PrincipalProjection,
     control_points,
@@ -284,9 +285,32 @@ def test_torchscript_of_a_crop_gives_the_same():
     assert torch.equal(torch.jit.script(made)(z, mean), made(z, mean))
 
 
-def test_components_are_stored_in_their_unit():
-    made = template(components=torch.full((2, 1, len(interior())), 0.6))
-    torch.testing.assert_close(made.components.detach(), torch.full((2, 1, len(interior())), 0.6 / COMPONENT_UNIT))
+@pytest.mark.parametrize(("deformable", "units"), [(True, DEFORMABLE_UNITS), (False, LINEAR_UNITS)])
+def test_weights_are_stored_in_their_units(deformable, units):
+    displacements = torch.full((2, 3, *control_points(SHAPE)), 0.8) if deformable else torch.zeros(2, 3, 0, 0, 0)
+    components = torch.full((2, 1, len(interior())), 0.6)
+    made = template(deformable=deformable, components=components, displacements=displacements)
+    torch.testing.assert_close(made.components.detach(), components / units[0])
+    torch.testing.assert_close(made.displacements.detach(), displacements / units[1])
+
+
+def test_weights_without_units_are_of_the_first_release():
+    displacements = 0.3 * torch.randn(2, 3, *control_points(SHAPE), generator=generator())
+    components = torch.randn(2, 1, len(interior()), generator=generator(1))
+    made = template(components=components, displacements=displacements)
+    z, mean = torch.randn(3, 2, generator=generator(2)), torch.rand(1, *SHAPE, generator=generator(3))
+    weights = {
+        **made.state_dict(),
+        "components": components / LINEAR_UNITS[0],
+        "displacements": displacements / LINEAR_UNITS[1],
+    }
+    del weights["units"]
+    again = template()
+    again.load_state_dict(weights)
+    torch.testing.assert_close(again(z, mean), made(z, mean))
+    later = template()
+    later.load_state_dict(again.state_dict())
+    assert torch.equal(later(z, mean), again(z, mean))
 
 
 @given(st.integers(1, 300), st.integers(2, 12))

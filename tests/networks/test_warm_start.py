@@ -91,7 +91,7 @@ def test_the_start_is_a_stationary_point_of_the_linear_model():
         scores = vae.encoder.projection(volumes)
         mu = scale_mean * scores @ vae.fc_mu.weight[:, -4:].T
         logvar = vae.fc_logvar.bias + shift_logvar
-        components = vae.decoder.template.components.flatten(1) * vae.decoder.template.unit * scale_components
+        components = vae.decoder.template.components.flatten(1) * vae.decoder.template.component_unit * scale_components
         image = vae.decoder.output_mean.flatten()[vae.decoder.template.voxels] + mu @ components
         error = (image - volumes.flatten(1)[:, vae.decoder.template.voxels]).square().sum(1).mean()
         spread = (logvar.exp() * components.square().sum(1)).sum()  # E |W (z - mu)|^2
