@@ -73,9 +73,6 @@ class _VaryingVoxels(nn.Module):
             if inside and len(found) != len(self.voxels):
                 for name, size in self._sized(len(found)).items():
                     self._set(**{name: torch.zeros(size)})
-            if hasattr(self, "units"):
-                # without them the weights are of a time when there was one choice
-                state_dict.setdefault(prefix + "units", torch.tensor(LINEAR_UNITS))
             for name in ADDED_LATER:
                 if hasattr(self, name):
                     state_dict.setdefault(prefix + name, getattr(self, name).detach().clone())
@@ -225,6 +222,12 @@ class DeformableTemplate(_VaryingVoxels):
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
         return {"voxels": [n_voxels], "components": [self.latent_dim, self.shape[0], n_voxels]}
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if prefix + "components" in state_dict:
+            # without units the weights are of a time when there was one choice
+            state_dict.setdefault(prefix + "units", torch.tensor(LINEAR_UNITS))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _adopt(self) -> None:
         """Derive from the values of the tensors what is kept as plain numbers."""
