@@ -6,6 +6,9 @@
 ``latent_model``        the protocol of a model: ``encode`` and ``decode``, and its runs over many images
 ``posterior``           q(z|x) = N(mu, exp(logvar)) from features, in float32
 ``template``            the decoder that deforms a template
+``principal_projection``  principal component scores in the encoder
+``varying_voxels``      base of both: values for the voxels that vary, and their sizes from a state dict
+``sampling_slopes``     slopes of interpolated values, by torch and for ONNX
 ``warm_start``          start from the training volumes: the mean image, PCA, a template
 ``principal_components``  exact PCA of volumes, for the warm start and as a baseline
 ``field_of_view``         where scans are cut off on the grid: edges, and what lies beyond them

@@ -26,7 +26,7 @@ from .._randomness import seeded
 from ..saving.descriptions import BUILDERS, register_builder
 from .modules import BlocksToChannels, Decoder, Encoder, ReconstructionNetwork
 from .noise import NOISES
-from .template import PrincipalProjection
+from .principal_projection import PrincipalProjection
 from .warm_start import WARM_STARTS
 
 ENCODERS = ("conv", "plain", "residual", "resnet", "densenet")

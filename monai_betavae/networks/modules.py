@@ -14,7 +14,8 @@ from torch.distributions import Normal
 from .latent_model import LatentModel
 from .noise import Noise
 from .posterior import bounded, corrected_means, posterior_distribution, posterior_parameters
-from .template import DeformableTemplate, PrincipalProjection
+from .principal_projection import PrincipalProjection
+from .template import DeformableTemplate
 
 
 class Encoder(nn.Module):

@@ -1,14 +1,11 @@
-"""Linear paths of a network: principal component scores in the encoder, a deformable template in the decoder.
+"""Deformable template: the decoder's path from a code to intensities and displacements that are linear in it.
 
-Both modules are empty and add nothing until :func:`~monai_betavae.networks.warm_start.warm_start` sets their values, or
-a state dict is loaded, whose sizes they adopt. They cover the voxels that vary between subjects, about a quarter of the
-usual grid around a brain.
+The module is empty and adds nothing until :func:`~monai_betavae.networks.warm_start.warm_start` sets its values, or a
+state dict is loaded.
 """
 
 from __future__ import annotations
 
-import itertools
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..saving.descriptions import ADDED_LATER
-from .field_of_view import STEEPNESS, edge_profiles, has_edges, inside_indices, no_edges, visible_edges
+from .field_of_view import STEEPNESS, edge_profiles, has_edges, no_edges
+from .sampling_slopes import sampling_slopes, written_out_slopes
+from .varying_voxels import VaryingVoxels
 
 LINEAR_UNITS, DEFORMABLE_UNITS = (0.3, 1.0), (1.2, 4.0)
 """Intensity and voxels that a weight of 1 in ``components`` and in ``displacements`` stands for.
@@ -34,137 +32,7 @@ CONTROL_SPACING, MAX_CONTROLS = 8, 10
 """Spacing of the control points of a displacement, in voxels, and their maximum number along an axis."""
 
 
-class _VaryingVoxels(nn.Module):
-    """Base of modules on the voxels that vary between subjects; a state dict determines the sizes of all tensors.
-
-    Attributes:
-        voxels: buffer of the flat indices of the voxels in the grid, ascending.
-
-    Args:
-        shape: channels and spatial shape of the images.
-        n_voxels: expected number of voxels, for code that compares sizes before it loads a state dict.
-    """
-
-    def __init__(self, shape: Sequence[int], n_voxels: int = 0) -> None:
-        super().__init__()
-        self.shape = list(shape)
-        # annotated here, not in the class: TorchScript can't read class annotations that are strings
-        self.voxels: Tensor
-        self.register_buffer("voxels", torch.arange(n_voxels))
-
-    def _set(self, **tensors: Tensor) -> None:
-        """Replace tensors by copies of the given ones, whatever their sizes."""
-        for name, value in tensors.items():
-            old = getattr(self, name)
-            value = value.detach().to(old.device, old.dtype).clone()
-            setattr(self, name, nn.Parameter(value, old.requires_grad) if name in self._parameters else value)
-
-    def _sized(self, n_voxels: int) -> dict[str, list[int]]:
-        """Return the shape of each tensor for this number of voxels."""
-        raise NotImplementedError
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        found = state_dict.get(prefix + "voxels")
-        if isinstance(found, Tensor) and found.ndim == 1 and found.dtype == torch.long:
-            # indices outside the grid would fail at every use; without resizing, the usual check of sizes refuses them
-            n_grid = math.prod(self.shape[1:])
-            fits = len(found) <= n_grid  # checked first: a file of a kilobyte may expand to a tensor of 2^40 numbers
-            inside = len(found) == 0 or (fits and int(found.min()) >= 0 and int(found.max()) < n_grid)
-            if inside and len(found) != len(self.voxels):
-                for name, size in self._sized(len(found)).items():
-                    self._set(**{name: torch.zeros(size)})
-            for name in ADDED_LATER:
-                if hasattr(self, name):
-                    state_dict.setdefault(prefix + name, getattr(self, name).detach().clone())
-        super()._load_from_state_dict(state_dict, prefix, *args)
-        self._adopt()
-
-    def _adopt(self) -> None:
-        """Derive from the values of the tensors what is kept as plain numbers."""
-
-
-class PrincipalProjection(_VaryingVoxels):
-    """Whitened principal component scores of images: their projection on fixed components.
-
-    With a field of view (see :mod:`~monai_betavae.networks.field_of_view`) the edges of an image are values beside its
-    intensities, and voxels outside take the intensity of the nearest one inside.
-
-    Attributes:
-        weight: buffer of shape (n_components, channel, voxel); without voxels until it is set.
-        mean: buffer of shape (channel, voxel), which is subtracted from the image.
-        edge_weight: buffer of shape (n_components, axis, 2), zero without a field of view.
-        mean_edges: buffer of shape (axis, 2), in voxels, which is subtracted from the edges.
-
-    Args:
-        n_components: number of scores.
-        in_shape: channels and spatial shape of the images.
-        n_voxels: expected number of voxels.
-    """
-
-    def __init__(self, n_components: int, in_shape: Sequence[int], n_voxels: int = 0) -> None:
-        super().__init__(in_shape, n_voxels)
-        self.n_components = n_components
-        self.weight: Tensor
-        self.mean: Tensor
-        self.register_buffer("weight", torch.zeros(n_components, in_shape[0], n_voxels))
-        self.register_buffer("mean", torch.zeros(in_shape[0], n_voxels))
-        self.edge_weight: Tensor
-        self.mean_edges: Tensor
-        n_axes = len(in_shape) - 1
-        self.register_buffer("edge_weight", torch.zeros(n_components, n_axes, 2))
-        self.register_buffer("mean_edges", no_edges(n_axes))
-        self.cut = False
-
-    def _sized(self, n_voxels: int) -> dict[str, list[int]]:
-        channels = self.shape[0]
-        return {
-            "voxels": [n_voxels],
-            "weight": [self.n_components, channels, n_voxels],
-            "mean": [channels, n_voxels],
-        }
-
-    def _adopt(self) -> None:
-        self.cut = has_edges(self.mean_edges)
-
-    def set_components(
-        self,
-        weight: Tensor,
-        mean: Tensor,
-        voxels: Tensor,
-        edge_weight: Tensor | None = None,
-        mean_edges: Tensor | None = None,
-    ) -> None:
-        """Set components of shape (n_components, channel, voxel), the mean at their voxels, and the voxel indices.
-
-        Args:
-            weight: components.
-            mean: mean of the voxels.
-            voxels: flat indices of the voxels.
-            edge_weight: components of the edges, (n_components, axis, 2), if there is a field of view.
-            mean_edges: mean edges, (axis, 2).
-        """
-        self._set(weight=weight, mean=mean, voxels=voxels)
-        if edge_weight is not None and mean_edges is not None:
-            self._set(edge_weight=edge_weight, mean_edges=mean_edges)
-        self._adopt()
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Map images of shape (batch, channel, ...) to scores of shape (batch, n_components); zeros while unset."""
-        if self.voxels.numel() == 0:
-            return image.new_zeros([image.shape[0], self.n_components])
-        if not self.cut:
-            values = image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
-            return F.linear((values - self.mean).flatten(1), self.weight.flatten(1))
-        edges = visible_edges(image, self.mean_edges)
-        where = inside_indices(edges, self.shape[1:], self.voxels)
-        values = image.flatten(2).gather(2, where[:, None].expand(-1, image.shape[1], -1))
-        change = (edges - self.mean_edges).flatten(1).to(values.dtype)
-        return F.linear((values - self.mean).flatten(1), self.weight.flatten(1)) + F.linear(
-            change, self.edge_weight.flatten(1)
-        )
-
-
-class DeformableTemplate(_VaryingVoxels):
+class DeformableTemplate(VaryingVoxels):
     r"""Decoder that deforms a template whose intensities, displacements and field of view are linear in the code.
 
     .. math::
@@ -484,56 +352,6 @@ class DeformableTemplate(_VaryingVoxels):
         for _ in range(n_axes - 1):
             chosen = chosen.unsqueeze(1)
         return chosen
-
-
-def sampling_slopes(output: Tensor, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the slopes of sampled values by image and places: torch's backward function of ``grid_sample``.
-
-    Args:
-        output: slopes by the sampled values, shape (batch, channel, ..., n).
-        image: what is sampled, shape (batch, channel, ...).
-        places: where, shape (batch, ..., n, axis), as in ``grid_sample`` with border padding and aligned corners.
-
-    Returns:
-        slopes of the shape of ``image`` and of ``places``.
-    """
-    if image.ndim == 5:
-        by_image, by_places = torch.ops.aten.grid_sampler_3d_backward(output, image, places, 0, 1, True, [True, True])
-    else:
-        by_image, by_places = torch.ops.aten.grid_sampler_2d_backward(output, image, places, 0, 1, True, [True, True])
-    return by_image, by_places
-
-
-def written_out_slopes(output: Tensor, image: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
-    """Return :func:`sampling_slopes` by operations that ONNX has, several times slower.
-
-    Arguments and results are the same.
-    """
-    sides = image.shape[2:]
-    n_axes, n_places = len(sides), places.shape[-2]
-    values, rest = image.flatten(2), output.reshape(*image.shape[:2], n_places)
-    lower, shares, inside = [], [], []
-    for axis, side in enumerate(sides):
-        place = (places[..., n_axes - 1 - axis].reshape(-1, n_places) + 1) / 2 * (side - 1)
-        inside.append(((place > 0) & (place < side - 1)).to(place.dtype))
-        place = place.clamp(0, side - 1)
-        lower.append(place.floor().clamp(0, max(side - 2, 0)))
-        shares.append(place - lower[-1])
-    by_values = torch.zeros_like(values)
-    along = [torch.zeros_like(share) for share in shares]
-    for corner in itertools.product((0, 1), repeat=n_axes):
-        index = torch.zeros_like(lower[0])
-        for axis, side in enumerate(sides):
-            index = index * side + (lower[axis] + corner[axis]).clamp(0, side - 1)
-        weights = [share if upper else 1 - share for share, upper in zip(shares, corner, strict=True)]
-        where = index.long()[:, None].expand(-1, image.shape[1], -1)
-        by_values = by_values.scatter_add(2, where, rest * math.prod(weights[1:], start=weights[0])[:, None])
-        product = (values.gather(2, where) * rest).sum(dim=1)
-        for axis, upper in enumerate(corner):
-            others = [weight for other, weight in enumerate(weights) if other != axis]
-            along[axis] = along[axis] + (1 if upper else -1) * math.prod(others, start=product)
-    scaled = [slope * seen * (side - 1) / 2 for slope, seen, side in zip(along, inside, sides, strict=True)]
-    return by_values.reshape(image.shape), torch.stack(scaled[::-1], dim=-1).reshape(places.shape)
 
 
 def _visible(steps: list[Tensor]) -> Tensor:

@@ -27,7 +27,8 @@ from torch import Tensor
 from .._randomness import seeded
 from .noise import noise_of, residual_variances
 from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
-from .template import DeformableTemplate, PrincipalProjection, interpolation_weights
+from .principal_projection import PrincipalProjection
+from .template import DeformableTemplate, interpolation_weights
 
 WARM_STARTS = ("none", "mean", "linear", "deformable")
 """Warm starts of a network; see the module's docstring."""

@@ -10,11 +10,8 @@ from monai_betavae.networks.template import (
     DEFORMABLE_UNITS,
     LINEAR_UNITS,
     DeformableTemplate,
-    PrincipalProjection,
     control_points,
     interpolation_weights,
-    sampling_slopes,
-    written_out_slopes,
 )
 
 SHAPE = (9, 12, 10)
@@ -105,20 +102,9 @@ def test_gradients_reach_everything():
         assert gradient.abs().max() > 0
 
 
-def test_before_it_is_set_the_template_is_the_mean_and_scores_are_zero():
+def test_before_it_is_set_the_template_is_the_mean():
     mean = torch.rand(1, *SHAPE)
     assert DeformableTemplate(2, (1, *SHAPE), True)(torch.ones(3, 2), mean) is mean
-    assert torch.equal(PrincipalProjection(4, (1, *SHAPE))(torch.rand(3, 1, *SHAPE)), torch.zeros(3, 4))
-
-
-def test_projection_is_a_product_with_the_centred_voxels():
-    voxels = torch.tensor([1, 5, 1000])
-    weight, mean = torch.randn(2, 3, 3), torch.rand(3, 3)
-    projection = PrincipalProjection(2, (3, *SHAPE))
-    projection.set_components(weight, mean, voxels)
-    image = torch.rand(4, 3, *SHAPE)
-    centred = (image.flatten(2).numpy()[:, :, voxels] - mean.numpy()).reshape(4, -1)
-    np.testing.assert_allclose(projection(image), centred @ weight.numpy().reshape(2, -1).T, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("deformable", [True, False])
@@ -130,12 +116,6 @@ def test_an_empty_one_takes_its_sizes_from_a_state_dict(deformable):
     z, mean = torch.randn(3, 2), torch.rand(1, *SHAPE)
     assert torch.equal(empty(z, mean), full(z, mean))
     assert {name for name, _ in empty.named_parameters()} == {"components", "displacements", "edges"}
-
-    scores = PrincipalProjection(2, (1, *SHAPE))
-    scores.set_components(torch.randn(2, 1, 30), torch.rand(1, 30), torch.arange(30) * 7)
-    other = PrincipalProjection(2, (1, *SHAPE))
-    other.load_state_dict(scores.state_dict())
-    assert torch.equal(other(mean[None]), scores(mean[None]))
 
 
 @pytest.mark.parametrize("bad", ["beyond the grid", "another latent_dim", "components of other voxels"])
@@ -199,19 +179,6 @@ def test_the_slope_is_autograds(shape, kind):
     torch.testing.assert_close(values, image if kind == "cut off" else image.flatten(2)[:, :, made.voxels])
 
 
-@pytest.mark.parametrize("shape", [SHAPE, (14, 11), (6, 1, 7)])
-def test_what_onnx_gets_is_torchs_backward_function(shape):
-    image = torch.rand(2, 3, *shape, generator=generator()).double()
-    # some beyond the border, where the slope by the place is zero
-    places = 2.4 * torch.rand(2, *[1] * (len(shape) - 1), 40, len(shape), generator=generator(1)).double() - 1.2
-    output = torch.randn(2, 3, *[1] * (len(shape) - 1), 40, generator=generator(2)).double()
-    for found, expected in zip(
-        written_out_slopes(output, image, places), sampling_slopes(output, image, places), strict=True
-    ):
-        torch.testing.assert_close(found, expected)
-        assert expected.abs().max() > 0.1
-
-
 def test_the_slope_can_be_that_of_every_second_voxel():
     count = len(interior())
     made = template(3, components=torch.randn(3, 1, count, generator=generator()).double()).double()
@@ -260,22 +227,6 @@ def test_weights_from_before_edges_still_load():
     empty.load_state_dict(older)
     z, mean = torch.randn(3, 2, generator=generator()), torch.rand(1, *SHAPE, generator=generator(1))
     assert torch.equal(empty(z, mean), full(z, mean))
-
-
-def test_scores_of_a_crop_are_those_of_its_extension_and_its_edges():
-    voxels = torch.arange(28 * 26)
-    weight, mean = torch.randn(2, 1, len(voxels), generator=generator()), torch.rand(1, len(voxels))
-    edge_weight = torch.randn(2, 2, 2, generator=generator(1))
-    mean_edges = torch.tensor([[2.5, 24.5], [1.5, 22.5]])
-    projection = PrincipalProjection(2, (1, 28, 26))
-    projection.set_components(weight, mean, voxels, edge_weight, mean_edges)
-    image = torch.zeros(1, 1, 28, 26)
-    image[:, :, 4:25, 2:24] = 0.5 + torch.rand(1, 1, 21, 22, generator=generator(2))
-
-    extended = np.pad(image[0, 0, 5:24, 3:23].numpy(), ((5, 4), (3, 3)), mode="edge").ravel()
-    edges = np.array([[3.5, 24.5], [1.5, 23.5]]) - mean_edges.numpy()
-    expected = weight[:, 0].numpy() @ (extended - mean[0].numpy()) + edge_weight.flatten(1).numpy() @ edges.ravel()
-    np.testing.assert_allclose(projection(image)[0], expected, rtol=1e-4)
 
 
 @pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
