@@ -2,6 +2,7 @@ import lightning.pytorch as pl
 import numpy as np
 import pytest
 import torch
+from estimators import QUIET, same_weights
 from sklearn.decomposition import PCA
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -22,13 +23,6 @@ from monai_betavae.networks.warm_start import (
 )
 
 SHAPE = (12, 14, 10)
-QUIET = {
-    "max_epochs": 1,
-    "logger": False,
-    "enable_checkpointing": False,
-    "enable_progress_bar": False,
-    "enable_model_summary": False,
-}
 
 
 def blobs(n_volumes=40, shape=SHAPE, channels=1, seed=0):
@@ -331,7 +325,7 @@ def test_the_default_model_starts_warm_in_a_trainer(given):
     volumes = blobs(12)
     loader = DataLoader(volumes, batch_size=4, shuffle=True)
     vae, twin = unstarted(), unstarted()
-    trainer = pl.Trainer(**QUIET, accelerator="cpu")
+    trainer = pl.Trainer(**QUIET)
     if given == "datamodule":
         trainer.fit(vae, datamodule=Volumes())
     else:
@@ -365,10 +359,10 @@ def test_it_starts_once(kind):
     data = Counting()
     loader = DataLoader(data, batch_size=4)
     vae = unstarted(warm_start=kind)
-    pl.Trainer(**QUIET, accelerator="cpu").fit(vae, loader)
+    pl.Trainer(**QUIET).fit(vae, loader)
     assert data.n_read == 24  # for the start, and one epoch
     start = vae.decoder.output_mean.clone()
-    pl.Trainer(**QUIET, accelerator="cpu").fit(vae, loader)
+    pl.Trainer(**QUIET).fit(vae, loader)
     assert data.n_read == 36
     assert torch.equal(start, vae.decoder.output_mean)
     alone = unstarted(warm_start=kind)
@@ -376,7 +370,7 @@ def test_it_starts_once(kind):
     assert data.n_read == 60
     called = unstarted(warm_start=kind)
     warm_start(called, loader)
-    pl.Trainer(**QUIET, accelerator="cpu").fit(called, loader)
+    pl.Trainer(**QUIET).fit(called, loader)
     assert data.n_read == 84
 
 
@@ -392,14 +386,14 @@ def test_a_checkpoint_takes_the_place_of_the_start(tmp_path):
     data = Counting()
     loader = DataLoader(data, batch_size=4)
     first = unstarted()
-    trainer = pl.Trainer(**QUIET, accelerator="cpu")
+    trainer = pl.Trainer(**QUIET)
     trainer.fit(first, loader)
     trainer.save_checkpoint(tmp_path / "first.ckpt")
     data.n_read = 0
     # what the checkpoint holds is of other volumes than those it is trained on now
     data.volumes = data.volumes.flip(0) + 1
     resumed = unstarted()
-    again = pl.Trainer(**{**QUIET, "max_epochs": 2}, accelerator="cpu")
+    again = pl.Trainer(**{**QUIET, "max_epochs": 2})
     again.fit(resumed, loader, ckpt_path=tmp_path / "first.ckpt", weights_only=True)
     assert data.n_read == 12  # one epoch, no start
     assert torch.equal(resumed.decoder.output_mean, first.decoder.output_mean)
@@ -413,11 +407,11 @@ def test_loaders_that_give_no_single_start_are_told_so(loaders):
     with pytest.raises(
         ValueError, match="`warm_start` 'deformable' needs the training volumes first, and they couldn't"
     ):
-        pl.Trainer(**QUIET, accelerator="cpu").fit(unstarted(), given)
+        pl.Trainer(**QUIET).fit(unstarted(), given)
 
 
 def test_a_lightning_that_keeps_its_loader_elsewhere_is_told_so(monkeypatch):
-    trainer = pl.Trainer(**QUIET, accelerator="cpu")
+    trainer = pl.Trainer(**QUIET)
     monkeypatch.setattr("monai_betavae.estimator.training_loader", lambda trainer: None)
     with pytest.raises(ValueError, match="they couldn't be read from the Trainer"):
         trainer.fit(unstarted(), DataLoader(blobs(4), batch_size=2))
@@ -463,6 +457,27 @@ def test_edges_of_crops_become_a_field_of_view():
     pca = PCA(8).fit(volumes.flatten(1).numpy())
     flat = held_out.flatten(1).numpy()
     assert sse(vae, held_out) < 0.3 * ((pca.inverse_transform(pca.transform(flat)) - flat) ** 2).sum()
+
+
+def test_a_fit_on_crops_is_resumed_as_if_it_had_not_been_interrupted(tmp_path):
+    """The edges have a gradient only after the start, and the optimizer's state must still fit."""
+    loader = DataLoader(crops(24)[0], batch_size=8, shuffle=True)
+
+    def trained(folder, max_epochs, ckpt_path=None):
+        saver = pl.callbacks.ModelCheckpoint(dirpath=tmp_path / folder, save_last=True)
+        options = {"max_epochs": max_epochs, "callbacks": [saver], "enable_checkpointing": True, "lr": 0.01}
+        vae = build_vae((44, 40), 4, channels=(4, 8), warm_start="deformable", random_state=0, **QUIET | options)
+        return vae.fit(loader, ckpt_path=ckpt_path)
+
+    whole = trained("whole", 4)
+    trained("parts", 2)
+    resumed = trained("parts", 4, tmp_path / "parts" / "last.ckpt")
+
+    assert resumed.decoder.template.cut
+    assert torch.equal(resumed.decoder.template.edges, whole.decoder.template.edges)
+    assert same_weights(resumed, whole)
+    started_only = started("deformable", crops(24)[0])
+    assert not torch.allclose(whole.decoder.template.edges, started_only.decoder.template.edges)
 
 
 def test_the_mean_image_of_crops_goes_beyond_their_edges():
