@@ -6,7 +6,8 @@ python benchmarks/truth.py [--work_dir folder] [--latent_dim 64] [--n_epochs 15]
 A simulated cohort of 300 (210 for training, 45 held out) from a seed that nothing else uses. Each model is trained and
 evaluated by the bundle's own commands; what is in the working folder already is used again. PCA has as many components
 as the models have latents, fitted on the same volumes. Probes: ridge regression fitted on training subjects, R² on
-held-out ones. "refined": codes one Gauss-Newton step nearer to the mode of the posterior than the encoder's.
+held-out ones. "refined": codes one Gauss-Newton step nearer to the mode of the posterior than the encoder's. Two
+supervised methods, which have no codes, say what the images tell: see benchmarks/real.py.
 """
 
 from __future__ import annotations
@@ -23,11 +24,14 @@ from typing import Any
 import fire
 import numpy as np
 from measure import report
+from real import KERNEL, SUPERVISED, kernel_ridge, supervised_network
 
 from monai_betavae import bundle_root
-from monai_betavae.data import simulate_cohort
+from monai_betavae.data import brain_transforms, simulate_cohort
+from monai_betavae.evaluation.probes import r_squared
 
 COHORT_SEED, N_SUBJECTS, SPACING, N_DRAWS = 2026, 300, 3.0, 10
+SPATIAL_SHAPE = (64, 80, 64)
 TARGETS = {
     "brain_ml": 0.95,
     "ventricle_ml": 0.85,
@@ -49,9 +53,14 @@ def bundle(run_id: str, config: str, *words: Any) -> None:
         raise RuntimeError(done.stdout[-2000:] + done.stderr[-4000:])
 
 
+def name_of(latent_dim: int, beta: float, seed: int) -> str:
+    """Return the name of a model's folder."""
+    return f"latents{latent_dim}_beta{beta}_seed{seed}"
+
+
 def model(work_dir: Path, latent_dim: int, beta: float, seed: int, n_epochs: int, refined: bool) -> dict[str, Any]:
     """Return the scores of a model, which is trained and evaluated where that isn't done yet."""
-    folder = work_dir / f"latents{latent_dim}_beta{beta}_seed{seed}"
+    folder = work_dir / name_of(latent_dim, beta, seed)
     if not (folder / "scores.json").is_file():
         start = time.monotonic()
         places = ("--dataset_dir", work_dir / "cohort", "--output_dir", folder, "--ckpt_dir", folder)
@@ -70,6 +79,27 @@ def model(work_dir: Path, latent_dim: int, beta: float, seed: int, n_epochs: int
     minutes = folder / "minutes.txt"
     found["minutes"] = float(minutes.read_text()) if minutes.is_file() else None
     return found
+
+
+def ceilings(folder: Path, n_epochs: int, seed: int) -> list[dict[str, Any]]:
+    """Return the R² of both supervised methods, with the subjects of a trained model's split."""
+    split = json.loads((folder / "split.json").read_text(encoding="utf-8"))
+    parts = [split[part] for part in ("training", "validation", "test")]
+    records = [record for part in parts for record in part]
+    ends = np.cumsum([len(part) for part in parts])
+    rows = np.split(np.arange(len(records)), ends[:-1])
+    transform: Any = brain_transforms(SPATIAL_SHAPE, SPACING)
+    images = np.stack([transform(record)["image"].numpy() for record in records])
+    targets = {name: np.array([float(record[name]) for record in records]) for name in TARGETS}
+    found = {
+        KERNEL: {name: kernel_ridge(images, values, rows) for name, values in targets.items()},
+        SUPERVISED: supervised_network(images, targets, rows, n_epochs, seed),
+    }
+    held_out = rows[2]
+    return [
+        {"model": name, **{key: f"{r_squared(targets[key][held_out], of):.3g}" for key, of in predicted.items()}}
+        for name, predicted in found.items()
+    ]
 
 
 def row(name: str, scores: Sequence[dict[str, Any]], method: str) -> dict[str, dict[str, Any]]:
@@ -140,6 +170,7 @@ def main(
             for beta in betas:
                 found[beta, seed] = model(folder, latent_dim, beta, seed, n_epochs, seed in refined_seeds)
                 print(f"beta {beta}, seed {seed}: done", flush=True)
+        supervised = ceilings(folder / name_of(latent_dim, betas[0], seeds[0]), n_epochs, seeds[0])
     rows = [row(f"beta {beta:g}", [found[beta, seed] for seed in seeds], "model") for beta in betas]
     for beta in betas:
         refined = [found[beta, seed] for seed in seeds if seed in refined_seeds]
@@ -152,6 +183,7 @@ def main(
         name: [each[name] for each in rows if any(value is not None for value in list(each[name].values())[1:])]
         for name in rows[0]
     }
+    tables["probes"] += supervised
     for method, label in (("mean_image", "mean image residual"), ("intensity", "intensity threshold")):
         scores = first["anomaly"].get(method)
         if scores:
