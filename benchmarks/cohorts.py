@@ -6,7 +6,7 @@ python benchmarks/cohorts.py [--cohorts "['warped', 'folded']"] [--sizes "[140, 
 "warped": smooth deformations of one template, the family of the default decoder. "folded": cortical folding drawn from
 random fields, several base anatomies, structures that exist or not, skull-strip errors. Both at 3 mm, without lesions,
 from a seed that nothing else uses. The first 60 subjects are held out, the next 40 choose the epoch whose weights
-count, and training takes the first 140, 500 or 2,000 of the others, for 20, 10 and 5 epochs. PCA has as many
+count, and training takes the first 140, 500 or 2,000 of the others, for 20, 10 and 10 epochs. PCA has as many
 components as the models have latents. Errors are summed squared errors of reconstructions from the posterior mean,
 relative to that of the mean training image; intervals are a bootstrap over subjects. "noise floor" is the error of a
 model that knows each held-out subject without the scanner's noise: of its noise-free scan, after the best linear match
@@ -38,7 +38,7 @@ from monai_betavae.evaluation.reconstruction import squared_error
 Array = NDArray[Any]
 
 COHORT_SEED, SPACING, N_HELD_OUT, N_VALIDATION = 2027, 3.0, 60, 40
-EPOCHS = {140: 20, 500: 10, 2000: 5}
+EPOCHS = {140: 20, 500: 10, 2000: 10}
 LINEAR, CONVOLUTIONS = "ours, linear start", "ours, convolutions from the mean image"
 MODELS = (PCA, OURS, LINEAR, CONVOLUTIONS, KERNEL, SUPERVISED)
 TARGETS = ("brain_ml", "ventricle_ml", "gm_ml", "cortical_csf_fraction", "asymmetry_index", "contrast")

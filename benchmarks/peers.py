@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from monai_betavae import VAE, BetaVAELoss
 from monai_betavae.networks.builders import build_network
+from monai_betavae.networks.correction import RENEWAL_STEPS, renew_gain
 from monai_betavae.networks.warm_start import warm_start
 
 SHAPE = (64, 80, 64)
@@ -66,7 +68,11 @@ def our_step(vae: VAE) -> Callable[[Tensor], None]:
     vae.train()
     optimizer = vae.configure_optimizers()[0]
 
+    n_steps = itertools.count()
+
     def step(images: Tensor) -> None:
+        if next(n_steps) % RENEWAL_STEPS == 0:
+            renew_gain(vae)
         optimizer.zero_grad()
         vae.training_step(images, 0)["loss"].backward()
         optimizer.step()

@@ -37,6 +37,7 @@ from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor
 from .batches.ordering import OrderedRows, check_not_empty, row_noise
 from .batches.process_shares import BatchShare, batch_share, draw_codes
 from .losses import BetaVAELoss, likelihood
+from .networks.correction import RENEWAL_STEPS, renew_gain
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
 from .networks.modules import check_network_parts
@@ -206,6 +207,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             self._arguments["ignore"] = ignored
         self.fitted_ = False
         self._started = False  # whether the warm start took place
+        self._renewed_at = -1  # the step at which the template's curvature was measured
         self._initial: dict[str, Any] | None = None  # copies of what training changes, for sklearn.base.clone
         # what `transform` tells its hook `transform_step` about the current batch
         self._target_key = "label"
@@ -640,9 +642,21 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         Also refuse batch normalisation that would get a batch of one image, as far as that can be known before.
         """
         check_started(self)
+        self._renewed_at = -1
         trainer = self._trainer
         if trainer is not None and trainer.limit_train_batches == 1.0:
             check_lone_images(self, training_loader(trainer), trainer.world_size, self._run_on_zeros)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Every :data:`RENEWAL_STEPS` steps, measure anew how codes are corrected."""
+        if batch_idx % RENEWAL_STEPS == 0:
+            self._renew_gain()
+
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measure how codes are corrected once more before an epoch's validation, and at the end of the training."""
+        trainer = self.trainer
+        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
+            self._renew_gain()
 
     def on_fit_end(self) -> None:
         """Note that the model is trained, also when a Trainer of the user's did it."""
@@ -682,6 +696,13 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     def _check_images(self, batch: Any, images: Tensor, where: str) -> None:
         bernoulli = self.default_dist == "bernoulli"
         check_images(images, where, item_names(batch), probabilities=bernoulli, largest=MAX_VALUE)
+
+    def _renew_gain(self) -> None:
+        """Measure the curvature of a template anew, unless that happened at this step already."""
+        step = self.trainer.global_step
+        if step != self._renewed_at:
+            renew_gain(self)
+            self._renewed_at = step
 
     def _run_on_zeros(self) -> None:
         """Run the networks on one image of zeros in eval mode; the decoder knows the images' shape."""

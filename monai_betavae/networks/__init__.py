@@ -6,6 +6,7 @@
 ``latent_model``        the protocol of a model: ``encode`` and ``decode``, and its runs over many images
 ``posterior``           q(z|x) = N(mu, exp(logvar)) from features, in float32
 ``template``            the decoder that deforms a template
+``correction``          feedback through the template, which corrects the encoder's codes, and its curvature
 ``principal_projection``  principal component scores in the encoder
 ``varying_voxels``      base of both: values for the voxels that vary, and their sizes from a state dict
 ``sampling_slopes``     slopes of interpolated values, by torch and for ONNX

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from .correction import CodeCorrection
 from .latent_model import LatentModel
 from .noise import Noise
 from .posterior import bounded, corrected_means, posterior_distribution, posterior_parameters
@@ -48,52 +49,6 @@ class Encoder(nn.Module):
         if self.projection is not None:
             features = torch.cat([features, self.projection(image).to(features.dtype)], dim=1)
         return features
-
-
-class CodeCorrection(nn.Module):
-    """The constants of a decoder's feedback: gain and likelihood variance, which a warm start sets.
-
-    Attributes:
-        gain: buffer of shape (latent_dim, latent_dim), the inverse of the mean curvature.
-        variance: buffer without axes, the likelihood's variance s^2.
-
-    Args:
-        latent_dim: number of latent dimensions.
-    """
-
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.gain: Tensor
-        self.variance: Tensor
-        self.register_buffer("gain", torch.zeros(latent_dim, latent_dim))
-        self.register_buffer("variance", torch.ones(()))
-        # share of a step at which the image's change is measured, and the largest multiple of a step that is gone
-        self.probe, self.longest = 0.5, 1.5
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        # weights from before the correction load too: without a gain the codes stay as they are
-        state_dict.setdefault(prefix + "gain", torch.zeros_like(self.gain))
-        state_dict.setdefault(prefix + "variance", torch.ones_like(self.variance))
-        super()._load_from_state_dict(state_dict, prefix, *args)
-
-    def forward(self, z: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the step from codes and the slope along it, of -E / 2, from the slope of the squared error's half."""
-        slope = slope - self.variance * z
-        return slope @ self.gain, slope
-
-    def line_length(self, change: Tensor, step: Tensor, slope: Tensor, stride: int) -> Tensor:
-        """Return the multiple of each step, shape (batch, 1).
-
-        Args:
-            change: what ``probe`` of the step changes in the values of one in ``stride`` voxels, (batch, ...).
-            step: the step, shape (batch, latent_dim).
-            slope: the slope along it.
-            stride: as in the template.
-        """
-        curvature = stride * (change / self.probe).flatten(1).square().sum(dim=1)
-        curvature = curvature + self.variance * step.square().sum(dim=1)
-        length = (slope * step).sum(dim=1) / curvature.clamp_min(1e-12)
-        return length.clamp(0.0, self.longest)[:, None]
 
 
 class Decoder(nn.Module):
@@ -172,9 +127,10 @@ class Decoder(nn.Module):
 
         The mode of the posterior minimises :math:`E(z) = |x - \hat x(z)|^2 + s^2 |z|^2` with the likelihood's variance
         s^2. Each step goes along :math:`A J^T (x - \hat x(z)) - A s^2 z`, with the slopes J of the template at z and
-        the gain A, the inverse of the mean curvature when training began, to the minimum of E along this line if the
-        template were linear there. With a noise of each voxel (:mod:`~monai_betavae.networks.noise`) the squared error
-        is weighted. A step takes about as long as decoding twice with gradient.
+        the gain A, the inverse of the mean curvature (see :mod:`~monai_betavae.networks.correction`), to the minimum of
+        E along this line if the template were linear there. With a noise of each voxel
+        (:mod:`~monai_betavae.networks.noise`) the squared error is weighted. A step takes about as long as decoding
+        twice with gradient.
 
         Args:
             image: images x, shape (batch, channel, ...).
@@ -186,7 +142,7 @@ class Decoder(nn.Module):
 
         Source:
             Marino, Yue & Mandt, "Iterative Amortized Inference", ICML 2018 (feedback); Matthews & Baker, "Active
-            Appearance Models Revisited", IJCV 60, 2004 (fixed curvature).
+            Appearance Models Revisited", IJCV 60, 2004 (one curvature for all codes).
         """
         # nested, and not one condition: TorchScript looks into a part that is None only then
         if self.template is not None and self.correction is not None:

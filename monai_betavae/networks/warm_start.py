@@ -16,7 +16,7 @@ deformable also turns the part of each component that a displacement of the mean
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from .._randomness import seeded
+from .correction import mean_curvature
 from .noise import noise_of, residual_variances
 from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
 from .principal_projection import PrincipalProjection
@@ -41,9 +42,6 @@ RIDGE = 30.0
 
 SMOOTHING = 0.7
 """Standard deviation, in voxels, of the Gaussian that smooths the intensities of components."""
-
-CURVATURE_CODES, CURVATURE_SHIFT = 8, 0.1
-"""Number of codes at which curvatures are measured, and the distance of codes whose images are compared."""
 
 
 def warm_start(model: Any, train_dataloader: Iterable[Any], *, seed: int | None = None) -> bool:
@@ -165,36 +163,11 @@ def _start_linear_path(
         posterior = torch.where(present, (variance / safe).clamp(1e-9, 1.0), 1.0)
         correction = getattr(model.decoder, "correction", None)
         if correction is not None:
-            curvature = mean_curvature(model.decoder, n, voxel_weight)
-            curvature.diagonal().add_(variance)
-            correction.gain.copy_(torch.linalg.inv(curvature))
             correction.variance.fill_(variance)
-            posterior = variance / curvature.diagonal()
+            curvature = mean_curvature(template, model.decoder.output_mean, voxel_weight)
+            correction.set_curvature(curvature)
+            posterior = variance / (curvature.diagonal() + variance)
         model.fc_logvar.bias.copy_(posterior.log())
-
-
-def mean_curvature(decoder: Callable[[Tensor], Tensor], latent_dim: int, weight: Tensor | None = None) -> Tensor:
-    """Return the mean of J W^2 J^T over codes of the prior, with the slopes J of the images by finite differences.
-
-    Args:
-        decoder: from codes to images, a module.
-        latent_dim: number of latent dimensions.
-        weight: factor W of each voxel, shape (channel, ...); ``None`` stands for 1.
-
-    Returns:
-        shape (latent_dim, latent_dim), float64, on the CPU, in squared units of the images.
-    """
-    parameter = next(decoder.parameters())  # type: ignore[attr-defined]  # a module
-    codes = torch.randn(CURVATURE_CODES, latent_dim, generator=torch.Generator().manual_seed(0))
-    shifts = CURVATURE_SHIFT * torch.eye(latent_dim).to(parameter)
-    total = torch.zeros(latent_dim, latent_dim, dtype=torch.float64)
-    with torch.no_grad():
-        for code in codes.to(parameter):
-            image = decoder(code[None]).flatten(1)
-            slopes = torch.cat([decoder(code + part).flatten(1) - image for part in shifts.split(4)]) / CURVATURE_SHIFT
-            slopes = slopes if weight is None else slopes * weight.flatten().to(slopes)
-            total += (slopes @ slopes.T).double().cpu() / CURVATURE_CODES
-    return total
 
 
 def smooth(components: Tensor, voxels: Tensor, sides: list[int], width: float) -> Tensor:

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from monai_betavae import VAE, BetaVAELoss, build_vae
 from monai_betavae.evaluation.likelihood import elbo
 from monai_betavae.networks.builders import build_decoder, build_network
+from monai_betavae.networks.correction import mean_curvature
 from monai_betavae.networks.noise import (
     NOISE_FLOOR,
     Noise,
@@ -21,7 +22,7 @@ from monai_betavae.networks.noise import (
     weighted_residuals,
 )
 from monai_betavae.networks.principal_components import TrainingVolumes, principal_components
-from monai_betavae.networks.warm_start import mean_curvature, warm_start
+from monai_betavae.networks.warm_start import warm_start
 
 SHAPE = (16, 8, 6)
 
@@ -142,8 +143,8 @@ def test_the_weighted_slope_is_that_of_the_weighted_error():
         (gradient,) = torch.autograd.grad(energy, z)
         torch.testing.assert_close(slope.detach(), -gradient)
         torch.testing.assert_close(values, decoder.template.varying_values(z, mean, weight))
-        doubled = mean_curvature(decoder, 3, torch.full_like(weight, 2.0))
-        torch.testing.assert_close(doubled, 4 * mean_curvature(decoder, 3))
+        doubled = mean_curvature(decoder.template, mean, torch.full_like(weight, 2.0))
+        torch.testing.assert_close(doubled, 4 * mean_curvature(decoder.template, mean))
 
 
 @pytest.mark.parametrize("distribution", ["normal", "laplace"])

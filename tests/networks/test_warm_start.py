@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import torch
 from estimators import QUIET, same_weights
+from moving_shapes import SHAPE, blobs, crops, started
 from sklearn.decomposition import PCA
 from torch import nn
 from torch.utils.data import DataLoader, IterableDataset
@@ -10,38 +11,15 @@ from torch.utils.data import DataLoader, IterableDataset
 import monai_betavae.networks.principal_components as components_module
 import monai_betavae.networks.warm_start as warm_start_module
 from monai_betavae import VAE, build_vae
-from monai_betavae.evaluation.refinement import refined_codes
 from monai_betavae.networks.builders import build_network
 from monai_betavae.networks.principal_components import TrainingVolumes, principal_components, varying_voxels
 from monai_betavae.networks.warm_start import (
     check_started,
     displace,
     likelihood_variance,
-    mean_curvature,
     smooth,
     warm_start,
 )
-
-SHAPE = (12, 14, 10)
-
-
-def blobs(n_volumes=40, shape=SHAPE, channels=1, seed=0):
-    """Volumes of an ellipsoid whose place, size and brightness vary: what a displacement explains, and what not."""
-    rng = np.random.default_rng(seed)
-    axes = np.meshgrid(*(np.arange(side) - (side - 1) / 2 for side in shape), indexing="ij")
-    volumes = np.empty((n_volumes, channels, *shape), dtype=np.float32)
-    for volume in volumes:
-        centre, size = rng.normal(0, 0.7, len(shape)), 3 * np.exp(rng.normal(0, 0.1))
-        distance = np.sqrt(sum((axis - place) ** 2 for axis, place in zip(axes, centre, strict=True)))
-        for channel in range(channels):
-            volume[channel] = 4 * rng.normal(1, 0.05) / (1 + np.exp(2 * (distance - size)))
-    return torch.from_numpy(volumes)
-
-
-def started(kind, volumes, latent_dim=4, **arguments):
-    vae = build_vae(volumes.shape[2:], latent_dim, channels=(4, 8), warm_start=kind, random_state=0, **arguments)
-    assert warm_start(vae, DataLoader(volumes, batch_size=8))
-    return vae
 
 
 def sse(vae, volumes):
@@ -426,22 +404,6 @@ def test_likelihood_variance_of_a_loss_without_settings():
     assert likelihood_variance(vae) == 2.0
 
 
-def crops(n_volumes=60, shape=(44, 40), seed=0):
-    """Crops of different sizes of a picture that moves and brightens, on a grid that none of them fills."""
-    rng = np.random.default_rng(seed)
-    axes = np.meshgrid(*(np.arange(side) - (side - 1) / 2 for side in shape), indexing="ij")
-    volumes, edges = np.zeros((n_volumes, 1, *shape), np.float32), np.zeros((n_volumes, len(shape), 2))
-    for number in range(n_volumes):
-        turned = [axis + rng.normal(0, 0.8) for axis in axes]
-        picture = 0.8 + 0.3 * np.prod([np.sin(0.3 * axis) for axis in turned], axis=0) * rng.normal(1, 0.1)
-        low = rng.integers(2, 8, len(shape))
-        high = np.array(shape) - 1 - rng.integers(2, 8, len(shape))
-        where = tuple(slice(first, last + 1) for first, last in zip(low, high, strict=True))
-        volumes[(number, 0, *where)] = picture[where]
-        edges[number] = np.stack([low - 0.5, high + 0.5], axis=1)
-    return torch.from_numpy(volumes), edges
-
-
 def test_edges_of_crops_become_a_field_of_view():
     volumes, edges = crops()
     held_out, true = crops(20, seed=1)
@@ -507,61 +469,6 @@ def test_crops_are_read_in_chunks_as_at_once(monkeypatch):
         np.testing.assert_allclose(found.eigenvalues, at_once.eigenvalues, rtol=1e-3)
         torch.testing.assert_close(found.mean, at_once.mean)
         torch.testing.assert_close(found.field_of_view.mean_edges, at_once.field_of_view.mean_edges)
-
-
-def energies(vae, images, codes):
-    with torch.no_grad():
-        rest = (vae.decoder(codes) - images).flatten(1).square().sum(1)
-    return rest + likelihood_variance(vae) * codes.square().sum(1)
-
-
-@pytest.mark.parametrize("make", [lambda seed: blobs(30, seed=seed), lambda seed: crops(30, seed=seed)[0]])
-def test_corrected_codes_approach_the_mode(make):
-    vae = started("deformable", make(0), latent_dim=4, beta=0.1)
-    images = make(1)
-    encoded, best = {}, None
-    for n_steps in (0, 1, 2, 20):
-        vae.decoder.n_corrections = n_steps
-        encoded[n_steps] = vae.encode(images).mean.detach()
-    best = torch.from_numpy(
-        refined_codes(vae.decode, images, encoded[20], variance=likelihood_variance(vae), n_steps=5)
-    )
-    found = {n_steps: energies(vae, images, codes) for n_steps, codes in encoded.items()}
-    lowest = energies(vae, images, best)
-    gap = {n_steps: float((found[n_steps] - lowest).mean()) for n_steps in found}
-    assert gap[1] < 0.5 * gap[0]
-    assert gap[2] < gap[1]
-    assert gap[20] < 0.05 * gap[0]
-
-
-def test_no_corrections_leave_the_encoders_codes():
-    volumes = blobs()
-    vae = started("deformable", volumes, n_corrections=0)
-    features = vae.encoder(volumes)
-    torch.testing.assert_close(vae.encode(volumes).mean, vae.fc_mu(features))
-
-
-def test_the_encoder_learns_the_corrected_codes():
-    volumes = blobs()
-    vae = started("deformable", volumes)
-    distance = {}
-    for epochs in (0, 8):
-        optimizer = torch.optim.Adam([*vae.encoder.parameters(), *vae.fc_mu.parameters()], lr=3e-3)
-        for _ in range(epochs):
-            for images in volumes.split(8):
-                optimizer.zero_grad()
-                vae.training_step(images, 0)["loss"].backward()
-                optimizer.step()
-        encoded, corrected = vae.fc_mu(vae.encoder(volumes)), vae.encode(volumes).mean
-        distance[epochs] = float((encoded - corrected).detach().square().sum())
-    assert distance[8] < 0.5 * distance[0]
-
-
-def test_the_curvature_of_a_linear_decoder_is_its_product():
-    weight = torch.randn(30, 4, generator=torch.Generator().manual_seed(0))
-    decoder = nn.Linear(4, 30)
-    decoder.weight.data.copy_(weight)
-    torch.testing.assert_close(mean_curvature(decoder, 4), (weight.T @ weight).double(), rtol=1e-4, atol=1e-4)
 
 
 def test_smoothing_keeps_what_is_even_and_spreads_a_voxel():

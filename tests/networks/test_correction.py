@@ -1,0 +1,187 @@
+import lightning.pytorch as pl
+import pytest
+import torch
+from estimators import QUIET
+from moving_shapes import SHAPE, blobs, crops, started
+from torch import nn
+from torch.utils.data import DataLoader
+
+import monai_betavae.estimator as estimator_module
+from monai_betavae import VAE, build_vae
+from monai_betavae.evaluation.refinement import refined_codes
+from monai_betavae.networks.correction import (
+    CURVATURE_PAIRS,
+    RENEWAL_STEPS,
+    CodeCorrection,
+    mean_curvature,
+    renew_gain,
+)
+from monai_betavae.networks.template import DeformableTemplate
+from monai_betavae.networks.warm_start import likelihood_variance
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def energies(vae, images, codes):
+    with torch.no_grad():
+        rest = (vae.decoder(codes) - images).flatten(1).square().sum(1)
+        return rest + likelihood_variance(vae) * codes.square().sum(1)
+
+
+@pytest.mark.parametrize("make", [lambda seed: blobs(30, seed=seed), lambda seed: crops(30, seed=seed)[0]])
+def test_corrected_codes_approach_the_mode(make):
+    vae = started("deformable", make(0), latent_dim=4, beta=0.1)
+    images = make(1)
+    encoded, best = {}, None
+    for n_steps in (0, 1, 2, 20):
+        vae.decoder.n_corrections = n_steps
+        encoded[n_steps] = vae.encode(images).mean.detach()
+    best = torch.from_numpy(
+        refined_codes(vae.decode, images, encoded[20], variance=likelihood_variance(vae), n_steps=5)
+    )
+    found = {n_steps: energies(vae, images, codes) for n_steps, codes in encoded.items()}
+    lowest = energies(vae, images, best)
+    gap = {n_steps: float((found[n_steps] - lowest).mean()) for n_steps in found}
+    assert gap[1] < 0.5 * gap[0]
+    assert gap[2] < gap[1]
+    assert gap[20] < 0.05 * gap[0]
+
+
+def test_no_corrections_leave_the_encoders_codes():
+    volumes = blobs()
+    vae = started("deformable", volumes, n_corrections=0)
+    features = vae.encoder(volumes)
+    torch.testing.assert_close(vae.encode(volumes).mean, vae.fc_mu(features))
+
+
+def test_the_encoder_learns_the_corrected_codes():
+    volumes = blobs()
+    vae = started("deformable", volumes)
+    distance = {}
+    for epochs in (0, 8):
+        optimizer = torch.optim.Adam([*vae.encoder.parameters(), *vae.fc_mu.parameters()], lr=3e-3)
+        for _ in range(epochs):
+            for images in volumes.split(8):
+                optimizer.zero_grad()
+                vae.training_step(images, 0)["loss"].backward()
+                optimizer.step()
+        encoded, corrected = vae.fc_mu(vae.encoder(volumes)), vae.encode(volumes).mean
+        distance[epochs] = float((encoded - corrected).detach().square().sum())
+    assert distance[8] < 0.5 * distance[0]
+
+
+def test_the_curvature_without_displacements_is_the_product_of_components():
+    template = DeformableTemplate(3, (1, *SHAPE), True)
+    components = torch.randn(3, 1, 400, generator=generator())
+    template.set_components(components, torch.zeros(template.displacements.shape), torch.arange(400))
+    template.stride = 1
+    expected = (components[:, 0] @ components[:, 0].T).double()
+    torch.testing.assert_close(mean_curvature(template, torch.zeros(1, *SHAPE)), expected, rtol=1e-3, atol=0.5)
+
+
+@pytest.mark.parametrize("make", [lambda: blobs(30), lambda: crops(30)[0]])
+def test_the_curvature_is_the_mean_product_of_slopes(make):
+    vae = started("deformable", make(), latent_dim=3)
+    decoder = vae.decoder.double()
+    decoder.template.stride = 1
+    half = torch.randn(CURVATURE_PAIRS, 3, generator=generator()).double()
+    codes, expected = torch.cat([half, -half]), torch.zeros(3, 3, dtype=torch.float64)
+    for code in codes:
+        slopes = torch.autograd.functional.jacobian(lambda z: decoder(z[None]).flatten(), code)
+        expected += slopes.T @ slopes / len(codes)
+    found = mean_curvature(decoder.template, decoder.output_mean)
+    # finite differences over a tenth of a deviation; edges are steep
+    assert (found - expected).norm() < 0.1 * expected.norm()
+
+
+def test_half_of_the_voxels_say_nearly_the_same():
+    vae = started("deformable", blobs(30), latent_dim=3)
+    template = vae.decoder.template
+    half = mean_curvature(template, vae.decoder.output_mean)
+    assert template.stride == 2
+    template.stride = 1
+    whole = mean_curvature(template, vae.decoder.output_mean)
+    assert 0 < (half - whole).norm() < 0.2 * whole.norm()
+
+
+def test_a_renewed_gain_corrects_better_once_the_template_has_changed():
+    volumes, images = blobs(30), blobs(30, seed=1)
+    options = QUIET | {"max_epochs": 20, "lr": 0.01}
+    vae = build_vae(SHAPE, 4, channels=(4, 8), warm_start="deformable", random_state=0, **options)
+    vae.fit(DataLoader(volumes, batch_size=8, shuffle=True))
+    encoded = vae.fc_mu(vae.encoder(images)).detach()
+    decoder, first = vae.decoder, started("deformable", volumes, latent_dim=4).decoder
+    found = {"encoder": encoded}
+    for name, gain in (("start", first.correction.gain), ("zero", torch.zeros(4, 4)), ("now", decoder.correction.gain)):
+        made = decoder.correction.gain.clone()
+        decoder.correction.gain.copy_(gain)
+        found[name] = decoder.corrected_codes(images, encoded)
+        decoder.correction.gain.copy_(made)
+    mean = {name: float(energies(vae, images, codes).mean()) for name, codes in found.items()}
+    assert mean["zero"] == mean["encoder"]
+    assert mean["now"] < 0.95 * mean["start"] < 0.95 * mean["encoder"]
+
+    curvature = mean_curvature(decoder.template, decoder.output_mean) + likelihood_variance(vae) * torch.eye(4)
+    torch.testing.assert_close(decoder.correction.gain.double() @ curvature, torch.eye(4).double(), atol=1e-3, rtol=0)
+
+
+def test_a_gain_is_measured_only_where_there_is_one():
+    custom = VAE(nn.Flatten(), nn.Sequential(nn.Linear(2, 8), nn.Unflatten(1, (1, 2, 2, 2))), 8, 2)
+    assert not renew_gain(custom)
+    assert not renew_gain(build_vae(SHAPE, 2, channels=(4, 8), random_state=0))
+    assert not renew_gain(started("linear", blobs()))
+    assert not renew_gain(object())
+
+    vae = started("deformable", blobs())
+    gain = vae.decoder.correction.gain
+    gain.zero_()  # weights from before the correction: their codes stay as they are
+    assert not renew_gain(vae)
+    assert not gain.any()
+    gain.fill_(2.0)
+    vae.decoder.template.components.data[0, 0, 0] = float("nan")
+    assert not renew_gain(vae)
+    assert bool((gain == 2).all())
+
+
+class Gains(pl.Callback):
+    """Compare the gain with that of the weights when an epoch is validated."""
+
+    def __init__(self):
+        self.current = []
+
+    def on_validation_start(self, trainer, vae):
+        if not trainer.sanity_checking:
+            self.current.append(is_current(vae))
+
+
+def is_current(vae):
+    decoder, expected = vae.decoder, CodeCorrection(vae.latent_dim)
+    expected.variance.copy_(decoder.correction.variance)
+    expected.set_curvature(mean_curvature(decoder.template, decoder.output_mean))
+    return torch.equal(decoder.correction.gain, expected.gain)
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 2}, {"max_steps": 7}])
+def test_training_keeps_the_gain_current(options):
+    volumes, gains = blobs(20), Gains()
+    options = QUIET | options | {"lr": 0.01, "callbacks": [gains]}
+    vae = build_vae(SHAPE, 3, channels=(4, 8), warm_start="deformable", random_state=0, **options)
+    loader = DataLoader(volumes, batch_size=4)
+    vae.fit(loader, loader)
+    assert gains.current
+    assert all(gains.current)
+    assert is_current(vae)
+    untrained = started("deformable", volumes, latent_dim=3)
+    assert not torch.allclose(vae.decoder.correction.gain, untrained.decoder.correction.gain)
+
+
+def test_the_gain_is_measured_every_so_many_steps(monkeypatch):
+    steps = []
+    monkeypatch.setattr(estimator_module, "renew_gain", lambda model: steps.append(model.trainer.global_step))
+    vae = build_vae(SHAPE, 2, channels=(4, 8), warm_start="deformable", random_state=0, **QUIET | {"max_epochs": 2})
+    n_batches = 2 * RENEWAL_STEPS + 5
+    vae.fit([blobs(2)] * n_batches)
+    one = [0, RENEWAL_STEPS, 2 * RENEWAL_STEPS, n_batches]
+    assert steps == one + [n_batches + step for step in one[1:]]
