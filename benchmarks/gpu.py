@@ -5,7 +5,8 @@
 The ceilings are measured on the same device: a large matrix product (float32 and bfloat16) and a copy of 1 GiB. "of the
 roofline" is the largest of the two shares, of the matrix product's speed and of the copy's, that a step reaches; its
 bytes are the least it must move: activations of each layer, weights, gradients and optimizer. ``--device cpu`` with
-a small side tries the script without a GPU; its figures say nothing.
+a small side tries the script without a GPU; its figures say nothing. A step is one between two measurements of the
+template's curvature, which takes place every 50 batches.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from monai_betavae import VAE, BetaVAELoss
 from monai_betavae.networks.builders import build_network
-from monai_betavae.networks.correction import RENEWAL_STEPS, renew_gain
+from monai_betavae.networks.correction import RENEWAL_BATCHES, renew_gain
 from monai_betavae.networks.warm_start import warm_start
 
 SHAPE = (64, 80, 64)
@@ -63,18 +63,26 @@ def our_vae(shape: Sequence[int] = SHAPE, images: Tensor | None = None, lr: floa
     return vae
 
 
+def our_loss(vae: VAE) -> Callable[[Tensor], Tensor]:
+    """Return the loss of one training step of ours as a hand-written loop computes it."""
+    n_batches = itertools.count()
+
+    def loss(images: Tensor) -> Tensor:
+        if next(n_batches) % RENEWAL_BATCHES == 0:
+            renew_gain(vae)
+        return vae.training_step(images, 0)["loss"]
+
+    return loss
+
+
 def our_step(vae: VAE) -> Callable[[Tensor], None]:
     """Return one training step of ours as a hand-written loop does it."""
     vae.train()
-    optimizer = vae.configure_optimizers()[0]
-
-    n_steps = itertools.count()
+    optimizer, loss = vae.configure_optimizers()[0], our_loss(vae)
 
     def step(images: Tensor) -> None:
-        if next(n_steps) % RENEWAL_STEPS == 0:
-            renew_gain(vae)
         optimizer.zero_grad()
-        vae.training_step(images, 0)["loss"].backward()
+        loss(images).backward()
         optimizer.step()
 
     return step

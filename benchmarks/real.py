@@ -19,7 +19,6 @@ for all voxels from the validation volumes. What is in the working folder alread
 from __future__ import annotations
 
 import functools
-import itertools
 import json
 import tempfile
 import time
@@ -52,7 +51,7 @@ from monai_betavae.evaluation.reconstruction import (
     squared_error,
 )
 from monai_betavae.networks.builders import build_encoder, build_network
-from monai_betavae.networks.correction import RENEWAL_STEPS, renew_gain
+from monai_betavae.networks.correction import renew_gain
 from monai_betavae.networks.noise import calibrate_noise, noise_of
 from monai_betavae.networks.warm_start import warm_start
 from monai_betavae.training import warmup_and_decay
@@ -137,19 +136,14 @@ def fit_ours(training: Array, validation: Array, latent_dim: int, n_epochs: int,
     warm_start(vae, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(volumes), batch_size=8), seed=seed)
     encode = functools.partial(in_parts, lambda part: vae.encode(part).mean)
     reconstruct = functools.partial(in_parts, vae.reconstruct)
-    best, n_steps = Best(vae, reconstruct, validation), itertools.count()
+    best = Best(vae, reconstruct, validation)
     best()
-
-    def loss(part: Tensor) -> Tensor:
-        if next(n_steps) % RENEWAL_STEPS == 0:
-            renew_gain(vae)
-        return vae.training_step(part, 0)["loss"]
 
     def after() -> None:
         renew_gain(vae)
         best()
 
-    training_course(vae.parameters(), loss, volumes, n_epochs, seed, after)
+    training_course(vae.parameters(), peers.our_loss(vae), volumes, n_epochs, seed, after)
     vae.load_state_dict(best.weights)
     calibrate_noise(vae, torch.from_numpy(validation).split(8))
     noise = noise_of(vae)

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from monai_betavae import VAE, BetaVAELoss
-from monai_betavae.networks.correction import RENEWAL_STEPS, renew_gain
+from monai_betavae.networks.correction import RENEWAL_BATCHES, renew_gain
 
 BATCH_SIZE, N_VOLUMES = 4, 48
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -54,7 +54,7 @@ def steps(n_rounds: int) -> list[dict[str, Any]]:
     # the curvature is measured once in so many steps: each step takes its share
     started = peers.our_vae(images=images, **peers.OURS[DEFAULT])
     renewals = interleaved({DEFAULT: lambda: renew_gain(started)}, 3, n_warmup=1)
-    seconds[DEFAULT] = [taken + median(renewals[DEFAULT]) / RENEWAL_STEPS for taken in seconds[DEFAULT]]
+    seconds[DEFAULT] = [taken + median(renewals[DEFAULT]) / RENEWAL_BATCHES for taken in seconds[DEFAULT]]
     rows = []
     for name, step in made.items():
         with FlopCounterMode(display=False) as counter:

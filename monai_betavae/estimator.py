@@ -37,7 +37,7 @@ from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor
 from .batches.ordering import OrderedRows, check_not_empty, row_noise
 from .batches.process_shares import BatchShare, batch_share, draw_codes
 from .losses import BetaVAELoss, likelihood
-from .networks.correction import RENEWAL_STEPS, renew_gain
+from .networks.correction import RENEWAL_BATCHES, renew_gain
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
 from .networks.modules import check_network_parts
@@ -648,15 +648,18 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             check_lone_images(self, training_loader(trainer), trainer.world_size, self._run_on_zeros)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Every :data:`RENEWAL_STEPS` steps, measure anew how codes are corrected."""
-        if batch_idx % RENEWAL_STEPS == 0:
+        """Measure anew how codes are corrected, once in so many batches."""
+        if batch_idx % RENEWAL_BATCHES == 0:
             self._renew_gain()
 
-    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
-        """Measure how codes are corrected once more before an epoch's validation, and at the end of the training."""
-        trainer = self.trainer
-        if trainer.is_last_batch or trainer.global_step == trainer.max_steps:
-            self._renew_gain()
+    def on_validation_model_eval(self) -> None:
+        """Measure how codes are corrected before a validation, which scores the weights as they are now."""
+        self._renew_gain()
+        super().on_validation_model_eval()
+
+    def on_train_epoch_end(self) -> None:
+        """Measure how codes are corrected when an epoch ends, or the training within it."""
+        self._renew_gain()
 
     def on_fit_end(self) -> None:
         """Note that the model is trained, also when a Trainer of the user's did it."""
@@ -698,11 +701,13 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         check_images(images, where, item_names(batch), probabilities=bernoulli, largest=MAX_VALUE)
 
     def _renew_gain(self) -> None:
-        """Measure the curvature of a template anew, unless that happened at this step already."""
-        step = self.trainer.global_step
-        if step != self._renewed_at:
+        """Measure a template's curvature anew, unless it is frozen or that happened at this step already."""
+        trainer = self.trainer
+        if trainer.state.fn != TrainerFn.FITTING or trainer.global_step == self._renewed_at:
+            return
+        if any(parameter.requires_grad for parameter in self.decoder.parameters()):
             renew_gain(self)
-            self._renewed_at = step
+        self._renewed_at = trainer.global_step
 
     def _run_on_zeros(self) -> None:
         """Run the networks on one image of zeros in eval mode; the decoder knows the images' shape."""

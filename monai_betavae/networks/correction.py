@@ -1,9 +1,10 @@
-"""Feedback through a deforming template: its constants, and the curvature of the squared error by the code.
+"""Feedback through a deforming template: the steps that correct an encoder's codes, and the curvature that they need.
 
-The curvature is measured at the warm start, and again while the template changes: every :data:`RENEWAL_STEPS` steps and
-at the end of each epoch. A correction with the gain of the start gains only part of what it could
-(docs/decisions/0028-a-gain-that-follows-training.md). :class:`~monai_betavae.VAE` does this in any Trainer; a loop of
-your own calls :func:`renew_gain`.
+The curvature of the squared error by the code is measured at the warm start, and again while the template changes:
+every :data:`RENEWAL_BATCHES` batches, before each validation and at the end of each epoch. With the gain of the start,
+a correction would lower the error by only part of what it can (docs/decisions/0028-a-gain-that-follows-training.md).
+:class:`~monai_betavae.VAE` measures in the hooks of any Trainer; a class derived from it that has such hooks calls
+``super()``. A loop of your own, and a LightningModule of your own, call :func:`renew_gain`.
 """
 
 from __future__ import annotations
@@ -15,23 +16,44 @@ from torch import Tensor, nn
 
 from .template import DeformableTemplate
 
-RENEWAL_STEPS = 50
-"""Number of training steps after which the curvature is measured anew, which takes about as long as three steps."""
+RENEWAL_BATCHES = 50
+"""Number of training batches after which the curvature is measured anew; on a CPU that takes as long as 2.5 steps."""
 
-CURVATURE_PAIRS, CURVATURE_SHIFT, CURVATURE_CHUNK = 2, 0.1, 4
-"""Number of pairs of opposite codes at which curvatures are measured, the distance of codes whose images are compared,
-and the number of images made at once."""
+CURVATURE_PAIRS = 2
+"""Number of pairs of opposite codes at which curvatures are measured."""
+
+CURVATURE_SHIFT = 0.1
+"""Distance of the codes whose images are compared for a slope."""
+
+CURVATURE_CHUNK = 4
+"""Number of images made at once."""
 
 
 class CodeCorrection(nn.Module):
-    """The constants of a decoder's feedback: gain and likelihood variance, which a warm start sets.
+    r"""A step from a code towards the mode of its posterior: its gain, and the likelihood's variance.
+
+    .. math:: g = J^T (x - \hat x(z)) - s^2 z, \quad \Delta = A g, \quad A = (\overline{J^T J} + s^2 I)^{-1}
+
+    with the slopes :math:`J = \partial \hat x / \partial z` and the mean of their products over codes of the prior.
 
     Attributes:
-        gain: buffer of shape (latent_dim, latent_dim), the inverse of the mean curvature; zero until it is measured.
-        variance: buffer without axes, the likelihood's variance s^2.
+        gain: buffer A of shape (latent_dim, latent_dim), zero until it is measured, at a warm start and again in
+            training.
+        variance: buffer without axes, the likelihood's variance s^2, which a warm start sets.
 
     Args:
         latent_dim: number of latent dimensions.
+
+    Source:
+        Matthews & Baker, "Active Appearance Models Revisited", IJCV 60, 2004.
+
+    Example:
+        >>> correction = CodeCorrection(2)
+        >>> correction.set_curvature(torch.diag(torch.tensor([3.0, 1.0])))  # the variance is 1
+        True
+        >>> correction.gain
+        tensor([[0.2500, 0.0000],
+                [0.0000, 0.5000]])
     """
 
     def __init__(self, latent_dim: int) -> None:
@@ -40,7 +62,7 @@ class CodeCorrection(nn.Module):
         self.variance: Tensor
         self.register_buffer("gain", torch.zeros(latent_dim, latent_dim))
         self.register_buffer("variance", torch.ones(()))
-        # share of a step at which the image's change is measured, and the largest multiple of a step that is gone
+        # share of a step at which the image's change is measured, and the largest multiple of a step that is taken
         self.probe, self.longest = 0.5, 1.5
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
@@ -49,8 +71,33 @@ class CodeCorrection(nn.Module):
         state_dict.setdefault(prefix + "variance", torch.ones_like(self.variance))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
+    def set_curvature(self, curvature: Tensor) -> bool:
+        """Set the gain from a curvature.
+
+        Args:
+            curvature: mean of J^T J, shape (latent_dim, latent_dim), float64, on the CPU.
+
+        Returns:
+            whether it was set: a curvature that isn't finite, or plus s^2 isn't positive definite, leaves the gain as
+            it is.
+        """
+        total = curvature + float(self.variance) * torch.eye(len(curvature), dtype=curvature.dtype)
+        factor, info = torch.linalg.cholesky_ex(total)
+        if int(info) != 0:
+            return False
+        gain = torch.cholesky_inverse(factor).to(self.gain.dtype)
+        if not bool(gain.isfinite().all()) or not bool(gain.any()):
+            return False
+        self.gain.copy_(gain)
+        return True
+
     def forward(self, z: Tensor, slope: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the step from codes and the slope along it, of -E / 2, from the slope of the squared error's half."""
+        """Return the step A g and the slope g.
+
+        Args:
+            z: codes, shape (batch, latent_dim).
+            slope: J^T (x - x_hat(z)), shape (batch, latent_dim).
+        """
         slope = slope - self.variance * z
         return slope @ self.gain, slope
 
@@ -68,16 +115,14 @@ class CodeCorrection(nn.Module):
         length = (slope * step).sum(dim=1) / curvature.clamp_min(1e-12)
         return length.clamp(0.0, self.longest)[:, None]
 
-    def set_curvature(self, curvature: Tensor) -> None:
-        """Set the gain, (curvature + s^2)^-1, from the mean of J J^T, shape (latent_dim, latent_dim)."""
-        total = curvature + float(self.variance) * torch.eye(len(curvature), dtype=curvature.dtype)
-        self.gain.copy_(torch.linalg.inv(total))
-
 
 def mean_curvature(template: DeformableTemplate, mean: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the mean of J W^2 J^T over codes of the prior, with the slopes J of the images by finite differences.
+    r"""Return the mean curvature of half the squared error by the code.
 
-    Codes and differences are always the same, so that the result depends on the weights alone.
+    .. math:: \frac1n \sum_{i=1}^n J(z_i)^T W^2 J(z_i), \quad J = \partial \hat x / \partial z
+
+    over opposite pairs of codes of the prior, with slopes by finite differences, from one voxel in
+    ``template.stride``. Codes and differences are always the same: the result depends on the weights alone.
 
     Args:
         template: a template whose components are set.
@@ -88,34 +133,34 @@ def mean_curvature(template: DeformableTemplate, mean: Tensor, weight: Tensor | 
         shape (latent_dim, latent_dim), float64, on the CPU, in squared units of the images.
     """
     latent_dim = template.latent_dim
-    half = torch.randn(CURVATURE_PAIRS, latent_dim, generator=torch.Generator().manual_seed(0))
-    codes = torch.cat([half, -half])  # what changes linearly with the code cancels
-    shifts = CURVATURE_SHIFT * torch.eye(latent_dim).to(mean)
+    seeded = torch.Generator().manual_seed(0)
+    half = torch.randn(CURVATURE_PAIRS, latent_dim, generator=seeded, dtype=torch.float32)
+    codes = torch.cat([half, -half]).to(mean)  # what changes linearly with the code cancels
+    shifts = (CURVATURE_SHIFT * torch.eye(latent_dim)).to(mean)
+    weight = None if weight is None else weight.to(mean)
     total = torch.zeros(latent_dim, latent_dim, dtype=torch.float64)
-    with torch.no_grad():
-        for code in codes.to(mean):
+    # as the correction itself, at full precision also in a loop under autocast
+    with torch.no_grad(), torch.autocast(device_type=mean.device.type, enabled=False):
+        for code in codes:
             image = template.varying_values(code[None], mean, weight).flatten(1)
-            slopes = torch.cat(
-                [
-                    template.varying_values(code + part, mean, weight).flatten(1) - image
-                    for part in shifts.split(CURVATURE_CHUNK)
-                ]
-            )
-            slopes = slopes / CURVATURE_SHIFT
+            shifted = [
+                template.varying_values(code + part, mean, weight).flatten(1) for part in shifts.split(CURVATURE_CHUNK)
+            ]
+            slopes = (torch.cat(shifted) - image) / CURVATURE_SHIFT
             total += template.stride * (slopes @ slopes.T).cpu().double() / len(codes)
     return total
 
 
 def renew_gain(model: Any) -> bool:
-    """Measure the curvature of a model's template anew, for the correction of codes.
+    """Measure the curvature of a model's template anew, and set the gain of its correction; see :func:`mean_curvature`.
 
     Args:
         model: estimator or network with a ``decoder``.
 
     Returns:
         whether there is a gain and it was measured: a decoder without a deforming template has none, and neither has
-        one that no warm start has set or whose weights are from before the correction. Weights that aren't finite leave
-        the gain as it is.
+        one that no warm start has set or whose weights are from before the correction. Weights that diverge leave the
+        gain as it is.
 
     Example:
         >>> from monai_betavae import build_vae
@@ -137,8 +182,4 @@ def renew_gain(model: Any) -> bool:
     noise: Any = getattr(decoder, "noise", None)
     weight = noise.weight() if noise is not None and noise.by_voxel else None
     mean: Tensor = decoder.output_mean  # type: ignore[union-attr]  # a decoder that has both is a Decoder
-    curvature = mean_curvature(template, mean, weight)
-    if not bool(curvature.isfinite().all()):
-        return False
-    correction.set_curvature(curvature)
-    return True
+    return correction.set_curvature(mean_curvature(template, mean, weight))

@@ -127,7 +127,7 @@ class Decoder(nn.Module):
 
         The mode of the posterior minimises :math:`E(z) = |x - \hat x(z)|^2 + s^2 |z|^2` with the likelihood's variance
         s^2. Each step goes along :math:`A J^T (x - \hat x(z)) - A s^2 z`, with the slopes J of the template at z and
-        the gain A, the inverse of the mean curvature (see :mod:`~monai_betavae.networks.correction`), to the minimum of
+        the gain A of :class:`~monai_betavae.networks.correction.CodeCorrection`, to the minimum of
         E along this line if the template were linear there. With a noise of each voxel
         (:mod:`~monai_betavae.networks.noise`) the squared error is weighted. A step takes about as long as decoding
         twice with gradient.

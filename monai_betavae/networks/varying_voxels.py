@@ -19,6 +19,9 @@ from ..saving.descriptions import ADDED_LATER
 class VaryingVoxels(nn.Module):
     """Base of modules on the voxels that vary between subjects; a state dict determines the sizes of all tensors.
 
+    A derived class says in ``_sized`` which of its tensors depend on the number of voxels, and derives plain numbers
+    from its tensors in ``_adopt``, which is called whenever these have changed.
+
     Attributes:
         voxels: buffer of the flat indices of the voxels in the grid, ascending.
 

@@ -1,27 +1,30 @@
+import os
+import signal
+
 import lightning.pytorch as pl
 import pytest
 import torch
-from estimators import QUIET
+from estimators import QUIET, same_weights
 from moving_shapes import SHAPE, blobs, crops, started
+from seeded_draws import generator
 from torch import nn
 from torch.utils.data import DataLoader
 
 import monai_betavae.estimator as estimator_module
 from monai_betavae import VAE, build_vae
+from monai_betavae.data import GlobalOrder
 from monai_betavae.evaluation.refinement import refined_codes
 from monai_betavae.networks.correction import (
     CURVATURE_PAIRS,
-    RENEWAL_STEPS,
+    RENEWAL_BATCHES,
     CodeCorrection,
     mean_curvature,
     renew_gain,
 )
 from monai_betavae.networks.template import DeformableTemplate
 from monai_betavae.networks.warm_start import likelihood_variance
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
+from monai_betavae.training.checkpoints import LastCheckpoint, begin_at, position_of
+from monai_betavae.training.preemption import Preempted
 
 
 def energies(vae, images, codes):
@@ -158,30 +161,102 @@ class Gains(pl.Callback):
 
 def is_current(vae):
     decoder, expected = vae.decoder, CodeCorrection(vae.latent_dim)
+    weight = decoder.noise.weight() if decoder.noise is not None else None
     expected.variance.copy_(decoder.correction.variance)
-    expected.set_curvature(mean_curvature(decoder.template, decoder.output_mean))
+    assert expected.set_curvature(mean_curvature(decoder.template, decoder.output_mean, weight))
     return torch.equal(decoder.correction.gain, expected.gain)
 
 
-@pytest.mark.parametrize("options", [{"max_epochs": 2}, {"max_steps": 7}])
-def test_training_keeps_the_gain_current(options):
-    volumes, gains = blobs(20), Gains()
-    options = QUIET | options | {"lr": 0.01, "callbacks": [gains]}
-    vae = build_vae(SHAPE, 3, channels=(4, 8), warm_start="deformable", random_state=0, **options)
+def trained(volumes, validated=True, noise="unit", **options):
+    options = {**QUIET, "lr": 0.01, "channels": (4, 8), "warm_start": "deformable", **options}
+    vae = build_vae(tuple(volumes.shape[2:]), 3, noise=noise, random_state=0, **options)
     loader = DataLoader(volumes, batch_size=4)
-    vae.fit(loader, loader)
-    assert gains.current
+    return vae.fit(loader, loader if validated else None)
+
+
+@pytest.mark.parametrize("options", [{"max_epochs": 2}, {"max_steps": 7}, {"max_epochs": 1, "val_check_interval": 2}])
+@pytest.mark.parametrize("kind", ["whole", "crops", "a noise for each voxel", "not validated"])
+def test_training_keeps_the_gain_current(kind, options):
+    volumes, gains = crops(20)[0] if kind == "crops" else blobs(20), Gains()
+    validated, noise = kind != "not validated", "voxel" if kind.startswith("a noise") else "unit"
+    if not validated:
+        options = {name: value for name, value in options.items() if name != "val_check_interval"}
+    vae = trained(volumes, validated, noise, callbacks=[gains], **options)
+    assert bool(gains.current) == validated
     assert all(gains.current)
     assert is_current(vae)
-    untrained = started("deformable", volumes, latent_dim=3)
+    untrained = started("deformable", volumes, latent_dim=3, noise=noise)
     assert not torch.allclose(vae.decoder.correction.gain, untrained.decoder.correction.gain)
 
 
-def test_the_gain_is_measured_every_so_many_steps(monkeypatch):
+def test_a_training_that_is_stopped_within_an_epoch_has_a_current_gain():
+    class Stop(pl.Callback):
+        def on_train_batch_end(self, trainer, *args):
+            trainer.should_stop = trainer.global_step == 3
+
+    vae = trained(blobs(24), validated=False, callbacks=[Stop()], max_epochs=1, min_steps=1)
+    assert is_current(vae)
+
+
+def test_the_gain_is_measured_once_in_so_many_batches(monkeypatch):
     steps = []
     monkeypatch.setattr(estimator_module, "renew_gain", lambda model: steps.append(model.trainer.global_step))
     vae = build_vae(SHAPE, 2, channels=(4, 8), warm_start="deformable", random_state=0, **QUIET | {"max_epochs": 2})
-    n_batches = 2 * RENEWAL_STEPS + 5
+    n_batches = 2 * RENEWAL_BATCHES + 5
     vae.fit([blobs(2)] * n_batches)
-    one = [0, RENEWAL_STEPS, 2 * RENEWAL_STEPS, n_batches]
+    one = [0, RENEWAL_BATCHES, 2 * RENEWAL_BATCHES, n_batches]
     assert steps == one + [n_batches + step for step in one[1:]]
+
+
+def test_a_frozen_decoder_keeps_its_gain():
+    volumes = blobs(20)
+    vae = started("deformable", volumes, **QUIET)
+    vae.decoder.requires_grad_(False)
+    vae.decoder.correction.gain.mul_(0.9)  # as of weights that were measured in another way
+    gain = vae.decoder.correction.gain.clone()
+    vae.fit(DataLoader(volumes, batch_size=4))
+    assert torch.equal(vae.decoder.correction.gain, gain)
+
+
+@pytest.mark.filterwarnings("ignore:You're resuming from a checkpoint that ended before")
+@pytest.mark.parametrize("stop_at", [3, 4])
+def test_a_run_that_a_signal_stops_between_two_measurements_goes_on_as_if_it_had_not(tmp_path, monkeypatch, stop_at):
+    monkeypatch.setattr(estimator_module, "RENEWAL_BATCHES", 2)
+    volumes = blobs(28)
+
+    class Signal(pl.Callback):
+        def on_train_batch_end(self, trainer, vae, outputs, batch, batch_idx):
+            if trainer.current_epoch == 1 and batch_idx + 1 == stop_at:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    def run(folder, *callbacks, resume=False):
+        last = LastCheckpoint(tmp_path / folder / "last.ckpt")
+        options = QUIET | {"max_epochs": 3, "callbacks": [*callbacks, last], "lr": 0.01, "enable_checkpointing": True}
+        vae = build_vae(SHAPE, 3, channels=(4, 8), warm_start="deformable", random_state=0, **options)
+        loader = DataLoader(volumes, batch_size=4, sampler=GlobalOrder(volumes, shuffle=True, seed=0))
+        if resume:
+            begin_at(loader, position_of(last.path))
+        return vae.fit(loader, ckpt_path=last.path if resume else None)
+
+    whole = run("whole")
+    with pytest.raises(Preempted):
+        run("parts", Signal())
+    assert same_weights(run("parts", resume=True), whole)
+
+
+def test_the_curvature_is_measured_at_full_precision_under_autocast():
+    vae = started("deformable", blobs(30), latent_dim=3)
+    expected = mean_curvature(vae.decoder.template, vae.decoder.output_mean)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = mean_curvature(vae.decoder.template, vae.decoder.output_mean)
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.full((2, 2), torch.nan), torch.inf * torch.eye(2), torch.tensor([[1.0, 3.0], [3.0, 1.0]])]
+)
+def test_a_curvature_without_an_inverse_leaves_the_gain(bad):
+    correction = CodeCorrection(2)
+    correction.gain.fill_(2.0)
+    assert not correction.set_curvature(bad.double())
+    assert bool((correction.gain == 2).all())

@@ -1,11 +1,8 @@
 import pytest
 import torch
+from seeded_draws import generator
 
 from monai_betavae.networks.sampling_slopes import sampling_slopes, written_out_slopes
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("shape", [(9, 12, 10), (14, 11), (6, 1, 7)])

@@ -4,6 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
+from seeded_draws import generator
 
 from monai_betavae.networks.field_of_view import no_edges
 from monai_betavae.networks.template import (
@@ -15,10 +16,6 @@ from monai_betavae.networks.template import (
 )
 
 SHAPE = (9, 12, 10)
-
-
-def generator(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 def interior(shape=SHAPE, margin=2):
