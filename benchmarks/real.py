@@ -73,6 +73,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     OURS: {"noise": "auto"},
     "ours, a noise for each voxel": {"noise": "voxel"},
     "ours, without correction": {"n_corrections": 0},
+    "ours, beta 4": {"noise": "auto", "beta": 4.0},
     "ours, linear start": {"warm_start": "linear"},
     "ours, convolutions from the mean image": {"warm_start": "mean"},
 }
@@ -127,11 +128,19 @@ def in_parts(run: Callable[[Tensor], Tensor], images: Array) -> Array:
         )
 
 
-def fit_ours(training: Array, validation: Array, latent_dim: int, n_epochs: int, seed: int, **arguments: Any) -> Fitted:
+def fit_ours(
+    training: Array,
+    validation: Array,
+    latent_dim: int,
+    n_epochs: int,
+    seed: int,
+    beta: float = 1.0,
+    **arguments: Any,
+) -> Fitted:
     """Train our estimator."""
     torch.manual_seed(seed)
     network = build_network(training.shape[2:], latent_dim, random_state=seed, **arguments)
-    vae = VAE.from_network(network, random_state=seed)
+    vae = VAE.from_network(network, beta=beta, random_state=seed)
     volumes = torch.from_numpy(training)
     warm_start(vae, torch.utils.data.DataLoader(torch.utils.data.TensorDataset(volumes), batch_size=8), seed=seed)
     encode = functools.partial(in_parts, lambda part: vae.encode(part).mean)
