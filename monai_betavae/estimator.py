@@ -652,13 +652,19 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         if batch_idx % RENEWAL_BATCHES == 0:
             self._renew_gain()
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Measure how codes are corrected after an epoch's last batch: callbacks store weights before the next hook."""
+        trainer = self.trainer
+        if trainer.is_last_batch or 0 <= trainer.max_steps <= trainer.global_step:
+            self._renew_gain()
+
     def on_validation_model_eval(self) -> None:
         """Measure how codes are corrected before a validation, which scores the weights as they are now."""
         self._renew_gain()
         super().on_validation_model_eval()
 
     def on_train_epoch_end(self) -> None:
-        """Measure how codes are corrected when an epoch ends, or the training within it."""
+        """Measure how codes are corrected when the training is stopped within an epoch."""
         self._renew_gain()
 
     def on_fit_end(self) -> None:

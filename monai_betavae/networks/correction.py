@@ -51,9 +51,8 @@ class CodeCorrection(nn.Module):
         >>> correction = CodeCorrection(2)
         >>> correction.set_curvature(torch.diag(torch.tensor([3.0, 1.0])))  # the variance is 1
         True
-        >>> correction.gain
-        tensor([[0.2500, 0.0000],
-                [0.0000, 0.5000]])
+        >>> correction.gain.diagonal()
+        tensor([0.2500, 0.5000])
     """
 
     def __init__(self, latent_dim: int) -> None:
