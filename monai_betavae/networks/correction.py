@@ -172,13 +172,12 @@ def renew_gain(model: Any) -> bool:
         >>> renew_gain(vae)
         True
     """
-    decoder = getattr(model, "decoder", None)
+    decoder: Any = getattr(model, "decoder", None)
     correction, template = getattr(decoder, "correction", None), getattr(decoder, "template", None)
     if not isinstance(correction, CodeCorrection) or not isinstance(template, DeformableTemplate):
         return False
     if template.voxels.numel() == 0 or not bool(correction.gain.any()):
         return False
-    noise: Any = getattr(decoder, "noise", None)
+    noise = decoder.noise
     weight = noise.weight() if noise is not None and noise.by_voxel else None
-    mean: Tensor = decoder.output_mean  # type: ignore[union-attr]  # a decoder that has both is a Decoder
-    return correction.set_curvature(mean_curvature(template, mean, weight))
+    return correction.set_curvature(mean_curvature(template, decoder.output_mean, weight))
