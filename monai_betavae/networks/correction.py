@@ -25,6 +25,9 @@ CURVATURE_PAIRS = 2
 CURVATURE_SHIFT = 0.1
 """Distance of the codes whose images are compared for a slope."""
 
+THINNED = 2
+"""Voxels that the curvature is measured at, as in the template: it is the same for all and for an eighth of them."""
+
 CURVATURE_CHUNK = 4
 """Number of images made at once."""
 
@@ -100,16 +103,15 @@ class CodeCorrection(nn.Module):
         slope = slope - self.variance * z
         return slope @ self.gain, slope
 
-    def line_length(self, change: Tensor, step: Tensor, slope: Tensor, stride: int) -> Tensor:
+    def line_length(self, change: Tensor, step: Tensor, slope: Tensor) -> Tensor:
         """Return the multiple of each step, shape (batch, 1).
 
         Args:
-            change: what ``probe`` of the step changes in the values of one in ``stride`` voxels, (batch, ...).
+            change: what ``probe`` of the step changes in the values, (batch, ...).
             step: the step, shape (batch, latent_dim).
             slope: the slope along it.
-            stride: as in the template.
         """
-        curvature = stride * (change / self.probe).flatten(1).square().sum(dim=1)
+        curvature = (change / self.probe).flatten(1).square().sum(dim=1)
         curvature = curvature + self.variance * step.square().sum(dim=1)
         length = (slope * step).sum(dim=1) / curvature.clamp_min(1e-12)
         return length.clamp(0.0, self.longest)[:, None]
@@ -120,8 +122,8 @@ def mean_curvature(template: DeformableTemplate, mean: Tensor, weight: Tensor | 
 
     .. math:: \frac1n \sum_{i=1}^n J(z_i)^T W^2 J(z_i), \quad J = \partial \hat x / \partial z
 
-    over opposite pairs of codes of the prior, with slopes by finite differences, from one voxel in
-    ``template.stride``. Codes and differences are always the same: the result depends on the weights alone.
+    over opposite pairs of codes of the prior, with slopes by finite differences, from few
+    voxels. Codes and differences are always the same: the result depends on the weights alone.
 
     Args:
         template: a template whose components are set.
@@ -141,12 +143,13 @@ def mean_curvature(template: DeformableTemplate, mean: Tensor, weight: Tensor | 
     # as the correction itself, at full precision also in a loop under autocast
     with torch.no_grad(), torch.autocast(device_type=mean.device.type, enabled=False):
         for code in codes:
-            image = template.varying_values(code[None], mean, weight).flatten(1)
+            image = template.varying_values(code[None], mean, weight, THINNED).flatten(1)
             shifted = [
-                template.varying_values(code + part, mean, weight).flatten(1) for part in shifts.split(CURVATURE_CHUNK)
+                template.varying_values(code + part, mean, weight, THINNED).flatten(1)
+                for part in shifts.split(CURVATURE_CHUNK)
             ]
             slopes = (torch.cat(shifted) - image) / CURVATURE_SHIFT
-            total += template.stride * (slopes @ slopes.T).cpu().double() / len(codes)
+            total += (slopes @ slopes.T).cpu().double() / len(codes)
     return total
 
 

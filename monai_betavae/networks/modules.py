@@ -129,8 +129,10 @@ class Decoder(nn.Module):
         s^2. Each step goes along :math:`A J^T (x - \hat x(z)) - A s^2 z`, with the slopes J of the template at z and
         the gain A of :class:`~monai_betavae.networks.correction.CodeCorrection`, to the minimum of
         E along this line if the template were linear there. With a noise of each voxel
-        (:mod:`~monai_betavae.networks.noise`) the squared error is weighted. A step takes about as long as decoding
-        twice with gradient.
+        (:mod:`~monai_betavae.networks.noise`) the squared error is weighted. The slopes are those of an eighth of the
+        voxels in training mode, else of half of them, or of all: see
+        :meth:`~monai_betavae.networks.template.DeformableTemplate.energy_slope`. A step takes about as long as
+        decoding once in training mode, else twice.
 
         Args:
             image: images x, shape (batch, channel, ...).
@@ -151,12 +153,14 @@ class Decoder(nn.Module):
             weight: Tensor | None = None
             if self.noise is not None:
                 weight = self.noise.weight() if self.noise.by_voxel else None
+            # in training a slope of fewer voxels does as well (docs/decisions/0029-a-correction-from-few-voxels.md)
+            thinned = 2 if self.training else 1
             for _ in range(self.n_corrections):
-                restored, slope = self.template.energy_slope(z, self.output_mean, image, weight)
-                step, slope = self.correction(z, self.template.stride * slope)
+                restored, slope = self.template.energy_slope(z, self.output_mean, image, weight, thinned)
+                step, slope = self.correction(z, slope)
                 shifted = z + self.correction.probe * step
-                change = self.template.varying_values(shifted, self.output_mean, weight) - restored
-                length = self.correction.line_length(change, step, slope, self.template.stride)
+                change = self.template.varying_values(shifted, self.output_mean, weight, thinned) - restored
+                length = self.correction.line_length(change, step, slope)
                 z = z + length * step
         return z
 

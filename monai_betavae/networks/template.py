@@ -6,6 +6,7 @@ state dict is loaded.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from .field_of_view import STEEPNESS, edge_profiles, has_edges, no_edges
 from .sampling_slopes import sampling_slopes, written_out_slopes
 from .varying_voxels import VaryingVoxels
+from .voxel_lattice import VoxelLattice
 
 LINEAR_UNITS, DEFORMABLE_UNITS = (0.3, 1.0), (1.2, 4.0)
 """Intensity and voxels that a weight of 1 in ``components`` and in ``displacements`` stands for.
@@ -25,8 +27,8 @@ a network. In these units one learning rate suits both. A template that deforms 
 beside convolutions (docs/decisions/0026-the-template-learns-faster.md).
 """
 
-FEEDBACK_STRIDE = 2
-"""The slope of the error is computed from one in so many voxels: half of them say the same in half of the time."""
+LEAST_FOR_SLOPE = 100
+"""Number of voxels for each latent dimension that a slope is computed from at least, if there are so many."""
 
 CONTROL_SPACING, MAX_CONTROLS = 8, 10
 """Spacing of the control points of a displacement, in voxels, and their maximum number along an axis."""
@@ -80,12 +82,8 @@ class DeformableTemplate(VaryingVoxels):
         self.edges = nn.Parameter(torch.zeros(latent_dim, n_axes, 2 if deformable else 0), requires_grad=False)
         self.mean_edges: Tensor
         self.register_buffer("mean_edges", no_edges(n_axes))
-        self.cut, self.stride = False, 1
-        # bounding box of the voxels, as numbers, since indexing with tensors makes a GPU synchronise
-        self.corner = [0] * n_axes
-        self.sides = [0] * n_axes
-        self.register_buffer("in_box", torch.zeros(0, dtype=torch.long), persistent=False)
-        self.in_box: Tensor
+        self.cut = False
+        self.every_voxel, self.planes, self.points = (VoxelLattice(n_axes) for _ in range(3))
         self._adopt()
 
     def _sized(self, n_voxels: int) -> dict[str, list[int]]:
@@ -103,18 +101,17 @@ class DeformableTemplate(VaryingVoxels):
             # as numbers, since reading a tensor makes a GPU synchronise
             self.component_unit, self.displacement_unit = self.units.tolist()
         self.cut = self.deformable and has_edges(self.mean_edges)
-        self.stride = 1 if self.cut or not self.deformable else FEEDBACK_STRIDE
         self.edges.requires_grad_(self.cut and self.components.requires_grad)
         # on the meta device, used for dry runs, voxels have no values
-        if not self.deformable or len(self.voxels) == 0 or self.voxels.is_meta:
+        if len(self.voxels) == 0 or self.voxels.is_meta:
             return
-        places = torch.unravel_index(self.voxels, self.shape[1:])
-        self.corner = [int(place.min()) for place in places]
-        self.sides = [int(place.max()) + 1 - start for place, start in zip(places, self.corner, strict=True)]
-        number = torch.zeros_like(self.voxels)
-        for place, start, side in zip(places, self.corner, self.sides, strict=True):
-            number = number * side + place - start
-        self.in_box = number
+        n_axes = len(self.shape) - 1
+        # edges are known by all voxels
+        step = 1 if self.cut or not self.deformable else 2
+        least = LEAST_FOR_SLOPE * self.latent_dim
+        self.every_voxel.choose(self.voxels, self.shape[1:], [1] * n_axes)
+        self.planes.choose(self.voxels, self.shape[1:], [step] + [1] * (n_axes - 1), least)
+        self.points.choose(self.voxels, self.shape[1:], [step] * n_axes, least)
 
     def set_components(
         self,
@@ -151,16 +148,16 @@ class DeformableTemplate(VaryingVoxels):
             return template
         # torch.jit's names aren't exported to mypy
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
-            places = self._places(z)
+            places = self._places(z, 0)
         else:
             # in bfloat16 coordinates would be a quarter of a voxel off
             with torch.autocast(device_type=z.device.type, enabled=False):
-                places = self._places(z)
+                places = self._places(z, 0)
         image = self._placed(self._sampled(template, places), mean)
         return image * _visible(self._edge_steps(z)).to(image.dtype) if self.cut else image
 
     def energy_slope(
-        self, z: Tensor, mean: Tensor, image: Tensor, weight: Tensor | None = None
+        self, z: Tensor, mean: Tensor, image: Tensor, weight: Tensor | None = None, thinned: int = 0
     ) -> tuple[Tensor, Tensor]:
         r"""Return the varying values of the images of codes, and half the negative gradient of the squared error.
 
@@ -173,6 +170,9 @@ class DeformableTemplate(VaryingVoxels):
             mean: mean image, shape (channel, ...).
             image: images x, shape (batch, channel, ...).
             weight: factor W of each voxel's residual, shape (channel, ...); ``None`` stands for 1.
+            thinned: voxels to compute: 0 for all, 1 for those of every second plane, 2 for those at every second
+                position along all axes. The slope is estimated from them. Small grids are thinned less, see
+                :data:`LEAST_FOR_SLOPE`, and with a field of view all voxels are needed.
 
         Returns:
             the values as in :meth:`varying_values`, and the slope of shape (batch, latent_dim). The components must be
@@ -186,14 +186,15 @@ class DeformableTemplate(VaryingVoxels):
                 factor = self._chosen(weight[None])
                 values, rest = values * factor, rest * factor * factor
             return values, rest.flatten(1) @ self.components.flatten(1).T * self.component_unit
-        places = self._places(z)[..., :: self.stride, :]
+        places = self._places(z, thinned)
         values = self._sampled(template, places)
         if not self.cut:
-            rest = self._chosen(image, self.stride) - values
+            scale = self._scale(thinned)
+            rest = self._picked(image, thinned) - values
             if weight is not None:
-                factor = self._chosen(weight[None], self.stride)
-                return values * factor, self._by_content(rest * factor * factor, template, places)
-            return values, self._by_content(rest, template, places)
+                factor = self._picked(weight[None], thinned)
+                values, rest = values * factor, rest * factor * factor
+            return values * math.sqrt(scale), scale * self._by_content(rest, template, places, thinned)
         content = self._placed(values, mean)
         steps = self._edge_steps(z)
         visible = _visible(steps)
@@ -201,25 +202,28 @@ class DeformableTemplate(VaryingVoxels):
         rest = image - restored
         if weight is not None:
             restored, rest = restored * weight, rest * weight * weight
-        slope = self._by_content(self._chosen(rest * visible), template, places)
+        slope = self._by_content(self._chosen(rest * visible), template, places, 0)
         return restored, slope + self._by_edges((rest * content).sum(dim=1), steps)
 
-    def varying_values(self, z: Tensor, mean: Tensor, weight: Tensor | None = None) -> Tensor:
+    def varying_values(self, z: Tensor, mean: Tensor, weight: Tensor | None = None, thinned: int = 0) -> Tensor:
         """Return the values of the images of codes that depend on the code, weighted as in :meth:`energy_slope`.
 
         Returns:
             the voxels of the components, (batch, channel, voxel); or, since with a field of view every voxel may depend
-            on the code, the images, (batch, channel, ...).
+            on the code, the images, (batch, channel, ...). If only some voxels are computed, their values are scaled
+            such that the squares of two codes' difference sum to an estimate of the sum over all voxels.
         """
         template = self._template(z, mean)
         if not self.deformable:
             values = self._chosen(template)
             return values if weight is None else values * self._chosen(weight[None])
-        values = self._sampled(template, self._places(z)[..., :: self.stride, :])
+        values = self._sampled(template, self._places(z, thinned))
         if self.cut:
             restored = self._placed(values, mean) * _visible(self._edge_steps(z))
             return restored if weight is None else restored * weight
-        return values if weight is None else values * self._chosen(weight[None], self.stride)
+        if weight is not None:
+            values = values * self._picked(weight[None], thinned)
+        return values * math.sqrt(self._scale(thinned))
 
     def _template(self, z: Tensor, mean: Tensor) -> Tensor:
         """Return the mean plus components, before any displacement."""
@@ -230,9 +234,31 @@ class DeformableTemplate(VaryingVoxels):
         sizes = [z.shape[0]] + self.shape  # noqa: RUF005  # TorchScript has no unpacking
         return flat.scatter_add(2, where, change.to(flat.dtype)).reshape(sizes)
 
-    def _chosen(self, image: Tensor, stride: int = 1) -> Tensor:
+    def _chosen(self, image: Tensor) -> Tensor:
         """Return the values of an image at the voxels of the components, shape (batch, channel, voxel)."""
-        return image.flatten(2).gather(2, self.voxels[::stride].expand(image.shape[0], image.shape[1], -1))
+        return image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
+
+    # TorchScript can't return one of the lattices, so these three choose
+
+    def _picked(self, image: Tensor, thinned: int) -> Tensor:
+        if thinned == 0:
+            return self.every_voxel.picked(image)
+        return self.planes.picked(image) if thinned == 1 else self.points.picked(image)
+
+    def _interpolated(self, controls: Tensor, thinned: int) -> Tensor:
+        if thinned == 0:
+            return self.every_voxel.interpolated(controls)
+        return self.planes.interpolated(controls) if thinned == 1 else self.points.interpolated(controls)
+
+    def _spread(self, values: Tensor, n_controls: list[int], thinned: int) -> Tensor:
+        if thinned == 0:
+            return self.every_voxel.spread(values, n_controls)
+        return self.planes.spread(values, n_controls) if thinned == 1 else self.points.spread(values, n_controls)
+
+    def _scale(self, thinned: int) -> float:
+        if thinned == 0:
+            return 1.0
+        return self.planes.scale if thinned == 1 else self.points.scale
 
     def _sampled(self, template: Tensor, places: Tensor) -> Tensor:
         """Return the template's values at places, shape (batch, channel, voxel)."""
@@ -248,18 +274,19 @@ class DeformableTemplate(VaryingVoxels):
 
     def _edge_steps(self, z: Tensor) -> list[Tensor]:
         """Return for each axis the steps at both edges, shape (batch, 2, side)."""
-        change = (z.to(self.edges.dtype) @ self.edges.flatten(1)).unflatten(1, [len(self.sides), 2])
+        change = (z.to(self.edges.dtype) @ self.edges.flatten(1)).unflatten(1, [len(self.shape) - 1, 2])
         return edge_profiles(self.mean_edges + change, self.shape[1:])
 
-    def _by_content(self, rest: Tensor, template: Tensor, places: Tensor) -> Tensor:
+    def _by_content(self, rest: Tensor, template: Tensor, places: Tensor, thinned: int) -> Tensor:
         """Return the slope by the code through components and displacements.
 
         Args:
             rest: what is missing in the values, shape (batch, channel, voxel).
             template: the template that the values are sampled from.
             places: where.
+            thinned: which voxels these are.
         """
-        n_axes = len(self.sides)
+        n_axes = len(self.shape) - 1
         output = rest.reshape([rest.shape[0], rest.shape[1]] + [1] * (n_axes - 1) + [-1])  # likewise
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             by_template, by_places = sampling_slopes(output, template, places)
@@ -274,20 +301,7 @@ class DeformableTemplate(VaryingVoxels):
             scale = 2.0 / max(self.shape[axis + 1] - 1, 1)
             along.append(by_places[..., n_axes - 1 - axis].reshape(rest.shape[0], -1) * scale)
         by_voxels = torch.stack(along, dim=1)
-        field = by_voxels.new_zeros([rest.shape[0], n_axes] + self.sides).flatten(2)  # noqa: RUF005  # likewise
-        field = field.scatter(2, self.in_box[:: self.stride].expand(rest.shape[0], n_axes, -1), by_voxels)
-        field = field.reshape([rest.shape[0], n_axes] + self.sides)  # noqa: RUF005  # likewise
-        # the transpose of the interpolation in _places; the last axis, which lies together in memory, comes first
-        for level in range(n_axes):
-            axis = n_axes - 1 - level
-            n_controls = self.displacements.shape[2 + axis]
-            weights = interpolation_weights(self.sides[axis], n_controls, field.device, field.dtype)
-            if level == 0:
-                field = torch.matmul(field, weights)
-            else:
-                after = list(field.shape[axis + 3 :])
-                field = torch.matmul(weights.T, field.flatten(axis + 3)).unflatten(axis + 2, [n_controls])
-                field = field.unflatten(axis + 3, after)
+        field = self._spread(by_voxels, list(self.displacements.shape[2:]), thinned)
         return slope + field.flatten(1) @ self.displacements.flatten(1).T * self.displacement_unit
 
     def _by_edges(self, product: Tensor, steps: list[Tensor]) -> Tensor:
@@ -311,9 +325,9 @@ class DeformableTemplate(VaryingVoxels):
             slopes.append(self.steepness * (line * both * (1 - high)).sum(dim=1))
         return torch.stack(slopes, dim=1) @ self.edges.flatten(1).T
 
-    def _places(self, z: Tensor) -> Tensor:
-        """Return the sampling coordinates of each voxel for ``grid_sample``, shape (batch, 1 ..., voxel, axis)."""
-        n_axes = len(self.sides)
+    def _places(self, z: Tensor, thinned: int) -> Tensor:
+        """Return the sampling coordinates of the voxels for ``grid_sample``, shape (batch, 1 ..., voxel, axis)."""
+        n_axes = len(self.shape) - 1
         n_controls = list(self.displacements.shape[2:])
         displacements = self.displacements.flatten(1) * self.displacement_unit
         if displacements.dtype != torch.float64:
@@ -329,8 +343,8 @@ class DeformableTemplate(VaryingVoxels):
             # converts voxels to coordinates of the whole grid, which run from -1 to 1
             scale = 2.0 / max(self.shape[axis + 1] - 1, 1)
             line = torch.linspace(
-                scale * self.corner[axis] - 1.0,
-                scale * (self.corner[axis] + self.sides[axis] - 1) - 1.0,
+                scale * self.every_voxel.corner[axis] - 1.0,
+                scale * (self.every_voxel.corner[axis] + self.every_voxel.box[axis] - 1) - 1.0,
                 n_controls[axis],
                 dtype=change.dtype,
                 device=change.device,
@@ -339,16 +353,7 @@ class DeformableTemplate(VaryingVoxels):
             identity = line.reshape([-1] + [1] * (n_axes - 1 - axis))
             coordinates.append(change[:, axis] * scale + identity)
         field = torch.stack(coordinates, dim=1)
-        # from the last axis to the first, so that only one product is large, and it has long rows
-        for level in range(n_axes):
-            axis = n_axes - level
-            weights = interpolation_weights(self.sides[axis - 1], n_controls[axis - 1], field.device, field.dtype)
-            if level == 0:
-                field = torch.matmul(field, weights.T)
-            else:
-                after = list(field.shape[axis + 2 :])
-                field = torch.matmul(weights, field.flatten(axis + 2)).unflatten(axis + 2, after)
-        chosen: Tensor = field.flatten(2).gather(2, self.in_box.expand(z.shape[0], n_axes, -1)).transpose(1, 2)
+        chosen = self._interpolated(field, thinned).transpose(1, 2)
         for _ in range(n_axes - 1):
             chosen = chosen.unsqueeze(1)
         return chosen
@@ -378,15 +383,3 @@ def control_points(spatial_shape: Sequence[int]) -> list[int]:
         ([8, 10, 8], [10, 10, 2])
     """
     return [max(2, min(MAX_CONTROLS, round(side / CONTROL_SPACING))) for side in spatial_shape]
-
-
-def interpolation_weights(side: int, n_controls: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """Return linear interpolation weights, (side, n), from control points evenly spaced from end to end.
-
-    Example:
-        >>> interpolation_weights(3, 2, torch.device("cpu"), torch.float32).tolist()
-        [[1.0, 0.0], [0.5, 0.5], [0.0, 1.0]]
-    """
-    positions = torch.linspace(0.0, float(n_controls - 1), side, device=device, dtype=dtype)
-    nodes = torch.arange(n_controls, device=device, dtype=dtype)
-    return (1 - (positions[:, None] - nodes[None]).abs()).clamp_min(0)

@@ -29,7 +29,8 @@ from .correction import mean_curvature
 from .noise import noise_of, residual_variances
 from .principal_components import PrincipalComponents, TrainingVolumes, principal_components
 from .principal_projection import PrincipalProjection
-from .template import DeformableTemplate, interpolation_weights
+from .template import DeformableTemplate
+from .voxel_lattice import interpolation_weights
 
 WARM_STARTS = ("none", "mean", "linear", "deformable")
 """Warm starts of a network; see the module's docstring."""

@@ -189,7 +189,7 @@ CASES = {
     ),
     "warm_start": Case("mean", both(losses, described("network", "arguments", "warm_start", "mean"))),
     "noise": Case("voxel", both(losses, described("network", "arguments", "noise", "voxel"))),
-    "n_corrections": Case(2, both(losses, described("network", "arguments", "n_corrections", 2))),
+    "n_corrections": Case(3, both(losses, described("network", "arguments", "n_corrections", 3))),
     "n_voxels": Case(20, partial(content, "network_def", lambda found: len(found.decoder.template.voxels) != 20)),
     # the loss and the optimizer
     "beta": Case(0.05, both(losses, described("likelihood", "beta", 0.05))),
@@ -234,7 +234,7 @@ CASES = {
     "network_def#output": Case("sigmoid", losses, {"warm_start": "mean"}, named="output"),
     "network_def#warm_start": Case("linear", losses, named="warm_start"),
     "network_def#noise": Case("voxel", losses, named="noise"),
-    "network_def#n_corrections": Case(3, losses, named="n_corrections"),
+    "network_def#n_corrections": Case(4, losses, named="n_corrections"),
     "network_def#n_voxels": Case(7, lambda run, base: True),
     "network_def#random_state": Case(3, losses),
     # the transforms

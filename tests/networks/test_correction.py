@@ -11,6 +11,8 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 import monai_betavae.estimator as estimator_module
+import monai_betavae.networks.correction as correction_module
+import monai_betavae.networks.template as template_module
 from monai_betavae import VAE, build_vae
 from monai_betavae.data import GlobalOrder
 from monai_betavae.evaluation.refinement import refined_codes
@@ -79,7 +81,6 @@ def test_the_curvature_without_displacements_is_the_product_of_components():
     template = DeformableTemplate(3, (1, *SHAPE), True)
     components = torch.randn(3, 1, 400, generator=generator())
     template.set_components(components, torch.zeros(template.displacements.shape), torch.arange(400))
-    template.stride = 1
     expected = (components[:, 0] @ components[:, 0].T).double()
     torch.testing.assert_close(mean_curvature(template, torch.zeros(1, *SHAPE)), expected, rtol=1e-3, atol=0.5)
 
@@ -88,7 +89,6 @@ def test_the_curvature_without_displacements_is_the_product_of_components():
 def test_the_curvature_is_the_mean_product_of_slopes(make):
     vae = started("deformable", make(), latent_dim=3)
     decoder = vae.decoder.double()
-    decoder.template.stride = 1
     half = torch.randn(CURVATURE_PAIRS, 3, generator=generator()).double()
     codes, expected = torch.cat([half, -half]), torch.zeros(3, 3, dtype=torch.float64)
     for code in codes:
@@ -99,19 +99,39 @@ def test_the_curvature_is_the_mean_product_of_slopes(make):
     assert (found - expected).norm() < 0.1 * expected.norm()
 
 
-def test_half_of_the_voxels_say_nearly_the_same():
-    vae = started("deformable", blobs(30), latent_dim=3)
-    template = vae.decoder.template
-    half = mean_curvature(template, vae.decoder.output_mean)
-    assert template.stride == 2
-    template.stride = 1
-    whole = mean_curvature(template, vae.decoder.output_mean)
-    assert 0 < (half - whole).norm() < 0.2 * whole.norm()
+def test_an_eighth_of_the_voxels_says_nearly_the_same(monkeypatch):
+    monkeypatch.setattr(template_module, "LEAST_FOR_SLOPE", 10)
+    vae = started("deformable", blobs(30, (24, 28, 20)), latent_dim=3)
+    template, found = vae.decoder.template, {}
+    for thinned in (0, 2):
+        monkeypatch.setattr(correction_module, "THINNED", thinned)
+        found[thinned] = mean_curvature(template, vae.decoder.output_mean)
+    assert 7 < template.points.scale < 9
+    assert 0 < (found[2] - found[0]).norm() < 0.1 * found[0].norm()
+
+
+def test_in_training_the_slope_is_that_of_fewer_voxels(monkeypatch):
+    monkeypatch.setattr(template_module, "LEAST_FOR_SLOPE", 10)
+    volumes = blobs(30, (24, 28, 20))
+    decoder = started("deformable", volumes, latent_dim=3).decoder
+    z, taken = torch.zeros(2, 3), []
+    template_class = type(decoder.template)
+    original = template_class.energy_slope
+
+    def recorded(self, z, mean, image, weight=None, thinned=0):
+        taken.append(thinned)
+        return original(self, z, mean, image, weight, thinned)
+
+    monkeypatch.setattr(template_class, "energy_slope", recorded)
+    found = {training: decoder.train(training).corrected_codes(volumes[:2], z) for training in (True, False)}
+    assert taken == [2] * decoder.n_corrections + [1] * decoder.n_corrections
+    assert 0 < (found[True] - found[False]).abs().max() < 0.1 * found[False].abs().max()
 
 
 def test_a_renewed_gain_corrects_better_once_the_template_has_changed():
     volumes, images = blobs(30), blobs(30, seed=1)
-    options = QUIET | {"max_epochs": 20, "lr": 0.01}
+    # a second correction makes up for much of what a wrong gain leaves
+    options = QUIET | {"max_epochs": 20, "lr": 0.01, "n_corrections": 1}
     vae = build_vae(SHAPE, 4, channels=(4, 8), warm_start="deformable", random_state=0, **options)
     vae.fit(DataLoader(volumes, batch_size=8, shuffle=True))
     encoded = vae.fc_mu(vae.encoder(images)).detach()

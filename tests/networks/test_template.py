@@ -1,8 +1,6 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import ndimage
 from seeded_draws import generator
 
@@ -12,7 +10,6 @@ from monai_betavae.networks.template import (
     LINEAR_UNITS,
     DeformableTemplate,
     control_points,
-    interpolation_weights,
 )
 
 SHAPE = (9, 12, 10)
@@ -165,7 +162,6 @@ def test_the_slope_is_autograds(shape, kind):
     mean = torch.rand(2, *shape, generator=generator(4)).double()
     images = torch.rand(4, 2, *shape, generator=generator(5)).double()
 
-    made.stride = 1
     (expected,) = torch.autograd.grad(-0.5 * (images - made(z, mean)).square().sum(), z)
     values, slope = made.energy_slope(z.detach(), mean, images)
 
@@ -176,18 +172,37 @@ def test_the_slope_is_autograds(shape, kind):
     torch.testing.assert_close(values, image if kind == "cut off" else image.flatten(2)[:, :, made.voxels])
 
 
-def test_the_slope_can_be_that_of_every_second_voxel():
-    count = len(interior())
-    made = template(3, components=torch.randn(3, 1, count, generator=generator()).double()).double()
-    assert made.stride == 2
+@pytest.mark.parametrize(("thinned", "scale"), [(1, 2), (2, 8)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_slope_can_be_estimated_from_some_of_the_voxels(thinned, scale, weighted):
+    shape = (20, 18, 16)
+    voxels = interior(shape)
+    made = template(3, shape=shape, components=torch.randn(3, 1, len(voxels), generator=generator()).double())
+    made = made.double()
     z = torch.randn(4, 3, generator=generator(3)).double().requires_grad_()
-    mean, images = torch.rand(1, *SHAPE).double(), torch.rand(4, 1, *SHAPE).double()
-    rest = (images - made(z, mean)).flatten(2)[:, :, made.voxels[::2]]
-    (expected,) = torch.autograd.grad(-0.5 * rest.square().sum(), z)
-    values, slope = made.energy_slope(z.detach(), mean, images)
+    mean, images = torch.rand(1, *shape).double(), torch.rand(4, 1, *shape).double()
+    weight = 0.5 + torch.rand(1, *shape).double()
+    x, y, w = torch.unravel_index(voxels, shape)
+    chosen = (x % 2 == 0) & ((y % 2 == 0) & (w % 2 == 0) | (thinned == 1))
+    assert len(voxels) / int(chosen.sum()) == scale
+    rest = ((images - made(z, mean)) * (weight if weighted else 1)).flatten(2)[:, :, voxels[chosen]]
+    (expected,) = torch.autograd.grad(-0.5 * scale * rest.square().sum(), z)
+    arguments = (mean, images, weight if weighted else None)
+    values, slope = made.energy_slope(z.detach(), *arguments, thinned)
     torch.testing.assert_close(slope, expected)
-    assert values.shape[-1] == (count + 1) // 2
-    assert with_edges().stride == 1  # edges are known by all voxels
+    torch.testing.assert_close(values, made.varying_values(z.detach(), mean, arguments[2], thinned))
+    there = images.flatten(2)[:, :, voxels[chosen]] * (weight.flatten(1)[:, voxels[chosen]] if weighted else 1)
+    torch.testing.assert_close((there * scale**0.5 - values).square().sum(), scale * rest.square().sum())
+
+
+def test_with_a_field_of_view_and_on_small_grids_slopes_are_those_of_all_voxels():
+    for made in (with_edges((20, 18, 16)), template(3).double()):
+        z = torch.randn(4, 3, generator=generator(3)).double()
+        mean = torch.rand(made.shape, generator=generator(4)).double()
+        images = torch.rand(4, *made.shape, generator=generator(5)).double()
+        every, few = made.energy_slope(z, mean, images), made.energy_slope(z, mean, images, None, 2)
+        assert torch.equal(every[0], few[0])
+        assert torch.equal(every[1], few[1])
 
 
 def test_edges_hide_what_is_beyond_them():
@@ -261,16 +276,6 @@ def test_weights_without_units_are_of_the_first_release():
     later = template()
     later.load_state_dict(again.state_dict())
     assert torch.equal(later(z, mean), again(z, mean))
-
-
-@given(st.integers(1, 300), st.integers(2, 12))
-@settings(max_examples=50, deadline=None)
-def test_interpolation_weights_are_a_partition_of_one_and_exact_for_lines(side, n_controls):
-    weights = interpolation_weights(side, n_controls, torch.device("cpu"), torch.float64)
-    assert weights.shape == (side, n_controls)
-    torch.testing.assert_close(weights.sum(1), torch.ones(side, dtype=torch.float64))
-    line = weights @ torch.arange(n_controls, dtype=torch.float64)
-    torch.testing.assert_close(line, torch.linspace(0, n_controls - 1, side, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("kind", ["bfloat16 autocast", "float64"])
