@@ -9,6 +9,7 @@
 ``bundle_root``      the folder of the MONAI Bundle
 ``transformer``      the same model for arrays, scikit-learn's pipelines and searches
 ``networks``         encoders, decoders, the posterior, warm starts, MONAI's ``VarAutoEncoder``
+``objectives``       free bits, capacity, beta-TCVAE, DIP-VAE, InfoVAE, sigma-VAE, schedules of beta
 ``training``         optimizers, the learning rate, callbacks, checkpoints, loggers
 ``saving``           files that are written completely and read without executing anything
 ``batches``          batches of a loader as plain tensors, in order
@@ -21,7 +22,7 @@
 
 __version__ = "0.1.0"
 
-from . import data, evaluation, networks, training
+from . import data, evaluation, networks, objectives, training
 from .bundle import bundle_root
 from .estimator import VAE
 from .losses import BetaVAELoss
@@ -38,5 +39,6 @@ __all__ = [
     "data",
     "evaluation",
     "networks",
+    "objectives",
     "training",
 ]

@@ -37,7 +37,7 @@ from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor
 from .batches.ordering import OrderedRows, check_not_empty, row_noise
 from .batches.process_shares import BatchShare, batch_share, draw_codes
 from .losses import BetaVAELoss, likelihood
-from .networks.correction import RENEWAL_BATCHES, renew_gain
+from .networks.correction import RENEWAL_BATCHES, renew_gain, set_variance
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
 from .networks.modules import check_network_parts
@@ -50,14 +50,23 @@ from .networks.posterior import (
     posterior_distribution,
     posterior_parameters,
 )
-from .networks.warm_start import check_started, warm_start
-from .saving.descriptions import is_plain
+from .networks.warm_start import check_started, variance_of, warm_start
+from .objectives import describe_objective, objective_from_description
+from .saving.descriptions import is_plain, name_of
 from .saving.estimator_file import EstimatorFiles, check_checkpoint
 from .saving.safe_loading import load_weights_only, name_resumed_checkpoint
 from .training.device import check_precision, on_fit_device
 from .training.learning_rate import INTERVALS, make_schedule, resume_schedule
 from .training.optimizers import make_optimizer
-from .training.running_trainer import as_one_loader, is_running, resumes, training_loader, validation_loader
+from .training.running_trainer import (
+    as_one_loader,
+    is_running,
+    n_images_of,
+    position_in_training,
+    resumes,
+    training_loader,
+    validation_loader,
+)
 from .training.step_seeds import StepSeeds, order_by_epoch
 
 
@@ -100,9 +109,10 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             that :meth:`transform` always draws the same noise, so that two calls agree.
         image_key: key of the images in dictionary batches.
         loss: the loss, in place of ``BetaVAELoss(beta, default_dist)``: another :class:`~monai_betavae.BetaVAELoss`,
-            one derived from it, or any callable from images, decoder distribution and posterior to a dictionary with
-            "loss", "rec_loss" and "kl_loss". If it has ``beta`` and ``default_dist``, those count; else the arguments
-            do. One of your own isn't stored: :meth:`load` and :meth:`load_from_checkpoint` need it again.
+            such as one with a schedule; an objective of :mod:`monai_betavae.objectives`; one derived from them; or any
+            callable from images, decoder distribution and posterior to a dictionary with "loss", "rec_loss" and
+            "kl_loss". If it has ``beta`` and ``default_dist``, those count; else the arguments do. One of your own
+            isn't stored: :meth:`load` and :meth:`load_from_checkpoint` need it again.
         optimizer: a callable from the list of parameters to a torch optimizer, such as
             ``functools.partial(torch.optim.SGD, lr=0.1)``, in place of AdamW with ``lr`` and ``weight_decay``.
         lr_scheduler: a callable from the optimizer to a torch scheduler, such as
@@ -207,7 +217,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             self._arguments["ignore"] = ignored
         self.fitted_ = False
         self._started = False  # whether the warm start took place
-        self._renewed_at = -1  # the step at which the template's curvature was measured
+        # the step at which the template's curvature was measured, and the likelihood's variance if a schedule sets it
+        self._renewed_at: tuple[int, float | None] = (-1, None)
         self._initial: dict[str, Any] | None = None  # copies of what training changes, for sklearn.base.clone
         # what `transform` tells its hook `transform_step` about the current batch
         self._target_key = "label"
@@ -255,7 +266,26 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     @property
     def _own_loss(self) -> Callable[..., Any] | None:
         """The loss, if it is one that files can't bring back."""
-        return None if type(self.criterion) is BetaVAELoss else self.criterion
+        return None if describe_objective(self.criterion) is not None else self.criterion
+
+    def _criterion_now(self) -> Callable[..., Any]:
+        """Return the loss with the weights that it has at this position in training."""
+        position = position_in_training(self._trainer)
+        if position is None or not isinstance(self.criterion, BetaVAELoss):
+            return self.criterion
+        return self.criterion.at(*position)
+
+    @staticmethod
+    def _objective_of(description: Mapping[str, Any]) -> Callable[..., Any]:
+        """Return the loss that a file describes."""
+        return objective_from_description(description)
+
+    def _described_loss(self) -> dict[str, Any] | str | None:
+        """Return what a file says of the loss beside beta and distribution, or ``None`` if those are all."""
+        described = describe_objective(self.criterion)
+        if described is None:
+            return name_of(self.criterion)
+        return None if described["name"] == "beta-vae" and described["arguments"]["schedule"] is None else described
 
     @property
     def fitted(self) -> bool:
@@ -282,18 +312,26 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
     def _run_step(self, images: Tensor, share: BatchShare | None = None) -> tuple[Distribution, Normal]:
         """Return p(x|z) for one code drawn per image, and q(z|x)."""
+        return self._drawn(images, share)[:2]
+
+    def _drawn(self, images: Tensor, share: BatchShare | None) -> tuple[Distribution, Normal, Tensor]:
+        """Return p(x|z) for one code drawn per image, q(z|x), and the codes."""
         q = self._posterior(images)
-        p = self._likelihood(draw_codes(q, share))
+        z = draw_codes(q, share)
+        p = self._likelihood(z)
         if p.batch_shape != images.shape:
             raise ValueError(
                 f"`decoder` must give the shape of the images, {tuple(images.shape)}, got {tuple(p.batch_shape)}."
             )
-        return p, q
+        return p, q, z
 
-    def _losses(self, images: Tensor, share: BatchShare) -> dict[str, Tensor]:
-        p, q = self._run_step(images, share)
+    def _losses(
+        self, images: Tensor, share: BatchShare, criterion: Callable[..., Any], loader: Any
+    ) -> dict[str, Tensor]:
+        p, q, z = self._drawn(images, share)
         images, p = weighted_residuals(self, images, p)
-        losses: dict[str, Tensor] = self.criterion(images, p, q)
+        codes = (z, n_images_of(loader)) if getattr(criterion, "takes_codes", False) else ()
+        losses: dict[str, Tensor] = criterion(images, p, q, *codes)
         if self._own_loss is not None:
             check_losses(losses)
         return losses
@@ -374,6 +412,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     def training_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> dict[str, Tensor]:
         """Compute and log the training losses, as "train/loss", "train/rec_loss" and "train/kl_loss".
 
+        An objective's further terms are logged likewise, and the weights that a schedule changes.
+
         Args:
             batch: images, in any of the forms a batch can have.
             batch_idx: number of the batch, for messages.
@@ -390,8 +430,12 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         # a process that owns none of its images computes one, so that all take part in the gradients' average: weight 0
         share = batch_share(loader, batch_idx, len(images))
         with naming_lone_values(f"training batch {batch_idx}"):
-            losses = self._losses(images[: max(share.n_own, 1)], share)
+            criterion = self._criterion_now()
+            losses = self._losses(images[: max(share.n_own, 1)], share, criterion, loader)
         self._log_losses("train", losses, len(images), on_step=True, on_epoch=False)
+        if criterion is not self.criterion and is_running(trainer):
+            weights: Any = criterion
+            self.log_dict({f"train/{name}": getattr(weights, name) for name in weights.scheduled})
         if share.weight == 1:
             return losses
         # the processes' gradients are averaged as they are: weighted, they are those of the whole batch's mean
@@ -400,7 +444,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = 0) -> dict[str, Tensor]:
         """Compute and log the validation losses, as "val/loss", "val/rec_loss" and "val/kl_loss".
 
-        They are defined as in training: one code is drawn per image. On several processes, images that a distributed
+        They are defined as in training: one code is drawn per image. With a schedule the weights are those at its end,
+        so that epochs can be compared. On several processes, images that a distributed
         sampler repeats don't count.
 
         Args:
@@ -412,8 +457,9 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             "loss", "rec_loss" and "kl_loss".
         """
         images = self._images(batch, f"validation batch {batch_idx}")
-        share = batch_share(validation_loader(self._trainer, dataloader_idx or 0), batch_idx, len(images))
-        losses = self._losses(images[: max(share.n_own, 1)], share)
+        loader = validation_loader(self._trainer, dataloader_idx or 0)
+        share = batch_share(loader, batch_idx, len(images))
+        losses = self._losses(images[: max(share.n_own, 1)], share, self.criterion, loader)
         # Lightning averages the counts over the processes as integers; multiples of their number stay whole
         self._log_losses("val", losses, share.n_own * share.n_processes, sync_dist=True)
         return losses
@@ -642,7 +688,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         Also refuse batch normalisation that would get a batch of one image, as far as that can be known before.
         """
         check_started(self)
-        self._renewed_at = -1
+        self._renewed_at = (-1, None)
         trainer = self._trainer
         if trainer is not None and trainer.limit_train_batches == 1.0:
             check_lone_images(self, training_loader(trainer), trainer.world_size, self._run_on_zeros)
@@ -709,11 +755,20 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     def _renew_gain(self) -> None:
         """Measure a template's curvature anew, unless it is frozen or that happened at this step already."""
         trainer = self.trainer
-        if trainer.state.fn != TrainerFn.FITTING or trainer.global_step == self._renewed_at:
+        if trainer.state.fn != TrainerFn.FITTING:
+            return
+        now: Any = self._criterion_now()
+        # a validation has the weights of a schedule's end, and a training step those of its position
+        variance = None
+        if getattr(self.criterion, "schedule", None) is not None:
+            variance = variance_of(now.default_dist, now.kl_weight)
+        if self._renewed_at == (trainer.global_step, variance):
             return
         if any(parameter.requires_grad for parameter in self.decoder.parameters()):
+            if variance is not None:
+                set_variance(self, variance)
             renew_gain(self)
-        self._renewed_at = trainer.global_step
+        self._renewed_at = (trainer.global_step, variance)
 
     def _run_on_zeros(self) -> None:
         """Run the networks on one image of zeros in eval mode; the decoder knows the images' shape."""

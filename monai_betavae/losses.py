@@ -11,6 +11,8 @@ entropy), beta has its textbook scale. A loss written as mean squared error + w 
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -20,6 +22,7 @@ from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
 from ._checks import ArgumentTypeError, check_choice, check_real
 from .batches.images import check_images, plain_tensor
+from .schedules import Schedule, as_schedule
 
 LIKELIHOODS = ("normal", "laplace", "bernoulli")
 """Names of the decoder distributions that a tensor output can represent."""
@@ -208,9 +211,15 @@ class BetaVAELoss:
             gives the VAE; larger values pull the posterior closer to the prior at the expense of reconstruction.
         default_dist: meaning of a tensor from the decoder: the mean of a "normal" (squared error) or "laplace"
             (absolute error) distribution, or the probability of a "bernoulli" one (cross entropy).
+        schedule: schedule of ``beta`` in training, a :class:`~monai_betavae.schedules.Schedule` or its arguments by
+            name; ``None`` for a constant beta. :class:`~monai_betavae.VAE` applies it, see :meth:`at`.
+
+    Attributes:
+        takes_codes: whether the loss also takes the codes that were decoded, and the number of images in the dataset.
+        scheduled: names of the weights that the schedule multiplies.
 
     Raises:
-        ValueError: if ``beta`` is negative or not finite, or ``default_dist`` is unknown.
+        ValueError: if ``beta`` is negative or not finite, ``default_dist`` is unknown, or ``schedule`` is neither.
 
     Source:
         Higgins et al., "beta-VAE: Learning Basic Visual Concepts with a Constrained Variational Framework",
@@ -224,12 +233,47 @@ class BetaVAELoss:
         {'rec_loss': 2.0, 'kl_loss': 1.5, 'loss': 8.0}
     """
 
-    def __init__(self, beta: float = 4.0, default_dist: str = "normal") -> None:
+    takes_codes = False
+    scheduled: tuple[str, ...] = ("beta",)
+
+    def __init__(
+        self,
+        beta: float = 4.0,
+        default_dist: str = "normal",
+        *,
+        schedule: Schedule | Mapping[str, Any] | None = None,
+    ) -> None:
         # a Python number: it is written to files, and must neither keep a graph nor wait for a GPU
         self.beta = check_real("beta", number_of(beta), minimum=0)
         if self.beta > torch.finfo(torch.float32).max:
             raise ValueError(f"`beta` must be finite in float32, got {beta!r}.")
         self.default_dist = check_choice("default_dist", default_dist, LIKELIHOODS)
+        self.schedule = as_schedule(schedule)
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the KL divergence in closed form, from which the variance of the likelihood follows."""
+        return self.beta
+
+    def at(self, step: int, epoch: int) -> BetaVAELoss:
+        """Return the loss at a position in training: this one, or with a schedule a copy with its weights of then.
+
+        Args:
+            step: number of the optimizer's steps so far.
+            epoch: number of whole epochs so far.
+
+        Example:
+            >>> loss = BetaVAELoss(4.0, schedule={"kind": "linear", "length": 10})
+            >>> loss.at(step=5, epoch=0).beta, loss.beta
+            (2.0, 4.0)
+        """
+        if self.schedule is None:
+            return self
+        factor, now = self.schedule(step, epoch), copy.copy(self)
+        now.schedule = None
+        for name in self.scheduled:
+            setattr(now, name, factor * getattr(self, name))
+        return now
 
     def __call__(self, x: Tensor, p: Tensor | Distribution, q: Normal) -> dict[str, Tensor]:
         """Compute the loss of a batch.
@@ -246,13 +290,21 @@ class BetaVAELoss:
             ValueError: as in :func:`reconstruction_loss` and :func:`kl_per_dimension`, or if ``q`` doesn't have
                 one row for each image.
         """
+        losses = self._terms(x, p, q)
+        return {**losses, "loss": self._weighted(losses["rec_loss"], losses["kl_loss"])}
+
+    def _terms(self, x: Tensor, p: Tensor | Distribution, q: Normal) -> dict[str, Tensor]:
+        """Return both terms of a batch, without weights."""
         rec_loss = self.reconstruction_loss(self._parse_distribution(p), x)
         kl_loss = self.kl_normal_loss(q)
         if q.batch_shape[0] != len(x):
             raise ValueError(f"`q` must have a row for each of the {len(x)} images, got {q.batch_shape[0]}.")
+        return {"rec_loss": rec_loss, "kl_loss": kl_loss}
+
+    def _weighted(self, rec_loss: Tensor, divergence: Tensor) -> Tensor:
+        """Return their sum with the weight beta."""
         # infinity times 0 would be NaN; a beta below the smallest normal number counts as 0
-        loss = rec_loss + self.beta * kl_loss if self.beta >= torch.finfo(torch.float32).tiny else rec_loss
-        return {"rec_loss": rec_loss, "kl_loss": kl_loss, "loss": loss}
+        return rec_loss + self.beta * divergence if self.beta >= torch.finfo(torch.float32).tiny else rec_loss
 
     def reconstruction_loss(self, p: Distribution, data: Tensor) -> Tensor:
         """Compute the reconstruction loss per image; see :func:`reconstruction_loss`."""
@@ -267,4 +319,5 @@ class BetaVAELoss:
         return likelihood(p, self.default_dist)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(beta={self.beta:g}, default_dist={self.default_dist!r})"
+        schedule = "" if self.schedule is None else f", schedule={self.schedule!r}"
+        return f"{type(self).__name__}(beta={self.beta:g}, default_dist={self.default_dist!r}{schedule})"

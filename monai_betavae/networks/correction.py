@@ -153,6 +153,13 @@ def mean_curvature(template: DeformableTemplate, mean: Tensor, weight: Tensor | 
     return total
 
 
+def set_variance(model: Any, variance: float) -> None:
+    """Set the likelihood's variance of a model's correction, where it has one; the gain follows when it is renewed."""
+    correction = getattr(getattr(model, "decoder", None), "correction", None)
+    if isinstance(correction, CodeCorrection):
+        correction.variance.fill_(variance)
+
+
 def renew_gain(model: Any) -> bool:
     """Measure the curvature of a model's template anew, and set the gain of its correction; see :func:`mean_curvature`.
 

@@ -198,6 +198,7 @@ def likelihood_variance(model: Any) -> float:
     criterion = getattr(model, "criterion", None)
     # a custom loss may lack both; then the estimator's arguments count
     beta = float(getattr(criterion, "beta", getattr(model, "beta", 1.0)))
+    beta = float(getattr(criterion, "kl_weight", beta))
     return variance_of(getattr(criterion, "default_dist", getattr(model, "default_dist", "normal")), beta)
 
 

@@ -12,7 +12,7 @@ import lightning
 import torch
 from torch import nn
 
-from .descriptions import description_of, name_of
+from .descriptions import description_of
 from .safe_loading import (
     described_networks,
     load_weights_only,
@@ -120,7 +120,7 @@ class EstimatorFiles:
         if weights_only is False:
             estimator = lightning_module.load_from_checkpoint(*places, weights_only=False, **kwargs)
             return estimator
-        arguments = checkpoint_arguments(checkpoint_path, kwargs)
+        arguments = checkpoint_arguments(cls, checkpoint_path, kwargs)
         with name_file_in_errors(source_name(checkpoint_path)):
             estimator = lightning_module.load_from_checkpoint(*places, weights_only=True, **arguments)
         return estimator
@@ -140,8 +140,9 @@ def describe_estimator(estimator: Any) -> dict[str, Any]:
         "fitted": estimator.fitted,
         "versions": {"torch": str(torch.__version__), "lightning": lightning.__version__},
     }
-    if estimator._own_loss is not None:
-        description["loss"] = name_of(estimator._own_loss)
+    loss = estimator._described_loss()
+    if loss is not None:
+        description["loss"] = loss
     return description
 
 
@@ -169,7 +170,7 @@ def load_estimator(
         raise ValueError(f"{source} must be a file written by VAE.save (format {FILE_FORMAT!r}).")
     description = parse_description(content.get("description"), source)
     networks = described_networks(description, given, source, content.get("state_dict", {}))
-    check_loss_given(description, loss, source)
+    loss = loss_of(make, description, loss, source)
     with name_file_in_errors(source):
         _check_layer_sizes(description["hparams"], content["state_dict"])
         estimator = make(**networks, **{**without_folder(description["hparams"]), **loss_arguments(loss)})
@@ -181,10 +182,11 @@ def load_estimator(
     return estimator
 
 
-def checkpoint_arguments(checkpoint: str | Path | IO[bytes], given: Mapping[str, Any]) -> dict[str, Any]:
+def checkpoint_arguments(make: Any, checkpoint: str | Path | IO[bytes], given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the arguments with which Lightning can load a model from a checkpoint, once it is known to be harmless.
 
     Args:
+        make: the class.
         checkpoint: the file.
         given: arguments of the class that were passed in.
 
@@ -202,7 +204,7 @@ def checkpoint_arguments(checkpoint: str | Path | IO[bytes], given: Mapping[str,
     stored: dict[str, Any] = {}
     if CHECKPOINT_KEY in content or not custom:
         description = parse_description(content.get(CHECKPOINT_KEY), source)
-        check_loss_given(description, given.get("loss"), source)
+        arguments = {**loss_arguments(loss_of(make, description, given.get("loss"), source)), **arguments}
         stored = without_folder(description["hparams"])
         if not custom:
             networks = {name: given.get(name) for name in ("encoder", "decoder")}
@@ -239,11 +241,31 @@ def loss_arguments(loss: Any) -> dict[str, Any]:
     return {"loss": loss, **{name: getattr(loss, name) for name in LOSS_SETTINGS if hasattr(loss, name)}}
 
 
+def loss_of(make: Any, description: Mapping[str, Any], given: Any, source: str) -> Any:
+    """Return the loss that was passed in, or the objective that a file describes, or ``None`` for the default loss.
+
+    Raises:
+        ValueError: naming the file, if its loss was one of the user's own and none was passed in, or its description of
+            an objective is wrong.
+    """
+    stored = description.get("loss")
+    if given is None and isinstance(stored, Mapping):
+        with name_file_in_errors(source):
+            return make._objective_of(stored)
+    check_loss_given(description, given, source)
+    return given
+
+
 def check_loss_given(description: Mapping[str, Any], loss: Any, source: str) -> None:
     """Refuse to go on without the loss that a file's model was trained with."""
     stored = description.get("loss")
     if stored is not None and loss is None:
-        raise ValueError(f"`loss` must be passed in: {source} was written with one of its own, {stored!r:.200}.")
+        what = (
+            f"the objective {stored.get('name')!r:.100}"
+            if isinstance(stored, Mapping)
+            else f"one of its own, {stored!r:.200}"
+        )
+        raise ValueError(f"`loss` must be passed in: {source} was written with {what}.")
 
 
 def without_folder(hparams: Mapping[str, Any]) -> dict[str, Any]:

@@ -25,10 +25,11 @@ TIMING_FILE = "timing.csv"
 class MetricsTable(pl.Callback):
     """Write ``metrics.csv``: one row per epoch with the mean training and validation losses.
 
-    Columns: epoch, step, train/loss, train/rec_loss, train/kl_loss, val/..., lr. Training losses are averaged over the
-    batches of the epoch, while the weights change; validation losses are computed after the epoch. The checkpoint
-    stores the rows, so that a resumed run continues its table and ends with the same table as an uninterrupted run. The
-    duration of each epoch, which differs between runs, is in ``timing.csv`` next to it.
+    Columns: epoch, step, train/loss, train/rec_loss, train/kl_loss, an objective's further terms, val/..., lr, and what
+    else training logs, such as train/beta of a schedule. Training losses are averaged over the batches of the epoch,
+    while the weights change; validation losses are computed after the epoch. The checkpoint stores the rows, so that a
+    resumed run continues its table and ends with the same table as an uninterrupted run. The duration of each epoch,
+    which differs between runs, is in ``timing.csv`` next to it.
 
     Args:
         path: the file; it is complete after every epoch.
@@ -86,7 +87,8 @@ class MetricsTable(pl.Callback):
     ) -> None:
         """Add the losses of a batch on their device, since reading their values would make a GPU synchronise."""
         if isinstance(outputs, Mapping):
-            for name in LOSSES:
+            terms = [name for name in outputs if name not in LOSSES and isinstance(outputs[name], Tensor)]
+            for name in (*LOSSES, *terms):
                 value = outputs[name].detach()
                 self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._batches += 1
@@ -97,9 +99,12 @@ class MetricsTable(pl.Callback):
         for name, total in self._sums.items():
             mean = trainer.strategy.reduce(total / self._batches, reduce_op="mean")
             row[f"train/{name}"] = float(mean)
-        for name in LOSSES:
+        for name in list(self._sums) or LOSSES:
             if f"val/{name}" in trainer.callback_metrics:
                 row[f"val/{name}"] = float(trainer.callback_metrics[f"val/{name}"])
+        # what else was logged of the last batch, such as a weight that follows a schedule
+        others = [name for name in trainer.callback_metrics if name.startswith("train/") and name not in row]
+        row.update({name: float(trainer.callback_metrics[name]) for name in others})
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         self.rows.append(row)
         taken = round(time.monotonic() - self._started, 3)

@@ -46,6 +46,21 @@ def validation_loader(trainer: pl.Trainer | None, dataloader_idx: int) -> Any:
     return loaders[dataloader_idx] if isinstance(loaders, list | tuple) else loaders
 
 
+def position_in_training(trainer: pl.Trainer | None) -> tuple[int, int] | None:
+    """Return the numbers of the optimizer's steps and of whole epochs so far, or ``None`` outside a training."""
+    if trainer is None or not trainer.training:
+        return None
+    return trainer.global_step, trainer.current_epoch
+
+
+def n_images_of(loader: Any) -> int | None:
+    """Return the number of images in a loader's dataset, or ``None`` if nothing says it."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return None
+
+
 def is_running(trainer: pl.Trainer | None) -> bool:
     """Return whether a step may log: steps can be called without a Trainer, and after its run is over."""
     return trainer is not None and bool(trainer.training or trainer.validating or trainer.sanity_checking)

@@ -55,6 +55,9 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
 def describe_likelihood(criterion: Any) -> dict[str, Any]:
     """Return the decoder distribution and the beta of a loss, or ``{"own": class}`` if it lacks one of them.
 
+    Beta is the weight of the KL divergence, from which the likelihood's variance follows. The other settings of an
+    objective are in :func:`~monai_betavae.objectives.describe_objective`.
+
     Args:
         criterion: a :class:`~monai_betavae.BetaVAELoss`, a subclass, or another loss.
 
@@ -66,7 +69,7 @@ def describe_likelihood(criterion: Any) -> dict[str, Any]:
     distribution, beta = getattr(criterion, "default_dist", None), getattr(criterion, "beta", None)
     if distribution not in LIKELIHOODS or not isinstance(beta, int | float):
         return described_by_name(criterion)
-    return {"distribution": distribution, "beta": float(beta)}
+    return {"distribution": distribution, "beta": float(getattr(criterion, "kl_weight", beta))}
 
 
 def described_by_name(value: Any) -> dict[str, Any]:
@@ -128,6 +131,7 @@ def write_description(
     likelihood: Mapping[str, Any],
     grid: Mapping[str, Any],
     trained_on: Mapping[str, Any] | None = None,
+    objective: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``model.json``, the description that belongs to the weights.
 
@@ -138,12 +142,14 @@ def write_description(
         likelihood: output of :func:`describe_likelihood`.
         grid: "spatial_shape", "spacing" and "affine" of its input volumes.
         trained_on: output of :func:`describe_training`.
+        objective: output of :func:`~monai_betavae.objectives.describe_objective`.
     """
     description = {
         "format": FORMAT,
         "network": describe_network(network),
         "preprocessing": dict(preprocessing),
         "likelihood": dict(likelihood),
+        "objective": None if objective is None else dict(objective),
         "grid": dict(grid),
         "trained_on": None if trained_on is None else dict(trained_on),
     }
@@ -219,6 +225,8 @@ def _check_form(found: Mapping[str, Any]) -> None:
         check_likelihood(likelihood, "'likelihood'")
     if np.asarray(found["grid"]["affine"], dtype=float).shape != (4, 4):
         raise ValueError("the grid's affine is no 4x4 matrix")
+    if not isinstance(found.get("objective"), dict | None):
+        raise ValueError("'objective' is no object")
     if not isinstance(found.get("trained_on"), dict | None):
         raise ValueError("'trained_on' is no object")
 

@@ -26,6 +26,7 @@ from ..networks.acceleration import accelerate
 from ..networks.latent_model import decode_array, encode_array
 from ..networks.noise import calibrate_noise
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
+from ..objectives import describe_objective
 from ..plots import plot_losses, save_figure
 from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
 from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint, save_weights
@@ -178,6 +179,7 @@ class ModelTraining:
                 "network": describe_network(self.network),
                 "preprocessing": describe_preprocessing(self.preprocessing, parser),
                 "likelihood": describe_likelihood(self.estimator.criterion),
+                "objective": describe_objective(self.estimator.criterion),
             }
             check_resumed(now, self.ckpt_dir)
             changed = check_resumed_settings(self.ckpt_dir / RESUME_FILE, self.resume_changes)
@@ -254,6 +256,7 @@ class ModelTraining:
                 likelihood=describe_likelihood(self.estimator.criterion),
                 grid=_grid(plain),
                 trained_on=describe_training(split, data["training"]["digest"], running_config()),
+                objective=describe_objective(self.estimator.criterion),
             )
         write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
 

@@ -136,7 +136,7 @@ def check_resumed(now: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> N
     """Refuse to resume a model with another description.
 
     Args:
-        now: current descriptions of "network", "preprocessing" and "likelihood".
+        now: current descriptions of "network", "preprocessing", "likelihood" and "objective".
         ckpt_dir: folder of the weights, with the ``model.json`` of the run.
 
     Raises:
@@ -156,7 +156,7 @@ def check_resumed(now: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> N
         raise ValueError(f"`resume` needs the settings of {Path(ckpt_dir) / SETTINGS_FILE}: {told}.")
 
 
-LIKELIHOOD = ("distribution", "beta", "loss")
+LIKELIHOOD = ("distribution", "beta", "loss", "objective")
 """Names of the likelihood's settings in :func:`_flat`."""
 
 
@@ -177,6 +177,11 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
         found.update({f"{place}#{name}": value for name, value in arguments.items()})
     found["loss"] = likelihood.get("own", "")
     found.update({name: likelihood[name] for name in ("distribution", "beta") if name in likelihood})
+    # a file from before there were objectives is of the beta-VAE loss, whose settings are those of the likelihood
+    objective = description.get("objective") or {}
+    found["objective"] = objective.get("name", "beta-vae")
+    arguments = {name: value for name, value in objective.get("arguments", {}).items() if value is not None}
+    found.update({f"loss#{name}": value for name, value in arguments.items() if name not in ("beta", "default_dist")})
     return found
 
 

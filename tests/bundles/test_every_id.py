@@ -199,6 +199,7 @@ CASES = {
         "bundle_parts.Doubled", both(losses, described("likelihood", "distribution", "normal")), named="loss"
     ),
     "loss#beta": Case(0.05, both(losses, described("likelihood", "beta", 0.05)), named="beta"),
+    "loss#schedule": Case({"kind": "linear", "length": 4, "start": 0.5}, losses),
     "loss#default_dist": Case(
         "laplace", both(losses, described("likelihood", "distribution", "laplace")), named="distribution"
     ),

@@ -1,0 +1,176 @@
+import json
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from estimators import same_weights
+from moving_shapes import SHAPE, blobs, started
+from quiet_trainer import QUIET
+from torch.utils.data import DataLoader
+
+from monai_betavae import VAE, BetaVAELoss, build_vae
+from monai_betavae.data import GlobalOrder
+from monai_betavae.networks.warm_start import likelihood_variance
+from monai_betavae.objectives import OBJECTIVES, BetaTCVAELoss, CapacityLoss, FreeBitsLoss, InfoVAELoss
+
+
+def made(loss, **options):
+    return build_vae(
+        SHAPE, 3, channels=(4, 8), warm_start="deformable", random_state=0, loss=loss, **{**QUIET, **options}
+    )
+
+
+class Logged(pl.Callback):
+    """What a training step logs, and the loss of each validation."""
+
+    def __init__(self):
+        self.values, self.validated = [], []
+
+    def on_train_batch_end(self, trainer, *_args):
+        found = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        self.values.append({name: value for name, value in found.items() if name.startswith("train/")})
+
+    def on_validation_epoch_end(self, trainer, module):
+        self.validated.append(module.criterion.beta)
+
+
+@pytest.mark.parametrize("name", list(OBJECTIVES))
+def test_every_objective_trains_and_comes_back_from_files(name, tmp_path):
+    volumes, logged = blobs(22), Logged()
+    vae = made(
+        OBJECTIVES[name](schedule={"kind": "linear", "length": 4, "start": 0.5}), max_epochs=2, callbacks=[logged]
+    )
+    vae.fit(DataLoader(volumes, batch_size=8), DataLoader(volumes[:5], batch_size=4))
+    expected = {"train/loss", "train/rec_loss", "train/kl_loss"} | {f"train/{each}" for each in vae.criterion.scheduled}
+    assert expected <= set(logged.values[-1])
+    first = vae.criterion.scheduled[0]
+    target = getattr(vae.criterion, first)
+    assert [row[f"train/{first}"] / target for row in logged.values] == pytest.approx([0.5, 0.625, 0.75, 0.875, 1, 1])
+
+    checkpoint = tmp_path / "vae.ckpt"
+    trainer = pl.Trainer(max_epochs=1, **{**QUIET, "default_root_dir": tmp_path})
+    other = made(OBJECTIVES[name](schedule={"kind": "linear", "length": 4}))
+    trainer.fit(other, DataLoader(volumes, batch_size=8))
+    trainer.save_checkpoint(checkpoint)
+    for original, again in (
+        (vae, VAE.load(vae.save(tmp_path / "vae.pt"))),
+        (other, VAE.load_from_checkpoint(checkpoint)),
+    ):
+        assert type(again.criterion) is type(original.criterion)
+        assert vars(again.criterion) == vars(original.criterion)
+        same_weights(again, original)
+        assert torch.equal(again.encode(volumes).mean, original.encode(volumes).mean)
+
+
+def test_a_plain_loss_is_stored_as_before():
+    vae = made(None)
+    assert vae._described_loss() is None
+    assert made(BetaVAELoss(2.0))._described_loss() is None
+    assert made(FreeBitsLoss(2.0))._described_loss()["name"] == "free-bits"
+
+
+def test_the_codes_are_those_that_were_decoded_and_the_number_that_of_the_training_images():
+    volumes, seen = blobs(21), []
+
+    class Recorded(BetaTCVAELoss):
+        def __call__(self, x, p, q, z=None, n_images=None):
+            seen.append((len(x), n_images, torch.equal(vae.decoder(z), p.mean)))
+            return super().__call__(x, p, q, z, n_images)
+
+    vae = made(Recorded(), max_epochs=1)
+    vae.fit(DataLoader(volumes, batch_size=8), DataLoader(volumes[:5], batch_size=4))
+    assert [row[:2] for row in seen if row[1] == 21] == [(8, 21), (8, 21), (5, 21)]  # the last batch is smaller
+    assert (4, 5, True) in seen  # a validation is a sample of its own subjects
+
+
+def test_a_loader_without_length_needs_the_number_of_images():
+    class Endless(torch.utils.data.IterableDataset):
+        def __iter__(self):
+            return iter(blobs(8))
+
+    loader = DataLoader(Endless(), batch_size=4)
+    started_already = started("deformable", blobs(20), latent_dim=3)
+    with pytest.raises(ValueError, match="`n_images` must be given"):
+        VAE.from_network(started_already, loss=BetaTCVAELoss(), max_epochs=1, **QUIET).fit(loader)
+    VAE.from_network(started_already, loss=BetaTCVAELoss(n_images=8), max_epochs=1, **QUIET).fit(loader)
+
+
+@pytest.mark.parametrize("accumulated", [1, 2])
+def test_steps_are_those_of_the_optimizer_and_go_on_after_a_resume(accumulated, tmp_path):
+    volumes = blobs(24)
+    schedule = {"kind": "cyclical", "length": 4, "n_cycles": 2}
+
+    def loader():
+        return DataLoader(volumes, batch_size=4, sampler=GlobalOrder(volumes, seed=3))
+
+    def trained(folder, epochs, resumed=None):
+        logged = Logged()
+        vae = made(BetaVAELoss(2.0, schedule=schedule), lr=0.01)
+        trainer = pl.Trainer(max_epochs=epochs, accumulate_grad_batches=accumulated, callbacks=[logged], **QUIET)
+        trainer.fit(vae, loader(), ckpt_path=resumed)
+        trainer.save_checkpoint(folder / "last.ckpt")
+        return vae, [row["train/beta"] for row in logged.values]
+
+    whole, betas = trained(tmp_path / "whole", 3)
+    steps = [number // accumulated for number in range(18)]
+    expected = [2 * BetaVAELoss(schedule=schedule).schedule(step, 0) for step in steps]
+    assert betas == pytest.approx(expected)
+    _, first = trained(tmp_path / "first", 2)
+    resumed, then = trained(tmp_path / "then", 3, tmp_path / "first" / "last.ckpt")
+    assert first + then == pytest.approx(expected)
+    assert resumed.decoder.correction.variance == whole.decoder.correction.variance
+
+
+def test_the_correction_follows_the_weight_of_the_divergence():
+    volumes, variances = blobs(24), []
+
+    class Variances(pl.Callback):
+        def on_train_batch_end(self, trainer, module, *_args):
+            variances.append(float(module.decoder.correction.variance))
+
+    vae = made(
+        BetaVAELoss(2.0, schedule={"kind": "linear", "length": 2, "unit": "epoch"}),
+        max_epochs=3,
+        callbacks=[Variances()],
+    )
+    vae.fit(DataLoader(volumes, batch_size=8), DataLoader(volumes[:8], batch_size=8))
+    # beta 0, which counts as 0.001, then 1, then 2: half of it; what follows an epoch's last step belongs to the next
+    assert variances[::3] == pytest.approx([0.0005, 0.5, 1.0])
+    assert float(vae.decoder.correction.variance) == likelihood_variance(vae) == 1.0
+
+
+def test_a_weight_of_the_divergence_of_its_own_settles_the_start():
+    volumes = blobs(24)
+    for loss, variance in (
+        (BetaTCVAELoss(beta=8.0, gamma=3.0), 1.5),
+        (InfoVAELoss(2.0, alpha=0.5), 0.5),
+        (CapacityLoss(4.0), 2.0),
+    ):
+        vae = made(loss)
+        assert likelihood_variance(vae) == variance
+        vae.trainer_params_["max_epochs"] = 1
+        vae.fit(DataLoader(volumes, batch_size=8))
+        assert float(vae.decoder.correction.variance) == variance
+
+
+def test_a_run_with_an_objective_is_not_resumed_without_it(tmp_path):
+    volumes = blobs(16)
+    options = {**QUIET, "default_root_dir": tmp_path}
+    trainer = pl.Trainer(max_epochs=1, **options)
+    trainer.fit(made(FreeBitsLoss(2.0)), DataLoader(volumes, batch_size=8))
+    trainer.save_checkpoint(tmp_path / "free.ckpt")
+    with pytest.raises(ValueError, match="the objective 'free-bits'"):
+        pl.Trainer(max_epochs=2, **options).fit(
+            made(None), DataLoader(volumes, batch_size=8), ckpt_path=tmp_path / "free.ckpt"
+        )
+
+
+def test_a_wrong_objective_in_a_file_is_refused_by_name(tmp_path):
+    path = made(FreeBitsLoss(2.0)).save(tmp_path / "vae.pt")
+    content = torch.load(path, weights_only=True)
+    description = json.loads(content["description"])
+    description["loss"]["name"] = "os.system"
+    content["description"] = json.dumps(description)
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"vae\.pt.*An objective must be one of"):
+        VAE.load(path)
