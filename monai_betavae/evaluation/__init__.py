@@ -8,6 +8,7 @@
 ``latent_activity``        KL divergence per dimension, active units
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
 ``disentanglement``        MIG, SAP, DCI, FactorVAE score
+``stability``              UDR and canonical correlations of codes across seeds
 ``known_factors``          known factors, discrete or continuous; their bins and folds
 ``importance``             importance of each code for each factor
 ``targets``                validated codes and targets for probes
@@ -36,12 +37,14 @@ from .probes import compare_probes, pca_codes, probe, probe_held_out
 from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error
 from .refinement import refined_codes
 from .residuals import healthy_threshold, residual_map
+from .stability import canonical_correlations, udr
 
 __all__ = [
     "Estimate",
     "active_units",
     "aggregate_posterior",
     "brain_mask",
+    "canonical_correlations",
     "compare_probes",
     "correct_p_values",
     "dci",
@@ -71,6 +74,7 @@ __all__ = [
     "sample_codes",
     "sap",
     "squared_error",
+    "udr",
     "voxel_auprc",
     "voxel_deviation",
 ]
