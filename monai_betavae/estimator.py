@@ -55,6 +55,7 @@ from .objectives import describe_objective, objective_from_description
 from .saving.descriptions import is_plain, name_of
 from .saving.estimator_file import EstimatorFiles, check_checkpoint
 from .saving.safe_loading import load_weights_only, name_resumed_checkpoint
+from .schedules import Schedule
 from .training.device import check_precision, on_fit_device
 from .training.learning_rate import INTERVALS, make_schedule, resume_schedule
 from .training.optimizers import make_optimizer
@@ -219,6 +220,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         self._started = False  # whether the warm start took place
         # the step at which the template's curvature was measured, and the likelihood's variance if a schedule sets it
         self._renewed_at: tuple[int, float | None] = (-1, None)
+        self._at_end = False
         self._initial: dict[str, Any] | None = None  # copies of what training changes, for sklearn.base.clone
         # what `transform` tells its hook `transform_step` about the current batch
         self._target_key = "label"
@@ -275,6 +277,12 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             return self.criterion
         return self.criterion.at(*position)
 
+    def _n_training_images(self, loader: Any) -> int | None:
+        """Return the number of training images, or without a training that of a loader."""
+        trainer = self._trainer
+        known = None if trainer is None else n_images_of(trainer.train_dataloader)
+        return n_images_of(loader) if known is None else known
+
     @staticmethod
     def _objective_of(description: Mapping[str, Any]) -> Callable[..., Any]:
         """Return the loss that a file describes."""
@@ -330,7 +338,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
     ) -> dict[str, Tensor]:
         p, q, z = self._drawn(images, share)
         images, p = weighted_residuals(self, images, p)
-        codes = (z, n_images_of(loader)) if getattr(criterion, "takes_codes", False) else ()
+        codes = (z, self._n_training_images(loader)) if getattr(criterion, "takes_codes", False) else ()
         losses: dict[str, Tensor] = criterion(images, p, q, *codes)
         if self._own_loss is not None:
             check_losses(losses)
@@ -422,7 +430,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         Returns:
             "loss", "rec_loss" and "kl_loss". On several processes, images that a distributed sampler repeats to give
             every process the same number don't count. Where some processes then have fewer images than others, the
-            losses are weighted so that their average, and that of the gradients, is over all images.
+            losses are weighted so that their average, and that of the gradients, is over all images. Terms that compare
+            the images of a batch, such as a total correlation, are those of each process's images.
         """
         trainer = self._trainer
         loader = None if trainer is None else trainer.train_dataloader
@@ -445,8 +454,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         """Compute and log the validation losses, as "val/loss", "val/rec_loss" and "val/kl_loss".
 
         They are defined as in training: one code is drawn per image. With a schedule the weights are those at its end,
-        so that epochs can be compared. On several processes, images that a distributed
-        sampler repeats don't count.
+        so that epochs can be compared. On several processes, images that a distributed sampler repeats don't count.
 
         Args:
             batch: images, in any of the forms a batch can have.
@@ -690,28 +698,35 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         check_started(self)
         self._renewed_at = (-1, None)
         trainer = self._trainer
+        if trainer is not None and trainer.world_size > 1 and getattr(self.criterion, "of_the_batch", False):
+            warnings.warn(
+                f"{type(self.criterion).__name__} compares the images of a batch, and each of the {trainer.world_size} "
+                "processes compares its own alone: use larger batches, or one process.",
+                stacklevel=2,
+            )
         if trainer is not None and trainer.limit_train_batches == 1.0:
             check_lone_images(self, training_loader(trainer), trainer.world_size, self._run_on_zeros)
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Measure anew how codes are corrected, once in so many batches."""
-        if batch_idx % RENEWAL_BATCHES == 0:
-            self._renew_gain()
+        # a validation within the epoch had the weights of a schedule's end
+        if batch_idx % RENEWAL_BATCHES == 0 or (self._at_end and self._has_schedule):
+            self._renew_gain(end=False)
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Measure how codes are corrected after an epoch's last batch: callbacks store weights before the next hook."""
         trainer = self.trainer
         if trainer.is_last_batch or 0 <= trainer.max_steps <= trainer.global_step:
-            self._renew_gain()
+            self._renew_gain(end=True)
 
     def on_validation_model_eval(self) -> None:
         """Measure how codes are corrected before a validation, which scores the weights as they are now."""
-        self._renew_gain()
+        self._renew_gain(end=True)
         super().on_validation_model_eval()
 
     def on_train_epoch_end(self) -> None:
         """Measure how codes are corrected when the training is stopped within an epoch."""
-        self._renew_gain()
+        self._renew_gain(end=True)
 
     def on_fit_end(self) -> None:
         """Note that the model is trained, also when a Trainer of the user's did it."""
@@ -733,7 +748,9 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
                 this model has none; naming ``lr_scheduler``, if its schedule isn't the one that is resumed.
         """
         trainer = self._trainer
-        check_checkpoint(checkpoint, trainer, self.criterion if self._loss_given else None)
+        fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
+        described = self._described_loss() if fitting else None
+        check_checkpoint(checkpoint, trainer, self.criterion if self._loss_given else None, described)
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and self.lr_scheduler is not None:
             made = self.configure_optimizers()
             resume_schedule(checkpoint, made["optimizer"], made["lr_scheduler"])
@@ -752,15 +769,24 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         bernoulli = self.default_dist == "bernoulli"
         check_images(images, where, item_names(batch), probabilities=bernoulli, largest=MAX_VALUE)
 
-    def _renew_gain(self) -> None:
-        """Measure a template's curvature anew, unless it is frozen or that happened at this step already."""
+    @property
+    def _has_schedule(self) -> bool:
+        return isinstance(self.criterion, BetaVAELoss) and isinstance(self.criterion.schedule, Schedule)
+
+    def _renew_gain(self, end: bool) -> None:
+        """Measure a template's curvature anew, unless it is frozen or that happened at this step already.
+
+        Args:
+            end: whether the likelihood's variance is that of a schedule's end, as in validations and in what an epoch
+                leaves, or that of the position in training.
+        """
         trainer = self.trainer
         if trainer.state.fn != TrainerFn.FITTING:
             return
-        now: Any = self._criterion_now()
-        # a validation has the weights of a schedule's end, and a training step those of its position
-        variance = None
-        if getattr(self.criterion, "schedule", None) is not None:
+        self._at_end, variance = end, None
+        if self._has_schedule:
+            loss: Any = self.criterion
+            now = loss if end else loss.at(trainer.global_step, trainer.current_epoch)
             variance = variance_of(now.default_dist, now.kl_weight)
         if self._renewed_at == (trainer.global_step, variance):
             return

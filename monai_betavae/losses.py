@@ -216,6 +216,7 @@ class BetaVAELoss:
 
     Attributes:
         takes_codes: whether the loss also takes the codes that were decoded, and the number of images in the dataset.
+        of_the_batch: whether a term compares the images of a batch, and so isn't a mean over images.
         scheduled: names of the weights that the schedule multiplies.
 
     Raises:
@@ -234,6 +235,8 @@ class BetaVAELoss:
     """
 
     takes_codes = False
+    of_the_batch = False
+    schedule: Schedule | None = None  # also of a derived class that doesn't call this one's __init__
     scheduled: tuple[str, ...] = ("beta",)
 
     def __init__(
@@ -267,7 +270,7 @@ class BetaVAELoss:
             >>> loss.at(step=5, epoch=0).beta, loss.beta
             (2.0, 4.0)
         """
-        if self.schedule is None:
+        if not isinstance(self.schedule, Schedule):
             return self
         factor, now = self.schedule(step, epoch), copy.copy(self)
         now.schedule = None

@@ -79,8 +79,8 @@ def test_the_codes_are_those_that_were_decoded_and_the_number_that_of_the_traini
 
     vae = made(Recorded(), max_epochs=1)
     vae.fit(DataLoader(volumes, batch_size=8), DataLoader(volumes[:5], batch_size=4))
-    assert [row[:2] for row in seen if row[1] == 21] == [(8, 21), (8, 21), (5, 21)]  # the last batch is smaller
-    assert (4, 5, True) in seen  # a validation is a sample of its own subjects
+    assert [row[:2] for row in seen][-5:] == [(8, 21), (8, 21), (5, 21), (4, 21), (1, 21)]  # last batches are smaller
+    assert (4, 21, True) in seen  # also in a validation, whose terms are compared with the training's
 
 
 def test_a_loader_without_length_needs_the_number_of_images():
@@ -134,9 +134,66 @@ def test_the_correction_follows_the_weight_of_the_divergence():
         callbacks=[Variances()],
     )
     vae.fit(DataLoader(volumes, batch_size=8), DataLoader(volumes[:8], batch_size=8))
-    # beta 0, which counts as 0.001, then 1, then 2: half of it; what follows an epoch's last step belongs to the next
+    # beta 0, which counts as 0.001, then 1, then 2: half of it
     assert variances[::3] == pytest.approx([0.0005, 0.5, 1.0])
     assert float(vae.decoder.correction.variance) == likelihood_variance(vae) == 1.0
+
+
+def test_a_fit_ends_with_the_weights_of_the_schedules_end():
+    volumes, validated = blobs(24), []
+
+    class Validated(pl.Callback):
+        def on_validation_end(self, trainer, module):
+            validated.append(module.encode(volumes).mean)
+
+    schedule = {"kind": "linear", "length": 10, "unit": "epoch"}
+    for loaders in ((volumes,), (volumes, volumes)):
+        vae = made(BetaVAELoss(8.0, schedule=schedule), max_epochs=2, callbacks=[Validated()])
+        vae.fit(*(DataLoader(each, batch_size=8) for each in loaders))
+        assert float(vae.decoder.correction.variance) == likelihood_variance(vae) == 4.0
+    torch.testing.assert_close(vae.encode(volumes).mean, validated[-1])
+
+
+def test_after_a_validation_within_an_epoch_the_position_counts_again():
+    volumes, variances = blobs(32), []
+
+    class Variances(pl.Callback):
+        def on_before_backward(self, trainer, module, loss):
+            variances.append(float(module.decoder.correction.variance))
+
+    loss = BetaVAELoss(4.0, schedule={"kind": "linear", "length": 2, "unit": "epoch"})
+    vae = made(loss, max_epochs=2, callbacks=[Variances()], val_check_interval=2)
+    vae.fit(DataLoader(volumes, batch_size=8), DataLoader(volumes[:8], batch_size=8))
+    assert variances == pytest.approx([0.0005] * 4 + [1.0] * 4)
+
+
+def test_losses_of_ones_own_need_no_schedule_and_may_have_an_attribute_of_that_name():
+    volumes = blobs(16)
+
+    class Derived(BetaVAELoss):
+        def __init__(self):
+            self.beta, self.default_dist = 1.0, "normal"
+
+    class Own:
+        schedule = "slow"
+
+        def __call__(self, x, p, q):
+            return BetaVAELoss(1.0)(x, p, q)
+
+    for loss in (Derived(), Own()):
+        made(loss, max_epochs=1).fit(DataLoader(volumes, batch_size=8))
+
+
+def test_a_derived_class_that_makes_its_objective_itself_is_loaded(tmp_path):
+    class Own(VAE):
+        def __init__(self, *args, beta=1.0, default_dist="normal", **kwargs):
+            super().__init__(*args, loss=FreeBitsLoss(2.0), **kwargs)
+
+    volumes = blobs(16)
+    parts = started("deformable", volumes)
+    vae = Own(parts.encoder, parts.decoder, parts.encoder_out_dim, parts.latent_dim)
+    again = Own.load(vae.save(tmp_path / "own.pt"))
+    assert type(again.criterion) is FreeBitsLoss
 
 
 def test_a_weight_of_the_divergence_of_its_own_settles_the_start():
@@ -159,10 +216,15 @@ def test_a_run_with_an_objective_is_not_resumed_without_it(tmp_path):
     trainer = pl.Trainer(max_epochs=1, **options)
     trainer.fit(made(FreeBitsLoss(2.0)), DataLoader(volumes, batch_size=8))
     trainer.save_checkpoint(tmp_path / "free.ckpt")
-    with pytest.raises(ValueError, match="the objective 'free-bits'"):
-        pl.Trainer(max_epochs=2, **options).fit(
-            made(None), DataLoader(volumes, batch_size=8), ckpt_path=tmp_path / "free.ckpt"
-        )
+    for loss, message in (
+        (None, "the objective 'free-bits'"),
+        (FreeBitsLoss(3.0), "the checkpoint's was the objective free-bits"),
+        (BetaVAELoss(2.0), "this model's is the beta-VAE's without a schedule"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pl.Trainer(max_epochs=2, **options).fit(
+                made(loss), DataLoader(volumes, batch_size=8), ckpt_path=tmp_path / "free.ckpt"
+            )
 
 
 def test_a_wrong_objective_in_a_file_is_refused_by_name(tmp_path):

@@ -59,6 +59,8 @@ def udr(codes: Sequence[Array], kl: Sequence[Array], threshold: float = 0.01) ->
     informative = []
     for number, (each, divergence) in enumerate(zip(checked, kl, strict=True)):
         divergence = np.asarray(divergence, dtype=np.float64)
+        if not np.isfinite(divergence).all():
+            raise ValueError(f"`kl` must be finite, got {divergence} for model {number}.")
         if divergence.shape != (each.shape[1],):
             raise ValueError(
                 f"`kl` must have one value for each of the {each.shape[1]} dimensions of model {number}, got shape "

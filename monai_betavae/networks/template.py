@@ -106,12 +106,13 @@ class DeformableTemplate(VaryingVoxels):
         if len(self.voxels) == 0 or self.voxels.is_meta:
             return
         n_axes = len(self.shape) - 1
-        # edges are known by all voxels
-        step = 1 if self.cut or not self.deformable else 2
-        least = LEAST_FOR_SLOPE * self.latent_dim
+        if not self.deformable:
+            return
         self.every_voxel.choose(self.voxels, self.shape[1:], [1] * n_axes)
-        self.planes.choose(self.voxels, self.shape[1:], [step] + [1] * (n_axes - 1), least)
-        self.points.choose(self.voxels, self.shape[1:], [step] * n_axes, least)
+        if not self.cut:
+            least = LEAST_FOR_SLOPE * self.latent_dim
+            self.planes.choose(self.voxels, self.shape[1:], [2] + [1] * (n_axes - 1), least)
+            self.points.choose(self.voxels, self.shape[1:], [2] * n_axes, least)
 
     def set_components(
         self,
@@ -186,7 +187,8 @@ class DeformableTemplate(VaryingVoxels):
                 factor = self._chosen(weight[None])
                 values, rest = values * factor, rest * factor * factor
             return values, rest.flatten(1) @ self.components.flatten(1).T * self.component_unit
-        places = self._places(z, thinned)
+        # edges are known by all voxels
+        places = self._places(z, 0 if self.cut else thinned)
         values = self._sampled(template, places)
         if not self.cut:
             scale = self._scale(thinned)
@@ -217,7 +219,7 @@ class DeformableTemplate(VaryingVoxels):
         if not self.deformable:
             values = self._chosen(template)
             return values if weight is None else values * self._chosen(weight[None])
-        values = self._sampled(template, self._places(z, thinned))
+        values = self._sampled(template, self._places(z, 0 if self.cut else thinned))
         if self.cut:
             restored = self._placed(values, mean) * _visible(self._edge_steps(z))
             return restored if weight is None else restored * weight

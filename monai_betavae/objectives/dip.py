@@ -82,6 +82,7 @@ class DIPVAELoss(BetaVAELoss):
         ['dip_loss', 'kl_loss', 'loss', 'rec_loss']
     """
 
+    of_the_batch = True
     scheduled = ("beta", "off_diagonal", "diagonal")
 
     def __init__(

@@ -89,6 +89,8 @@ class InfoVAELoss(BetaVAELoss):
         ['kl_loss', 'loss', 'mmd', 'rec_loss']
     """
 
+    of_the_batch = True
+
     def __init__(
         self,
         beta: float = 1.0,

@@ -8,14 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.distributions import Distribution, Normal
+from torch.distributions import Distribution, Laplace, Normal
 
-from .._checks import check_choice
+from .._checks import check_choice, check_real
 from ..losses import BetaVAELoss
 from ..schedules import Schedule
 
 LEAST_SCALE = 1e-3
-"""Scale below which a perfect reconstruction isn't rewarded further, in units of the images."""
+"""Scale that a perfect reconstruction has, in units of the images: the likelihood stays finite."""
 
 
 def optimal_scale_nll(rec_loss: Tensor, n_values: int, distribution: str = "normal") -> tuple[Tensor, Tensor]:
@@ -60,6 +60,9 @@ class SigmaVAELoss(BetaVAELoss):
     Args:
         beta: weight of the KL divergence, >= 0; 1 gives the ELBO.
         default_dist: "normal" or "laplace".
+        start_scale: scale that the warm start and a template's correction of codes assume, in units of the images: the
+            learned one isn't known then, and a correction whose assumptions changed with every batch could not be
+            resumed.
         schedule: schedule of ``beta``.
 
     Raises:
@@ -79,10 +82,19 @@ class SigmaVAELoss(BetaVAELoss):
         beta: float = 1.0,
         default_dist: str = "normal",
         *,
+        start_scale: float = 0.1,
         schedule: Schedule | Mapping[str, Any] | None = None,
     ) -> None:
         check_choice("default_dist", default_dist, ("normal", "laplace"))
         super().__init__(beta, default_dist, schedule=schedule)
+        self.start_scale = check_real("start_scale", start_scale, minimum=0)
+        if self.start_scale == 0:
+            raise ValueError(f"`start_scale` must be larger than 0, got {start_scale!r}.")
+
+    @property
+    def kl_weight(self) -> float:
+        """Weight of the KL divergence beside a summed error, at the scale of the start."""
+        return self.beta * (self.start_scale if self.default_dist == "laplace" else 2 * self.start_scale**2)
 
     def __call__(self, x: Tensor, p: Tensor | Distribution, q: Normal) -> dict[str, Tensor]:
         """Compute the loss of a batch.
@@ -95,7 +107,11 @@ class SigmaVAELoss(BetaVAELoss):
         Returns:
             scalar tensors under "rec_loss", "kl_loss", "nll", "scale" and "loss".
         """
+        p = self._parse_distribution(p)
+        if not isinstance(p, Normal | Laplace):
+            raise ValueError(f"`p` must be a Normal or a Laplace, which have a scale, got {type(p).__name__}.")
         losses = self._terms(x, p, q)
         with torch.autocast(device_type=x.device.type, enabled=False):
-            nll, scale = optimal_scale_nll(losses["rec_loss"], x[0].numel(), self.default_dist)
+            distribution = "laplace" if isinstance(p, Laplace) else "normal"
+            nll, scale = optimal_scale_nll(losses["rec_loss"], x[0].numel(), distribution)
         return {**losses, "nll": nll, "scale": scale.detach(), "loss": self._weighted(nll, losses["kl_loss"])}

@@ -104,12 +104,12 @@ class BetaTCVAELoss(BetaVAELoss):
     alpha = beta = gamma = 1 it is the beta-VAE loss with beta 1, exactly.
 
     Args:
-        alpha: weight of the mutual information, >= 0.
         beta: weight of the total correlation, >= 0.
-        gamma: weight of the dimension-wise KL divergence, >= 0.
         default_dist: as in :class:`~monai_betavae.BetaVAELoss`.
+        alpha: weight of the mutual information, >= 0.
+        gamma: weight of the dimension-wise KL divergence, >= 0.
         estimator: "stratified" or "weighted", see :func:`decomposed_kl`.
-        n_images: number of training images; ``None`` for what the estimator's loader holds.
+        n_images: number of training images; ``None`` for what the estimator's training loader holds.
         schedule: schedule of the three weights.
 
     Raises:
@@ -126,15 +126,16 @@ class BetaTCVAELoss(BetaVAELoss):
     """
 
     takes_codes = True
+    of_the_batch = True
     scheduled = ("alpha", "beta", "gamma")
 
     def __init__(
         self,
-        alpha: float = 1.0,
         beta: float = 6.0,
-        gamma: float = 1.0,
         default_dist: str = "normal",
         *,
+        alpha: float = 1.0,
+        gamma: float = 1.0,
         estimator: str = "stratified",
         n_images: int | None = None,
         schedule: Schedule | Mapping[str, Any] | None = None,
@@ -173,7 +174,7 @@ class BetaTCVAELoss(BetaVAELoss):
         n_images = self.n_images or n_images
         if n_images is None:
             raise ValueError("`n_images` must be given, the number of training images: the loader has no length.")
-        parts = decomposed_kl(q.rsample() if z is None else z, q, max(n_images, len(x)), self.estimator)
+        parts = decomposed_kl(q.rsample() if z is None else z, q, n_images, self.estimator)
         information, correlation, by_dimension = parts
         loss = losses["rec_loss"]
         for weight, term in (

@@ -173,7 +173,13 @@ def load_estimator(
     loss = loss_of(make, description, loss, source)
     with name_file_in_errors(source):
         _check_layer_sizes(description["hparams"], content["state_dict"])
-        estimator = make(**networks, **{**without_folder(description["hparams"]), **loss_arguments(loss)})
+        arguments = {**networks, **without_folder(description["hparams"])}
+        try:
+            estimator = make(**{**arguments, **loss_arguments(loss)})
+        except TypeError as error:
+            if "'loss'" not in str(error):
+                raise
+            estimator = make(**arguments)  # a derived class that makes its loss itself
     try:
         estimator.load_state_dict(content["state_dict"])
     except Exception as error:  # what a file may hold in place of weights is more than torch expects
@@ -216,22 +222,40 @@ def checkpoint_arguments(make: Any, checkpoint: str | Path | IO[bytes], given: M
         return {**public, **_loaded_overrides(content), **arguments}
 
 
-def check_checkpoint(checkpoint: dict[str, Any], trainer: Any, loss: Any) -> None:
+def check_checkpoint(
+    checkpoint: dict[str, Any], trainer: Any, loss: Any, described: Mapping[str, Any] | str | None = None
+) -> None:
     """Refuse a checkpoint that a model or its Trainer must not go on from.
 
     Args:
         checkpoint: Lightning's checkpoint, loaded.
         trainer: the Trainer, ``None`` outside one.
         loss: the loss that was passed in to the model, if any.
+        described: what the model's own file would say of its loss, if it goes on to train.
 
     Raises:
-        ValueError: for paths of files that Lightning would remove, or if the run had a loss that this model lacks.
+        ValueError: for paths of files that Lightning would remove, or if the run had another loss than this model.
     """
     if trainer is not None:
         folders = [getattr(callback, "dirpath", None) for callback in trainer.checkpoint_callbacks]
         refuse_stray_paths(checkpoint, folders)
     if CHECKPOINT_KEY in checkpoint:
-        check_loss_given(parse_description(checkpoint[CHECKPOINT_KEY], "the checkpoint"), loss, "the checkpoint")
+        description = parse_description(checkpoint[CHECKPOINT_KEY], "the checkpoint")
+        check_loss_given(description, loss, "the checkpoint")
+        before = description.get("loss")
+        objectives = isinstance(before, Mapping) or isinstance(described, Mapping)
+        if trainer is not None and trainer.state.fn == "fit" and objectives and before != described:
+            raise ValueError(
+                f"`loss` must be that of the run which is resumed: the checkpoint's was {_brief(before)}, this model's "
+                f"is {_brief(described)}."
+            )
+
+
+def _brief(described: Any) -> str:
+    """Return a loss's description in words."""
+    if isinstance(described, Mapping):
+        return f"the objective {described.get('name')} with {json.dumps(described.get('arguments'))}"[:300]
+    return "the beta-VAE's without a schedule" if described is None else str(described)
 
 
 def loss_arguments(loss: Any) -> dict[str, Any]:

@@ -87,10 +87,12 @@ class MetricsTable(pl.Callback):
     ) -> None:
         """Add the losses of a batch on their device, since reading their values would make a GPU synchronise."""
         if isinstance(outputs, Mapping):
-            terms = [name for name in outputs if name not in LOSSES and isinstance(outputs[name], Tensor)]
-            for name in (*LOSSES, *terms):
-                value = outputs[name].detach()
-                self._sums[name] = self._sums[name] + value if name in self._sums else value
+            for name in (*LOSSES, *(name for name in outputs if name not in LOSSES)):
+                value = outputs[name]
+                # a derived class may return more than its terms
+                if name in LOSSES or (isinstance(value, Tensor) and value.ndim == 0 and value.is_floating_point()):
+                    value = value.detach()
+                    self._sums[name] = self._sums[name] + value if name in self._sums else value
             self._batches += 1
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

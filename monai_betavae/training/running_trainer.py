@@ -55,6 +55,8 @@ def position_in_training(trainer: pl.Trainer | None) -> tuple[int, int] | None:
 
 def n_images_of(loader: Any) -> int | None:
     """Return the number of images in a loader's dataset, or ``None`` if nothing says it."""
+    if getattr(loader, "batch_size", 1) is None:  # the dataset's items are batches
+        return None
     try:
         return len(loader.dataset)
     except (AttributeError, TypeError):

@@ -225,8 +225,9 @@ def _check_form(found: Mapping[str, Any]) -> None:
         check_likelihood(likelihood, "'likelihood'")
     if np.asarray(found["grid"]["affine"], dtype=float).shape != (4, 4):
         raise ValueError("the grid's affine is no 4x4 matrix")
-    if not isinstance(found.get("objective"), dict | None):
-        raise ValueError("'objective' is no object")
+    objective = found.get("objective")
+    if objective is not None and not (isinstance(objective, dict) and isinstance(objective.get("arguments"), dict)):
+        raise ValueError("'objective' has no arguments")
     if not isinstance(found.get("trained_on"), dict | None):
         raise ValueError("'trained_on' is no object")
 

@@ -299,6 +299,7 @@ class ModelTraining:
             n_held_out=len(images),
             simulated=simulated,
             n_voxels=int(np.prod(images.shape[1:])),
+            objective=(describe_objective(estimator.criterion) or {"name": "own"})["name"],
             beta=estimator.beta,
             latent_dim=estimator.latent_dim,
             active_units=int(active.sum()),

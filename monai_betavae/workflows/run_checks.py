@@ -181,7 +181,9 @@ def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
     objective = description.get("objective") or {}
     found["objective"] = objective.get("name", "beta-vae")
     arguments = {name: value for name, value in objective.get("arguments", {}).items() if value is not None}
-    found.update({f"loss#{name}": value for name, value in arguments.items() if name not in ("beta", "default_dist")})
+    # the beta-VAE's beta is the likelihood's; another objective's may be a weight of something else
+    known = ("default_dist", "beta") if found["objective"] == "beta-vae" else ("default_dist",)
+    found.update({f"loss#{name}": value for name, value in arguments.items() if name not in known})
     return found
 
 

@@ -13,7 +13,9 @@ from typing import Any
 
 from ..bundle import bundle_root, config_file
 from ..data.transforms.transform_description import transforms_config
-from ..saving.descriptions import BUILDERS
+from ..losses import BetaVAELoss
+from ..objectives import objective_from_description
+from ..saving.descriptions import BUILDERS, name_of
 from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
 from .trained_model import network_arguments
 
@@ -110,6 +112,13 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
         if likelihood is not None and "beta" in likelihood and "loss" in made:
             made["beta"] = likelihood["beta"]
             made["loss"] = {**made["loss"], "default_dist": likelihood["distribution"]}
+            objective = description.get("objective")
+            if objective is not None:
+                kind = objective_from_description(objective)
+                made["beta"] = kind.beta
+                made["loss"] = {"_target_": name_of(type(kind)), **objective["arguments"], "beta": "@beta"}
+                if type(kind) is BetaVAELoss:
+                    made["loss"]["_target_"] = "monai_betavae.BetaVAELoss"
         # an id that no part reads any more would silently ignore an override; without the id, the override is refused
         text = json.dumps(made)
         unread = [

@@ -90,6 +90,7 @@ def test_canonical_correlations_of_known_codes():
         ([normal(9, 2)] * 2, [np.ones(2)] * 2, "at least 10 subjects"),
         ([normal(20, 2), np.full((20, 2), np.nan)], [np.ones(2)] * 2, "finite"),
         ([normal(20, 2)] * 2, [np.ones(2)], "one entry for each"),
+        ([normal(20, 2)] * 2, [np.ones(2), np.array([1.0, np.nan])], "`kl` must be finite"),
         ([normal(20, 2)] * 2, [np.ones(3)] * 2, "one value for each of the 2 dimensions"),
     ],
 )

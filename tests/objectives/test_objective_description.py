@@ -15,7 +15,9 @@ from monai_betavae.objectives import (
 
 MADE = [kind() for kind in OBJECTIVES.values()] + [
     BetaVAELoss(0.5, "laplace", schedule={"kind": "cyclical", "length": 3, "unit": "epoch"}),
-    BetaTCVAELoss(2.0, 3.0, 0.5, estimator="weighted", n_images=20, schedule={"kind": "linear", "length": 100}),
+    BetaTCVAELoss(
+        3.0, alpha=2.0, gamma=0.5, estimator="weighted", n_images=20, schedule={"kind": "linear", "length": 100}
+    ),
     DIPVAELoss(kind="I"),
 ]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from random_posteriors import random_case
-from torch.distributions import Laplace, Normal
+from torch.distributions import Bernoulli, Laplace, Normal
 
 from monai_betavae.objectives import SigmaVAELoss
 from monai_betavae.objectives.sigma import LEAST_SCALE, optimal_scale_nll
@@ -50,6 +50,21 @@ def test_a_perfect_reconstruction_has_a_finite_loss():
         assert found["loss"].isfinite()
     nll, _ = optimal_scale_nll(torch.tensor(8.0), 8)
     assert float(nll) == pytest.approx(4 * (math.log(2 * math.pi) + 1))
+
+
+def test_the_decoders_own_distribution_counts():
+    x, p, q, _ = random_case(6)
+    found = SigmaVAELoss(1.0)(x, Laplace(p, 1.0), q)
+    assert float(found["scale"]) == pytest.approx(float((x - p).abs().mean()))
+    with pytest.raises(ValueError, match="which have a scale, got Bernoulli"):
+        SigmaVAELoss(1.0)(x, Bernoulli(probs=torch.full_like(x, 0.5)), q)
+
+
+def test_the_start_assumes_a_scale():
+    assert SigmaVAELoss(2.0, start_scale=0.2).kl_weight == pytest.approx(0.16)
+    assert SigmaVAELoss(2.0, "laplace", start_scale=0.2).kl_weight == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="`start_scale`"):
+        SigmaVAELoss(start_scale=0.0)
 
 
 def test_a_bernoulli_has_no_scale():
