@@ -6,6 +6,7 @@ from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
 from .figure_files import save_figure
 from .slices import plot_reconstructions, plot_traversals, plot_volumes
+from .sweep import plot_sweep
 
 __all__ = [
     "plot_contact_sheet",
@@ -16,6 +17,7 @@ __all__ = [
     "plot_precision_recall",
     "plot_predictions",
     "plot_reconstructions",
+    "plot_sweep",
     "plot_traversals",
     "plot_volumes",
     "save_figure",

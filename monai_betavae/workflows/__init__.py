@@ -7,6 +7,7 @@ from .prior_sampling import PriorSampling, check_generation
 from .provenance import write_run
 from .records import split_records, training_records
 from .settings import check_settings
+from .sweep.run import Sweep
 from .trained_model import (
     grid_affine,
     load_weights,
@@ -22,6 +23,7 @@ __all__ = [
     "ModelEvaluation",
     "ModelTraining",
     "PriorSampling",
+    "Sweep",
     "VolumeInference",
     "check_data",
     "check_evaluation",
