@@ -61,8 +61,8 @@ OBJECTIVES: dict[str, Callable[[], BetaVAELoss]] = {
     "capacity of 20 nats, beta 16": lambda: CapacityLoss(
         16.0, capacity=20.0, schedule={"kind": "linear", "length": N_RISING, "unit": "epoch"}
     ),
-    "beta-TCVAE, beta 4": lambda: BetaTCVAELoss(1.0, 4.0, 1.0),
-    "beta-TCVAE, beta 16": lambda: BetaTCVAELoss(1.0, 16.0, 1.0),
+    "beta-TCVAE, beta 4": lambda: BetaTCVAELoss(4.0),
+    "beta-TCVAE, beta 16": lambda: BetaTCVAELoss(16.0),
     "DIP-VAE I": lambda: DIPVAELoss(1.0, kind="I"),
     "DIP-VAE II": lambda: DIPVAELoss(1.0, kind="II"),
     "InfoVAE, alpha 0, lambda 1000": lambda: InfoVAELoss(1.0),
