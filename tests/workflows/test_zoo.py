@@ -11,6 +11,7 @@ from monai_betavae import bundle_root
 from monai_betavae.bundle import config_file
 from monai_betavae.data import brain_transforms
 from monai_betavae.networks.builders import build_network
+from monai_betavae.objectives import BetaTCVAELoss, describe_objective
 from monai_betavae.workflows.model_description import read_description
 from monai_betavae.workflows.preprocessing_description import describe_preprocessing
 from monai_betavae.workflows.zoo import write_zoo_bundle, zoo_config
@@ -122,6 +123,17 @@ def test_a_likelihood_of_ones_own_leaves_the_configs_as_they_are(models, tmp_pat
     for name, ids in (("evaluate.json", ["likelihood"]), ("train.json", ["loss", "beta"])):
         flat, zoo = (json.loads(config_file(root, name).read_text()) for root in (bundle_root(), folder))
         assert all(flat[key] == zoo[key] for key in ids)
+
+
+def test_the_objective_stands_in_the_training_config(models, tmp_path):
+    network = build_network((16, 20, 16), 3, channels=(4, 8), random_state=0)
+    loss = BetaTCVAELoss(6.0, gamma=2.0, schedule={"kind": "linear", "length": 5})
+    write_model(models, network, (16, 20, 16), objective=describe_objective(loss))
+    folder = write_zoo_bundle(tmp_path / "vae", models)
+    workflow = ConfigWorkflow(str(folder / "configs" / "train.json"), logging_file=False)
+    workflow.initialize()
+    assert describe_objective(workflow.parser.get_parsed_content("loss")) == describe_objective(loss)
+    assert workflow.parser["beta"] == 6.0  # the id that users set
 
 
 def test_parts_that_a_config_does_not_have_are_not_added(models):
