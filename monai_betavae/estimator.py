@@ -52,6 +52,7 @@ from .networks.posterior import (
 )
 from .networks.warm_start import check_started, variance_of, warm_start
 from .objectives import describe_objective, objective_from_description
+from .objectives.batch_terms import warn_of_batch_terms
 from .saving.descriptions import is_plain, name_of
 from .saving.estimator_file import EstimatorFiles, check_checkpoint
 from .saving.safe_loading import load_weights_only, name_resumed_checkpoint
@@ -698,12 +699,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         check_started(self)
         self._renewed_at = (-1, None)
         trainer = self._trainer
-        if trainer is not None and trainer.world_size > 1 and getattr(self.criterion, "of_the_batch", False):
-            warnings.warn(
-                f"{type(self.criterion).__name__} compares the images of a batch, and each of the {trainer.world_size} "
-                "processes compares its own alone: use larger batches, or one process.",
-                stacklevel=2,
-            )
+        warn_of_batch_terms(self.criterion, self.decoder, 1 if trainer is None else trainer.world_size)
         if trainer is not None and trainer.limit_train_batches == 1.0:
             check_lone_images(self, training_loader(trainer), trainer.world_size, self._run_on_zeros)
 

@@ -11,7 +11,9 @@ from torch.utils.data import DataLoader
 from monai_betavae import VAE, BetaVAELoss, build_vae
 from monai_betavae.data import GlobalOrder
 from monai_betavae.networks.warm_start import likelihood_variance
-from monai_betavae.objectives import OBJECTIVES, BetaTCVAELoss, CapacityLoss, FreeBitsLoss, InfoVAELoss
+from monai_betavae.objectives import OBJECTIVES, BetaTCVAELoss, CapacityLoss, DIPVAELoss, FreeBitsLoss, InfoVAELoss
+
+OF_MEANS = pytest.mark.filterwarnings("ignore:.*acts on the posteriors' means")
 
 
 def made(loss, **options):
@@ -34,6 +36,7 @@ class Logged(pl.Callback):
         self.validated.append(module.criterion.beta)
 
 
+@OF_MEANS
 @pytest.mark.parametrize("name", list(OBJECTIVES))
 def test_every_objective_trains_and_comes_back_from_files(name, tmp_path):
     volumes, logged = blobs(22), Logged()
@@ -69,6 +72,7 @@ def test_a_plain_loss_is_stored_as_before():
     assert made(FreeBitsLoss(2.0))._described_loss()["name"] == "free-bits"
 
 
+@OF_MEANS
 def test_the_codes_are_those_that_were_decoded_and_the_number_that_of_the_training_images():
     volumes, seen = blobs(21), []
 
@@ -83,6 +87,7 @@ def test_the_codes_are_those_that_were_decoded_and_the_number_that_of_the_traini
     assert (4, 21, True) in seen  # also in a validation, whose terms are compared with the training's
 
 
+@OF_MEANS
 def test_a_loader_without_length_needs_the_number_of_images():
     class Endless(torch.utils.data.IterableDataset):
         def __iter__(self):
@@ -196,6 +201,7 @@ def test_a_derived_class_that_makes_its_objective_itself_is_loaded(tmp_path):
     assert type(again.criterion) is FreeBitsLoss
 
 
+@OF_MEANS
 def test_a_weight_of_the_divergence_of_its_own_settles_the_start():
     volumes = blobs(24)
     for loss, variance in (
@@ -236,3 +242,20 @@ def test_a_wrong_objective_in_a_file_is_refused_by_name(tmp_path):
     torch.save(content, path)
     with pytest.raises(ValueError, match=r"vae\.pt.*An objective must be one of"):
         VAE.load(path)
+
+
+def test_terms_of_means_need_codes_that_are_not_corrected():
+    volumes = blobs(24)
+    found = {}
+    for n_corrections in (0, 1):
+        for loss in (BetaVAELoss(1.0), DIPVAELoss(1.0, kind="I", off_diagonal=1e4)):
+            vae = made(loss, n_corrections=n_corrections, max_epochs=3)
+            loader = DataLoader(volumes, batch_size=12)
+            if n_corrections and isinstance(loss, DIPVAELoss):
+                with pytest.warns(UserWarning, match="n_corrections=0"):
+                    vae.fit(loader)
+            else:
+                vae.fit(loader)
+            found[n_corrections, type(loss)] = vae.encode(volumes).mean.detach()
+    assert torch.equal(found[1, BetaVAELoss], found[1, DIPVAELoss])  # what the warning says
+    assert not torch.allclose(found[0, BetaVAELoss], found[0, DIPVAELoss], atol=1e-3)

@@ -50,5 +50,5 @@ def test_a_plain_run_is_not_resumed_with_a_schedule(cohort, tmp_path):
 
 
 def test_the_variance_of_refined_codes_is_that_of_the_divergence(cohort, tmp_path):
-    train(tmp_path, cohort, loss___target_="monai_betavae.objectives.BetaTCVAELoss", loss__gamma=0.02)
+    train(tmp_path, cohort, loss___target_="monai_betavae.objectives.BetaTCVAELoss", loss__gamma=0.02, n_corrections=0)
     assert json.loads((tmp_path / "model.json").read_text())["likelihood"]["beta"] == 0.02
