@@ -8,8 +8,9 @@ error is relative to that of the mean training image. UDR compares the three see
 DCI use the six factors. Probes: ridge regression fitted on the training subjects' codes, mean R² of the factors.
 What is in the working folder already is used again.
 
-The second table starts cold, with convolutions from the mean image (`--warm_start mean`), in batches of 4, at a beta
-at which codes collapse.
+Objectives that compare the images of a batch act on means, which a template's correction of codes settles: the second
+table is without it. The third starts cold, with convolutions from the mean image (`--warm_start mean`), in batches of
+4, at a beta at which codes collapse.
 """
 
 from __future__ import annotations
@@ -62,15 +63,21 @@ OBJECTIVES: dict[str, Callable[[], BetaVAELoss]] = {
     "capacity of 20 nats, beta 16": lambda: CapacityLoss(
         16.0, capacity=20.0, schedule={"kind": "linear", "length": N_RISING, "unit": "epoch"}
     ),
+    "sigma-VAE": lambda: SigmaVAELoss(1.0),
+}
+"""The objectives of the first table: those that don't compare the images of a batch."""
+
+OF_MEANS: dict[str, Callable[[], BetaVAELoss]] = {
+    "beta-VAE, beta 1": lambda: BetaVAELoss(1.0),
+    "beta-VAE, beta 4": lambda: BetaVAELoss(4.0),
     "beta-TCVAE, beta 4": lambda: BetaTCVAELoss(4.0),
     "beta-TCVAE, beta 16": lambda: BetaTCVAELoss(16.0),
     "DIP-VAE I": lambda: DIPVAELoss(1.0, kind="I"),
     "DIP-VAE II": lambda: DIPVAELoss(1.0, kind="II"),
     "InfoVAE, alpha 0, lambda 1000": lambda: InfoVAELoss(1.0),
     "MMD-VAE": lambda: InfoVAELoss(1.0, alpha=1.0),
-    "sigma-VAE": lambda: SigmaVAELoss(1.0),
 }
-"""The objectives of the first table."""
+"""The objectives of the second table."""
 
 COLD_BETA, COLD_BATCH_SIZE = 16.0, 4
 COLD: dict[str, Callable[[], BetaVAELoss]] = {
@@ -83,7 +90,7 @@ COLD: dict[str, Callable[[], BetaVAELoss]] = {
     ),
     "free bits of 0.5 nats": lambda: FreeBitsLoss(COLD_BETA, free_nats=0.5),
 }
-"""The losses of the second table."""
+"""The losses of the third table."""
 
 
 def cohort(folder: Path) -> tuple[Array, dict[str, Array]]:
@@ -97,7 +104,15 @@ def cohort(folder: Path) -> tuple[Array, dict[str, Array]]:
     return images, {name: np.array([float(record[name]) for record in records]) for name in FACTORS}
 
 
-def fitted(loss: BetaVAELoss, images: Array, latent_dim: int, warm_start: str, n_epochs: int, seed: int) -> Any:
+def fitted(
+    loss: BetaVAELoss,
+    images: Array,
+    latent_dim: int,
+    warm_start: str,
+    n_epochs: int,
+    seed: int,
+    n_corrections: int | None,
+) -> Any:
     """Train a model on the training subjects."""
     vae = build_vae(
         SHAPE,
@@ -108,6 +123,7 @@ def fitted(loss: BetaVAELoss, images: Array, latent_dim: int, warm_start: str, n
         lr_scheduler=warmup_and_decay,
         random_state=seed,
         max_epochs=n_epochs,
+        **({} if n_corrections is None else {"n_corrections": n_corrections}),
         **QUIET,
     )
     training = torch.from_numpy(images[:N_TRAINING])
@@ -188,24 +204,26 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     images, factors = cohort(folder)
     tables: dict[str, list[dict[str, Any]]] = {}
-    for heading, losses, start in (
-        (f"{latent_dim} latents, the default warm start", OBJECTIVES, "deformable"),
-        (f"Convolutions from the mean image, beta {COLD_BETA:g}", COLD, "mean"),
+    for heading, losses, start, n_corrections in (
+        (f"{latent_dim} latents, the default warm start", OBJECTIVES, "deformable", None),
+        ("The same without the correction of codes", OF_MEANS, "deformable", 0),
+        (f"Convolutions from the mean image, beta {COLD_BETA:g}", COLD, "mean", None),
     ):
         tables[heading] = []
         for name, make in losses.items():
             runs = []
             for seed in seeds:
-                stored = folder / f"{start}_{latent_dim}_{n_epochs}_{name}_{seed}.json"
+                kind = start if n_corrections is None else f"{start} uncorrected"
+                stored = folder / f"{kind}_{latent_dim}_{n_epochs}_{name}_{seed}.json"
                 if not stored.is_file():
                     began = time.monotonic()
-                    vae = fitted(make(), images, latent_dim, start, n_epochs, seed)
+                    vae = fitted(make(), images, latent_dim, start, n_epochs, seed, n_corrections)
                     found = measured(vae, images, factors)
                     stored.write_text(json.dumps(found))
                     print(name, seed, f"{time.monotonic() - began:.0f} s, error {found['error']:.3f}", flush=True)
                 runs.append(json.loads(stored.read_text()))
             tables[heading].append(row(name, runs))
-        if start == "deformable":
+        if losses is OBJECTIVES:
             tables[heading].append(row(PCA, [by_pca(images, factors, latent_dim)]))
     report("objectives", "Objectives on a simulated cohort", tables, notes=(__doc__ or "").partition("10]\n\n")[2])
 

@@ -62,7 +62,11 @@ def written_out(x, mean, mu, logvar, beta, dist):
 
 def test_signature_of_the_loss():
     parameters = inspect.signature(BetaVAELoss).parameters
-    assert {name: p.default for name, p in parameters.items()} == {"beta": 4.0, "default_dist": "normal"}
+    reference = {name: p.default for name, p in parameters.items() if p.kind == p.POSITIONAL_OR_KEYWORD}
+    assert reference == {"beta": 4.0, "default_dist": "normal"}
+    # what was added is by keyword only and changes nothing unless it is given
+    assert {name: p.default for name, p in parameters.items() if name not in reference} == {"schedule": None}
+    assert parameters["schedule"].kind == inspect.Parameter.KEYWORD_ONLY
     assert list(inspect.signature(BetaVAELoss.__call__).parameters) == ["self", "x", "p", "q"]
     assert list(inspect.signature(BetaVAELoss.reconstruction_loss).parameters) == ["self", "p", "data"]
     assert list(inspect.signature(BetaVAELoss.kl_normal_loss).parameters) == ["self", "q"]

@@ -23,6 +23,7 @@ from warm_runner import WarmRunner
 
 from monai_betavae import bundle_root
 from monai_betavae.data import discover, simulate_cohort
+from monai_betavae.training.loggers import _local_store
 
 pytestmark = pytest.mark.slow
 
@@ -583,7 +584,7 @@ def test_losses_go_to_mlflow_by_one_override(commands, place, monkeypatch):
     commands.done("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     folder = place / "data" / "tracked"
-    client = MlflowClient((folder / "mlruns").as_uri())
+    client = MlflowClient(_local_store(folder))  # a database where the packages for one are installed
     (run,) = client.search_runs([client.get_experiment_by_name("brains").experiment_id])
     assert run.info.status == "FINISHED"
     assert run.data.params["latent_dim"] == "4"
