@@ -578,6 +578,7 @@ def test_losses_go_to_tensorboard_by_default(commands, place):
     np.testing.assert_allclose([event.value for event in recorded], table["val/loss"], rtol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore:.*noload")  # of MLflow with its database
 def test_losses_go_to_mlflow_by_one_override(commands, place, monkeypatch):
     from mlflow.tracking import MlflowClient
 
