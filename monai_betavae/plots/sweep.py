@@ -80,6 +80,10 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
     right.set_title("stability of codes across seeds" if stable else "latents that vary between subjects", size=10)
     if numbers and min(row[first] for row in rows) > 0:
         right.set_xscale("log")
+        values = sorted({row[first] for row in rows})
+        right.set_xticks(values, [f"{value:g}" for value in values])
+        right.set_xticks([], minor=True)
+    left.margins(0.15)
     for axes in (left, right):
         axes.grid(alpha=0.3)
     if len(names) > 1:

@@ -39,6 +39,9 @@ OF_THE_MODEL = ("network_def", "preprocessing", "likelihood")
 PLAIN_ENTRIES = ("likelihood",)
 """Ids of components for which the resulting values may be given instead."""
 
+OF_ANOTHER_CONFIG = ("space", "settings")
+"""Ids of sweep.json that hold values by id of train.json, which the trainings check."""
+
 ABSENT = object()
 """Marker of a missing value."""
 
@@ -232,6 +235,8 @@ def _check_type(name: str, value: Any, own: Any) -> None:
         raise ValueError(f"'{name}' must be {wanted}, got None.")
     if value is None or (isinstance(value, str) and value.startswith(("$", "@", "%"))):
         return
+    if name in OF_ANOTHER_CONFIG:
+        return
     if isinstance(own, Mapping) and isinstance(value, Mapping) and name not in PLAIN_ENTRIES:
         lacking = [key for key in own if key not in value and (key == "_target_" or not _is_part(own))]
         if lacking:
@@ -326,7 +331,7 @@ def _check_group(name: str, value: Any, own: Any, text: str) -> None:
 
     A typing error in a merged config file creates such an id.
     """
-    if not (isinstance(value, Mapping) and isinstance(own, Mapping)) or "_target_" in own:
+    if not (isinstance(value, Mapping) and isinstance(own, Mapping)) or "_target_" in own or name in OF_ANOTHER_CONFIG:
         return
     for key, entry in value.items():
         where = f"{name}#{key}"

@@ -252,3 +252,10 @@ def test_only_the_runner_gets_short_errors(monkeypatch):
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     shorten_errors()
     assert sys.excepthook is sys.__excepthook__
+
+
+def test_a_sweeps_values_are_by_id_of_the_training():
+    own = {"space": {"beta": [1.0]}, "settings": {}, "seeds": [0, 1]}
+    check_config({**own, "space": {"latent_dim": [8]}, "settings": {"max_epochs": 3}}, own)
+    with pytest.raises(ValueError, match="'setting' isn't an id"):
+        check_config({**own, "setting": {}}, own)
