@@ -192,6 +192,20 @@ def kl_normal_loss(q: Normal) -> Tensor:
     return kl_per_dimension(q).sum()
 
 
+def weighted_sum(first: Tensor, *terms: tuple[float, Tensor]) -> Tensor:
+    """Return the first term plus the others times their weights; a weight below the smallest normal number counts as 0.
+
+    Infinity times 0 would be NaN.
+
+    Example:
+        >>> float(weighted_sum(torch.tensor(1.0), (2.0, torch.tensor(3.0)), (0.0, torch.tensor(float("inf")))))
+        7.0
+    """
+    for weight, term in terms:
+        first = first + weight * term if abs(weight) >= torch.finfo(torch.float32).tiny else first
+    return first
+
+
 class BetaVAELoss:
     r"""The beta-VAE loss: reconstruction loss plus beta times the KL divergence to the prior.
 
@@ -306,8 +320,7 @@ class BetaVAELoss:
 
     def _weighted(self, rec_loss: Tensor, divergence: Tensor) -> Tensor:
         """Return their sum with the weight beta."""
-        # infinity times 0 would be NaN; a beta below the smallest normal number counts as 0
-        return rec_loss + self.beta * divergence if self.beta >= torch.finfo(torch.float32).tiny else rec_loss
+        return weighted_sum(rec_loss, (self.beta, divergence))
 
     def reconstruction_loss(self, p: Distribution, data: Tensor) -> Tensor:
         """Compute the reconstruction loss per image; see :func:`reconstruction_loss`."""

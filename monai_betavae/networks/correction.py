@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from .template import DeformableTemplate
 
 RENEWAL_BATCHES = 50
-"""Number of training batches after which the curvature is measured anew; on a CPU that takes as long as 2.5 steps."""
+"""Number of training batches after which the curvature is measured anew; that takes as long as a few steps."""
 
 CURVATURE_PAIRS = 2
 """Number of pairs of opposite codes at which curvatures are measured."""

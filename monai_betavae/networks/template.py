@@ -103,11 +103,9 @@ class DeformableTemplate(VaryingVoxels):
         self.cut = self.deformable and has_edges(self.mean_edges)
         self.edges.requires_grad_(self.cut and self.components.requires_grad)
         # on the meta device, used for dry runs, voxels have no values
-        if len(self.voxels) == 0 or self.voxels.is_meta:
+        if not self.deformable or len(self.voxels) == 0 or self.voxels.is_meta:
             return
         n_axes = len(self.shape) - 1
-        if not self.deformable:
-            return
         self.every_voxel.choose(self.voxels, self.shape[1:], [1] * n_axes)
         if not self.cut:
             least = LEAST_FOR_SLOPE * self.latent_dim
@@ -240,7 +238,7 @@ class DeformableTemplate(VaryingVoxels):
         """Return the values of an image at the voxels of the components, shape (batch, channel, voxel)."""
         return image.flatten(2).gather(2, self.voxels.expand(image.shape[0], image.shape[1], -1))
 
-    # TorchScript can't return one of the lattices, so these three choose
+    # TorchScript can't return one of the lattices, so each of these chooses one
 
     def _picked(self, image: Tensor, thinned: int) -> Tensor:
         if thinned == 0:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from .._checks import check_real
-from ..losses import BetaVAELoss, at_least_float32
+from ..losses import BetaVAELoss, at_least_float32, weighted_sum
 from ..schedules import Schedule
 from .codes import check_posteriors
 
@@ -126,10 +126,6 @@ class InfoVAELoss(BetaVAELoss):
         """
         losses = self._terms(x, p, q)
         discrepancy = mmd(q, self.bandwidth)
-        loss = losses["rec_loss"]
-        for weight, term in (
-            (self.kl_weight, losses["kl_loss"]),
-            (self.beta * (self.alpha + self.weight - 1), discrepancy),
-        ):
-            loss = loss + weight * term if weight != 0 else loss
+        of_both = self.beta * (self.alpha + self.weight - 1)
+        loss = weighted_sum(losses["rec_loss"], (self.kl_weight, losses["kl_loss"]), (of_both, discrepancy))
         return {**losses, "mmd": discrepancy, "loss": loss}

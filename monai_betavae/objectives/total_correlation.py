@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Normal
 
 from .._checks import check_choice, check_integer, check_real
-from ..losses import BetaVAELoss, at_least_float32
+from ..losses import BetaVAELoss, at_least_float32, weighted_sum
 from ..schedules import Schedule
 from .codes import check_codes_of
 
@@ -176,12 +176,11 @@ class BetaTCVAELoss(BetaVAELoss):
             raise ValueError("`n_images` must be given, the number of training images: the loader has no length.")
         parts = decomposed_kl(q.rsample() if z is None else z, q, n_images, self.estimator)
         information, correlation, by_dimension = parts
-        loss = losses["rec_loss"]
-        for weight, term in (
+        loss = weighted_sum(
+            losses["rec_loss"],
             (self.gamma, losses["kl_loss"]),
             (self.alpha - self.gamma, information),
             (self.beta - self.gamma, correlation),
-        ):
-            loss = loss + weight * term if weight != 0 else loss
+        )
         named = {"mutual_information": information, "total_correlation": correlation, "dimension_kl": by_dimension}
         return {**losses, **named, "loss": loss}
