@@ -222,6 +222,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         # the step at which the template's curvature was measured, and the likelihood's variance if a schedule sets it
         self._renewed_at: tuple[int, float | None] = (-1, None)
         self._at_end = False
+        # of the images of the last validation batch, for callbacks; None where this process owns none of them
+        self.validated_posterior: Normal | None = None
         self._initial: dict[str, Any] | None = None  # copies of what training changes, for sklearn.base.clone
         # what `transform` tells its hook `transform_step` about the current batch
         self._target_key = "label"
@@ -336,14 +338,15 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
     def _losses(
         self, images: Tensor, share: BatchShare, criterion: Callable[..., Any], loader: Any
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], Normal]:
+        """Return the losses of a batch, and its posteriors."""
         p, q, z = self._drawn(images, share)
         images, p = weighted_residuals(self, images, p)
         codes = (z, self._n_training_images(loader)) if getattr(criterion, "takes_codes", False) else ()
         losses: dict[str, Tensor] = criterion(images, p, q, *codes)
         if self._own_loss is not None:
             check_losses(losses)
-        return losses
+        return losses, q
 
     def encode(self, x: Any) -> Normal:
         """Return the posterior q(z|x) in eval mode.
@@ -441,7 +444,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         share = batch_share(loader, batch_idx, len(images))
         with naming_lone_values(f"training batch {batch_idx}"):
             criterion = self._criterion_now()
-            losses = self._losses(images[: max(share.n_own, 1)], share, criterion, loader)
+            losses, _ = self._losses(images[: max(share.n_own, 1)], share, criterion, loader)
         self._log_losses("train", losses, len(images), on_step=True, on_epoch=False)
         if criterion is not self.criterion and is_running(trainer):
             weights: Any = criterion
@@ -468,7 +471,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         images = self._images(batch, f"validation batch {batch_idx}")
         loader = validation_loader(self._trainer, dataloader_idx or 0)
         share = batch_share(loader, batch_idx, len(images))
-        losses = self._losses(images[: max(share.n_own, 1)], share, self.criterion, loader)
+        losses, q = self._losses(images[: max(share.n_own, 1)], share, self.criterion, loader)
+        self.validated_posterior = q if share.n_own else None
         # Lightning averages the counts over the processes as integers; multiples of their number stay whole
         self._log_losses("val", losses, share.n_own * share.n_processes, sync_dist=True)
         return losses

@@ -4,6 +4,7 @@
 ``intervals``              bootstrap intervals over subjects
 ``reconstruction``         errors, PSNR and SSIM, in the brain and overall; PCA and mean-image baselines
 ``likelihood``             ELBO, importance-weighted log-likelihood, closed form of probabilistic PCA
+``rate_distortion``        nats of codes against error: models, their codes cut short, PCA in closed form
 ``refinement``             codes refined from the encoder's: what amortised inference costs
 ``latent_activity``        KL divergence per dimension, active units
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
@@ -34,6 +35,7 @@ from .mmd import mmd, mmd_test
 from .ms_ssim import ms_ssim_pairs
 from .normative import correct_p_values, latent_deviation, voxel_deviation
 from .probes import compare_probes, pca_codes, probe, probe_held_out
+from .rate_distortion import RateDistortion, distortion_at, linear_rate_distortion, truncated_rate_distortion
 from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error
 from .refinement import refined_codes
 from .residuals import healthy_threshold, residual_map
@@ -41,6 +43,7 @@ from .stability import canonical_correlations, udr
 
 __all__ = [
     "Estimate",
+    "RateDistortion",
     "active_units",
     "aggregate_posterior",
     "brain_mask",
@@ -49,6 +52,7 @@ __all__ = [
     "correct_p_values",
     "dci",
     "dice",
+    "distortion_at",
     "elbo",
     "estimate",
     "factor_vae_score",
@@ -57,6 +61,7 @@ __all__ = [
     "healthy_threshold",
     "kl_per_dimension",
     "latent_deviation",
+    "linear_rate_distortion",
     "log_likelihood",
     "mig",
     "mmd",
@@ -74,6 +79,7 @@ __all__ = [
     "sample_codes",
     "sap",
     "squared_error",
+    "truncated_rate_distortion",
     "udr",
     "voxel_auprc",
     "voxel_deviation",

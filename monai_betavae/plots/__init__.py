@@ -1,14 +1,17 @@
 """Functions that turn arrays into figures. Volumes are in RAS order; the subject's left is drawn on the left."""
 
+from .activity import plot_activity
 from .animation import traversal_gif
 from .brain_maps import plot_maps
 from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
 from .figure_files import save_figure
+from .rate_distortion import plot_rate_distortion
 from .slices import plot_reconstructions, plot_traversals, plot_volumes
 from .sweep import plot_sweep
 
 __all__ = [
+    "plot_activity",
     "plot_contact_sheet",
     "plot_kl",
     "plot_latents",
@@ -16,6 +19,7 @@ __all__ = [
     "plot_maps",
     "plot_precision_recall",
     "plot_predictions",
+    "plot_rate_distortion",
     "plot_reconstructions",
     "plot_sweep",
     "plot_traversals",

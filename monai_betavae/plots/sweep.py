@@ -21,7 +21,8 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
         rows: one per setting, with the ids of the space, "error", "error_ratio", "kl" and their "_sd", "udr" and
             "active_units", and "chosen".
         names: ids of the space. Settings that differ in the first of them alone are joined by a line.
-        baselines: "mean_image", the error of the mean training image, and "pca", errors by number of components.
+        baselines: "mean_image", the error of the mean training image; "pca", errors by number of components, and
+            "pca_curves", rates and errors of linear beta-VAEs by number of components.
 
     Returns:
         the figure, with two panels.
@@ -69,7 +70,18 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
         right.plot(places, [row["udr"] if stable else row["active_units"] for row in listed], color=colour, marker="o")
         if not numbers:
             right.set_xticks(np.arange(len(listed)), [figure_label(str(row[first])) for row in listed], size=7)
+    curves = baselines.get("pca_curves", {})
+    widest = max(row["kl"] + (row.get("kl_sd") or 0.0) for row in rows)
+    for size, (rates, errors) in curves.items():
+        shown = np.asarray(rates) <= 1.25 * widest
+        places, heights = np.asarray(rates)[shown], scale * np.asarray(errors)[shown]
+        left.plot(places, heights, color="#7f7f7f", linestyle="--", linewidth=1)
+        left.annotate(
+            f"PCA, {size}", (places[-1], heights[-1]), xytext=(0, 3), textcoords="offset points", ha="right", size=7
+        )
     for size, error in baselines.get("pca", {}).items():
+        if size in curves:
+            continue
         left.axhline(scale * error, color="#7f7f7f", linestyle="--", linewidth=1)
         left.annotate(
             f"PCA, {size}", (1, scale * error), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=7

@@ -4,6 +4,7 @@
 ``optimizers``       the default AdamW, or one that the user's factory makes
 ``learning_rate``    how the learning rate changes, and how its schedule resumes
 ``callbacks``        the table of losses, the best weights
+``latent_activity``  the KL divergence of each latent dimension, epoch by epoch
 ``step_seeds``       seeds that follow from the numbers of epoch and step
 ``checkpoints``      the checkpoint after every epoch, and its position in the training
 ``divergence``       stop where numbers are not finite, warn where latents collapse or explode
@@ -17,6 +18,7 @@
 from .callbacks import BestWeights, MetricsTable, WarmupAndDecay
 from .checkpoints import LastCheckpoint
 from .divergence import StopOnDivergence
+from .latent_activity import LatentActivity
 from .learning_rate import warmup_and_decay
 from .loggers import build_logger
 from .step_seeds import StepSeeds
@@ -24,6 +26,7 @@ from .step_seeds import StepSeeds
 __all__ = [
     "BestWeights",
     "LastCheckpoint",
+    "LatentActivity",
     "MetricsTable",
     "StepSeeds",
     "StopOnDivergence",

@@ -27,11 +27,12 @@ from ..networks.latent_model import decode_array, encode_array
 from ..networks.noise import calibrate_noise
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
 from ..objectives import describe_objective
-from ..plots import plot_losses, save_figure
+from ..plots import plot_activity, plot_losses, save_figure
 from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
 from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint, save_weights
 from ..training.callbacks import TIMING_FILE
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
+from ..training.latent_activity import ACTIVITY_FILE
 from .data_checks import check_grid
 from .model_description import (
     MODEL_FILE,
@@ -77,7 +78,9 @@ WRITTEN = (
     SPLIT_FILE,
     RUN_FILE,
     SCORES_FILE,
+    ACTIVITY_FILE,
     "loss_curves.png",
+    "latent_activity.png",
     "reconstructions.png",
     "traversals.png",
 )
@@ -281,6 +284,9 @@ class ModelTraining:
         table = pd.read_csv(self.output_dir / METRICS_FILE)
         figure = plot_losses(table.to_dict("list"), title=label)  # type: ignore[arg-type]  # pandas types keys as Hashable
         save_figure(figure, self.output_dir / "loss_curves.png")
+        if (self.output_dir / ACTIVITY_FILE).is_file():
+            activity: Any = pd.read_csv(self.output_dir / ACTIVITY_FILE).to_dict("list")
+            save_figure(plot_activity(activity, title=label), self.output_dir / "latent_activity.png")
         if not held_out:
             print("No subject is held out: nothing is scored, and no reconstruction drawn.")
         else:

@@ -355,6 +355,8 @@ WRITTEN = [
     "models/model.json",
     "models/model.pt",
     "output/.lock",
+    "output/latent_activity.csv",
+    "output/latent_activity.png",
     "output/loss_curves.png",
     "output/metrics.csv",
     "output/reconstructions.png",

@@ -27,3 +27,12 @@ def test_any_values_are_drawn(values):
     figure = plot_sweep(rows, ["option"], {"mean_image": None, "pca": {}})
     assert [axes.get_ylabel() for axes in figure.axes] == ["validation error", "active units"]
     figure.canvas.draw()
+
+
+def test_linear_models_of_any_beta_are_a_dashed_curve_as_far_as_the_settings():
+    rows = [row(beta=beta) for beta in (1.0, 4.0)]
+    curve = ([0.0, 10.0, 20.0, 200.0], [10.0, 8.0, 6.0, 5.0])
+    figure = plot_sweep(rows, ["beta"], {"mean_image": 10.0, "pca": {8: 5.0}, "pca_curves": {8: curve}})
+    dashed = [line for line in figure.axes[0].lines if line.get_linestyle() == "--"]
+    assert [line.get_ydata().tolist() for line in dashed] == [pytest.approx([1.0, 0.8, 0.6])]
+    figure.canvas.draw()

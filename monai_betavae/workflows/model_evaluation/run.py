@@ -29,7 +29,7 @@ from ...networks.latent_model import decode_array, latent_dim_of, reconstruct_ar
 from ...networks.modules import reconstruction_network
 from ...networks.noise import noise_of
 from ...networks.warm_start import variance_of
-from ...plots import plot_losses, save_figure
+from ...plots import plot_activity, plot_losses, save_figure
 from ...saving.atomic_files import atomic_path, write_table
 from ..data_checks import check_held_out
 from ..model_description import check_likelihood
@@ -40,6 +40,7 @@ from .lesion_part import LESION_KINDS, anomaly_part
 from .model_parts import generation_part, latents_part, likelihood_part, reconstruction_part
 from .norm_part import normative_part
 from .part import MEAN_RESIDUAL_NAME, MIN_TO_FIT, PCA_NAME, REFINED_NAME, VAE_NAME, Part, replace_non_finite
+from .rate_distortion_part import rate_distortion_part
 from .report import Report
 from .subjects import (
     LESION_KEY,
@@ -60,7 +61,17 @@ EVALUATION_FOLDER, SUBJECTS_FILE, SUMMARY_FILE, REPORT_FILE = (
     "scores.json",
     "report.html",
 )
-PARTS = ("reconstruction", "likelihood", "latents", "probes", "disentanglement", "anomaly", "normative", "generation")
+PARTS = (
+    "reconstruction",
+    "likelihood",
+    "latents",
+    "rate_distortion",
+    "probes",
+    "disentanglement",
+    "anomaly",
+    "normative",
+    "generation",
+)
 
 MIN_EVALUATED = 20
 """Subjects below which an evaluation says so."""
@@ -325,6 +336,9 @@ class ModelEvaluation:
             ),
             "likelihood": lambda: likelihood_part(self._estimator(), held_out, self.n_samples, self.seed),
             "latents": lambda: latents_part(self.network, held_out, training, simulated, self.seed, self.device),
+            "rate_distortion": lambda: rate_distortion_part(
+                self.network, held_out, restored, self._pca, mean_image, self.device, label
+            ),
             "probes": lambda: probes_part(
                 held_out, training, codes, self.covariates, "control" if simulated else None, self.seed, label=label
             ),
@@ -397,6 +411,9 @@ class ModelEvaluation:
         if "losses" in about:
             figure = plot_losses(about["losses"], "simulated" if simulated else "")
             report.figure(figure, "Losses per epoch of the training run.")
+        if "activity" in about:
+            figure = plot_activity(about["activity"], "simulated" if simulated else "")
+            report.figure(figure, "Latent dimensions on the validation subjects, by epoch of the training run.")
         for part in found:
             part.write_to(report)
         left_out = [name for name in self.parts if name not in {part.name for part in found}]

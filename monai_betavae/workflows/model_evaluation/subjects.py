@@ -24,6 +24,7 @@ from ...data.tables.columns import MOSTLY, number_share, percent
 from ...data.tables.covariates import MAX_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
 from ...data.volumes.volume_files import VOLUME_SUFFIXES, read_header, read_voxels
 from ...networks.latent_model import encode_images, evaluating, latent_dim_of, logvar_of
+from ...training.latent_activity import ACTIVITY_FILE
 from ..records import SPLIT_FILE, Record, read_split
 
 Array = NDArray[Any]
@@ -177,10 +178,10 @@ def on_grid(path: str | os.PathLike[str], affine: Array, shape: Sequence[int]) -
 
 
 def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a training run left about itself: sizes of its parts, and losses; what there is of it.
+    """Return what a training run left about itself: sizes of its parts, losses, activity of its latents.
 
     Raises:
-        ValueError: naming the ``split.json`` or ``metrics.csv`` that isn't one.
+        ValueError: naming the ``split.json``, ``metrics.csv`` or ``latent_activity.csv`` that isn't one.
     """
     folder = Path(training_output_dir)
     found: dict[str, Any] = {}
@@ -196,6 +197,16 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
         except (ValueError, KeyError) as error:
             raise ValueError(f"{metrics} must be the metrics.csv of a training run: {error}") from error
         found["losses"] = table.select_dtypes("number").to_dict("list")
+    activity = folder / ACTIVITY_FILE
+    if activity.is_file():
+        import pandas as pd
+
+        try:
+            found["activity"] = (
+                pd.read_csv(activity)[["epoch", "latent", "kl", "variance"]].astype(float).to_dict("list")
+            )
+        except (ValueError, KeyError) as error:
+            raise ValueError(f"{activity} must be the {ACTIVITY_FILE} of a training run: {error}") from error
     return found
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ...estimator import VAE
 from ...evaluation.latent_activity import active_units, kl_per_dimension
+from ...evaluation.rate_distortion import linear_rate_distortion
 from ...evaluation.reconstruction import fit_pca, squared_error
 from ...networks.latent_model import decode_array
 from ...saving.atomic_files import atomic_path
@@ -83,12 +84,13 @@ def baselines(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
         sizes: numbers of components.
 
     Returns:
-        "mean_image", and "pca", errors by number of components, empty where the training volumes don't fit in memory.
+        "mean_image"; "pca", errors by number of components, and "pca_curves", rates and errors of linear beta-VAEs by
+        number of components, both empty where the training volumes don't fit in memory.
     """
     network = load_weights(trained_network(folder), folder / MODEL_FILE)
     training, validation = (subjects_of(folder, part, network, "cpu").images for part in ("training", "validation"))
     mean = np.broadcast_to(training.mean(axis=0), validation.shape)
-    found: dict[str, Any] = {"mean_image": float(squared_error(validation, mean).mean()), "pca": {}}
+    found: dict[str, Any] = {"mean_image": float(squared_error(validation, mean).mean()), "pca": {}, "pca_curves": {}}
     if training.nbytes <= PCA_BYTES and len(training) > 1:
         pca = fit_pca(training, min(max(sizes), len(training) - 1), 0)
         flat = validation.reshape(len(validation), -1) - pca.mean_
@@ -97,6 +99,8 @@ def baselines(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:
             if size <= pca.n_components_:
                 rest = flat - scores[:, :size] @ pca.components_[:size]
                 found["pca"][size] = float((rest.astype(np.float64) ** 2).sum(axis=1).mean())
+                curve = linear_rate_distortion(pca, validation, n_latents=size)
+                found["pca_curves"][size] = curve.rate.tolist(), curve.distortion.tolist()
     return found
 
 

@@ -69,7 +69,8 @@ def test_every_part_is_there(run, evaluated):
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     for text in ("These brains are simulated", "18 test", "Lesions", "control (control: no effect)", "PCA"):
         assert text in page
-    for name in ("reconstructions.png", "traversals.gif", "precision_recall.png", "predictions.png", "latents.png"):
+    for name in ("reconstructions.png", "traversals.gif", "precision_recall.png", "predictions.png", "latents.png",
+                 "rate_distortion.png"):  # fmt: skip
         assert (evaluated / name).stat().st_size > 1000
 
 
