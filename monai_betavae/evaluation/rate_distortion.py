@@ -21,6 +21,10 @@ class RateDistortion(NamedTuple):
     Attributes:
         rate: KL divergence from the prior, nats.
         distortion: summed squared error of the reconstruction from the posterior's mean.
+
+    Example:
+        >>> RateDistortion(rate=np.array([0.0, 5.0]), distortion=np.array([10.0, 6.0])).rate.tolist()
+        [0.0, 5.0]
     """
 
     rate: NDArray[np.float64]
