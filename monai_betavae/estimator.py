@@ -33,6 +33,7 @@ from ._estimator_arguments import (
 )
 from ._randomness import generator, seeded
 from ._sklearn_parameters import SklearnParameters
+from .batches.gathered_rows import gather_posteriors
 from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
 from .batches.ordering import OrderedRows, check_not_empty, row_noise
 from .batches.process_shares import BatchShare, batch_share, draw_codes
@@ -52,7 +53,7 @@ from .networks.posterior import (
 )
 from .networks.warm_start import check_started, variance_of, warm_start
 from .objectives import describe_objective, objective_from_description
-from .objectives.batch_terms import warn_of_batch_terms
+from .objectives.batch_terms import takes_gathered, warn_of_batch_terms
 from .saving.descriptions import is_plain, name_of
 from .saving.estimator_file import EstimatorFiles, check_checkpoint
 from .saving.safe_loading import load_weights_only, name_resumed_checkpoint
@@ -343,7 +344,9 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         p, q, z = self._drawn(images, share)
         images, p = weighted_residuals(self, images, p)
         codes = (z, self._n_training_images(loader)) if getattr(criterion, "takes_codes", False) else ()
-        losses: dict[str, Tensor] = criterion(images, p, q, *codes)
+        shared = share.n_processes > 1 and takes_gathered(criterion)
+        of_all = {"gathered": gather_posteriors(q, z, share)} if shared else {}
+        losses: dict[str, Tensor] = criterion(images, p, q, *codes, **of_all)
         if self._own_loss is not None:
             check_losses(losses)
         return losses, q
@@ -435,7 +438,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             "loss", "rec_loss" and "kl_loss". On several processes, images that a distributed sampler repeats to give
             every process the same number don't count. Where some processes then have fewer images than others, the
             losses are weighted so that their average, and that of the gradients, is over all images. Terms that compare
-            the images of a batch, such as a total correlation, are those of each process's images.
+            the images of a batch, such as a total correlation, are those of all processes' images.
         """
         trainer = self._trainer
         loader = None if trainer is None else trainer.train_dataloader

@@ -230,7 +230,8 @@ class BetaVAELoss:
 
     Attributes:
         takes_codes: whether the loss also takes the codes that were decoded, and the number of images in the dataset.
-        of_the_batch: whether a term compares the images of a batch, and so isn't a mean over images.
+        of_the_batch: whether a term compares the images of a batch, and so isn't a mean over images. On several
+            processes such a loss gets ``gathered``, posteriors and codes of all processes' images, if it takes that.
         scheduled: names of the weights that the schedule multiplies.
 
     Raises:

@@ -259,3 +259,22 @@ def test_terms_of_means_need_codes_that_are_not_corrected():
             found[n_corrections, type(loss)] = vae.encode(volumes).mean.detach()
     assert torch.equal(found[1, BetaVAELoss], found[1, DIPVAELoss])  # what the warning says
     assert not torch.allclose(found[0, BetaVAELoss], found[0, DIPVAELoss], atol=1e-3)
+
+
+def test_a_loss_of_ones_own_is_called_as_before_on_several_processes(group):
+    class Derived(BetaTCVAELoss):
+        def __call__(self, x, p, q, z=None, n_images=None):
+            return super().__call__(x, p, q, z, n_images)
+
+    class Own:
+        of_the_batch = True
+
+        def __call__(self, x, p, q):
+            return BetaVAELoss(1.0)(x, p, q)
+
+    parts, volumes = started("deformable", blobs(20), latent_dim=3), blobs(4)
+    group(0, 2)  # there is no other process, and to gather its rows would fail
+    for loss in (Derived(n_images=8), Own(), FreeBitsLoss(2.0)):
+        assert VAE.from_network(parts, loss=loss).training_step(volumes, 0)["loss"].isfinite()
+    with pytest.raises(ValueError, match="process group has not been initialized"):
+        VAE.from_network(parts, loss=DIPVAELoss()).training_step(volumes, 0)

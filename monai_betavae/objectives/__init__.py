@@ -7,7 +7,7 @@
 - ``mmd``: the aggregated posterior is pulled to the prior (:class:`InfoVAELoss`).
 - ``sigma``: the likelihood's scale is learned (:class:`SigmaVAELoss`).
 - ``objective_description``: objectives as JSON and back.
-- ``batch_terms``: where terms that compare the images of a batch don't act as they should.
+- ``batch_terms``: which losses compare the images of a batch, and where they don't act as they should.
 - ``codes``: what objectives ask of codes and posteriors.
 
 Schedules of their weights are in :mod:`monai_betavae.schedules`.

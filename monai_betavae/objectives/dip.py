@@ -102,18 +102,28 @@ class DIPVAELoss(BetaVAELoss):
             diagonal = self.off_diagonal * (10 if kind == "I" else 1)
         self.diagonal = check_real("diagonal", diagonal, minimum=0)
 
-    def __call__(self, x: Tensor, p: Tensor | Distribution, q: Normal) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        x: Tensor,
+        p: Tensor | Distribution,
+        q: Normal,
+        *,
+        gathered: tuple[Normal, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Compute the loss of a batch.
 
         Args:
             x: images, shape (batch, channel, ...).
             p: decoder output of the same shape.
             q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+            gathered: posteriors and codes of the whole batch, if ``x``, ``p`` and ``q`` are this process's share of it:
+                see :func:`~monai_betavae.batches.gathered_rows.gather_posteriors`; ``None`` for ``q``.
 
         Returns:
             scalar tensors under "rec_loss", "kl_loss", "dip_loss" and "loss".
         """
         losses = self._terms(x, p, q)
-        penalty = dip_penalty(q, self.off_diagonal, self.diagonal, self.kind)
+        everyone = q if gathered is None else gathered[0]
+        penalty = dip_penalty(everyone, self.off_diagonal, self.diagonal, self.kind)
         loss = self._weighted(losses["rec_loss"], losses["kl_loss"])
         return {**losses, "dip_loss": penalty, "loss": loss + penalty}

@@ -113,19 +113,28 @@ class InfoVAELoss(BetaVAELoss):
         """Weight of the KL divergence."""
         return self.beta * (1 - self.alpha)
 
-    def __call__(self, x: Tensor, p: Tensor | Distribution, q: Normal) -> dict[str, Tensor]:
+    def __call__(
+        self,
+        x: Tensor,
+        p: Tensor | Distribution,
+        q: Normal,
+        *,
+        gathered: tuple[Normal, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Compute the loss of a batch.
 
         Args:
             x: images, shape (batch, channel, ...).
             p: decoder output of the same shape.
             q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
+            gathered: posteriors and codes of the whole batch, if ``x``, ``p`` and ``q`` are this process's share of it:
+                see :func:`~monai_betavae.batches.gathered_rows.gather_posteriors`; ``None`` for ``q``.
 
         Returns:
             scalar tensors under "rec_loss", "kl_loss", "mmd" and "loss".
         """
         losses = self._terms(x, p, q)
-        discrepancy = mmd(q, self.bandwidth)
+        discrepancy = mmd(q if gathered is None else gathered[0], self.bandwidth)
         of_both = self.beta * (self.alpha + self.weight - 1)
         loss = weighted_sum(losses["rec_loss"], (self.kl_weight, losses["kl_loss"]), (of_both, discrepancy))
         return {**losses, "mmd": discrepancy, "loss": loss}

@@ -152,7 +152,14 @@ class BetaTCVAELoss(BetaVAELoss):
         return self.gamma
 
     def __call__(
-        self, x: Tensor, p: Tensor | Distribution, q: Normal, z: Tensor | None = None, n_images: int | None = None
+        self,
+        x: Tensor,
+        p: Tensor | Distribution,
+        q: Normal,
+        z: Tensor | None = None,
+        n_images: int | None = None,
+        *,
+        gathered: tuple[Normal, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Compute the loss of a batch.
 
@@ -162,6 +169,8 @@ class BetaTCVAELoss(BetaVAELoss):
             q: posterior, a ``Normal`` with parameters of shape (batch, latent_dim).
             z: the codes that were decoded, shape (batch, latent_dim); ``None`` to draw others.
             n_images: number of images in the dataset, unless the loss has got it.
+            gathered: posteriors and codes of the whole batch, if ``x``, ``p`` and ``q`` are this process's share of it:
+                see :func:`~monai_betavae.batches.gathered_rows.gather_posteriors`; ``None`` for ``q`` and ``z``.
 
         Returns:
             scalar tensors under "rec_loss", "kl_loss", "mutual_information", "total_correlation", "dimension_kl" and
@@ -174,8 +183,8 @@ class BetaTCVAELoss(BetaVAELoss):
         n_images = self.n_images or n_images
         if n_images is None:
             raise ValueError("`n_images` must be given, the number of training images: the loader has no length.")
-        parts = decomposed_kl(q.rsample() if z is None else z, q, n_images, self.estimator)
-        information, correlation, by_dimension = parts
+        everyone, codes = (q, q.rsample() if z is None else z) if gathered is None else gathered
+        information, correlation, by_dimension = decomposed_kl(codes, everyone, n_images, self.estimator)
         loss = weighted_sum(
             losses["rec_loss"],
             (self.gamma, losses["kl_loss"]),
