@@ -1,13 +1,13 @@
 """Decoders on two simulated cohorts and three cohort sizes: held-out error, probes, and the noise as the limit.
 
 python benchmarks/cohorts.py [--cohorts "['warped', 'folded']"] [--sizes "[140, 500, 2000]"] [--latent_dim 32]
-    [--n_epochs 20] [--models "['ours, default', ...]"] [--work_dir folder]
+    [--models "['ours, default', ...]"] [--work_dir folder]
 
 "warped": smooth deformations of one template, the family of the default decoder. "folded": cortical folding drawn from
 random fields, several base anatomies, structures that exist or not, skull-strip errors. Both at 3 mm, without lesions,
 from a seed that nothing else uses. The first 60 subjects are held out, the next 40 choose the epoch whose weights
-count, and training takes the first 140, 500 or 2,000 of the others, for 20 epochs. PCA has as many components as the
-models have latents. Errors are summed squared errors of reconstructions from the posterior mean,
+count, and training takes the first 140, 500 or 2,000 of the others, for 20, 10 and 10 epochs. PCA has as many
+components as the models have latents. Errors are summed squared errors of reconstructions from the posterior mean,
 relative to that of the mean training image; intervals are a bootstrap over subjects. "noise floor" is the error of a
 model that knows each held-out subject without the scanner's noise: of its noise-free scan, after the best linear match
 of intensities. Probes are as in benchmarks/real.py, and so are the supervised ceilings. What is in the working folder
@@ -38,7 +38,7 @@ from monai_betavae.evaluation.reconstruction import squared_error
 Array = NDArray[Any]
 
 COHORT_SEED, SPACING, N_HELD_OUT, N_VALIDATION = 2027, 3.0, 60, 40
-SIZES, N_EPOCHS = (140, 500, 2000), 20
+EPOCHS = {140: 20, 500: 10, 2000: 10}
 LINEAR, CONVOLUTIONS = "ours, linear start", "ours, convolutions from the mean image"
 MODELS = (PCA, OURS, LINEAR, CONVOLUTIONS, KERNEL, SUPERVISED)
 TARGETS = ("brain_ml", "ventricle_ml", "gm_ml", "cortical_csf_fraction", "asymmetry_index", "contrast")
@@ -117,10 +117,9 @@ def tables_of(
 
 def main(
     cohorts: Sequence[str] = ("warped", "folded"),
-    sizes: Sequence[int] = SIZES,
+    sizes: Sequence[int] = tuple(EPOCHS),
     models: Sequence[str] = MODELS,
     latent_dim: int = 32,
-    n_epochs: int = N_EPOCHS,
     work_dir: str | None = None,
     seed: int = 0,
 ) -> None:
@@ -139,10 +138,10 @@ def main(
             floor = noise_floor(images[:N_HELD_OUT], clean).tolist()
             for size in sizes:
                 for name in [PCA, *(model for model in models if model != PCA)]:
-                    stored = folder / f"{cohort}_{size}_{name}_{latent_dim}_{n_epochs}.json"
+                    stored = folder / f"{cohort}_{size}_{name}_{latent_dim}.json"
                     if not stored.is_file():
                         start = time.monotonic()
-                        found = one_size(name, images, targets, size, latent_dim, n_epochs, seed)
+                        found = one_size(name, images, targets, size, latent_dim, EPOCHS.get(size, 5), seed)
                         stored.write_text(json.dumps(found), encoding="utf-8")
                         print(f"{cohort}, {size}, {name}: {time.monotonic() - start:.0f} s", flush=True)
                     results[cohort, size, name] = json.loads(stored.read_text(encoding="utf-8"))
