@@ -44,6 +44,7 @@ from .networks.lone_images import check_lone_images, naming_lone_values
 from .networks.modules import check_network_parts
 from .networks.noise import calibrate_noise, weighted_residuals
 from .networks.posterior import (
+    LossScale,
     call_network,
     check_codes,
     check_features,
@@ -311,12 +312,12 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
     # ---- the model: q(z|x), p(x|z), one step ----------------------------------------------------------------------
 
-    def _posterior(self, images: Tensor) -> Normal:
+    def _posterior(self, images: Tensor, scale: LossScale | None = None) -> Normal:
         """Return q(z|x)."""
         features = call_network("encoder", self.encoder, "images", images.to(self.fc_mu.weight.dtype))
         check_features(features, self.encoder_out_dim, images)
         mu, logvar = posterior_parameters(features, self.fc_mu, self.fc_logvar)
-        return posterior_distribution(corrected_means(self.decoder, images, mu), logvar)
+        return posterior_distribution(corrected_means(self.decoder, images, mu, scale), logvar)
 
     def _likelihood(self, z: Tensor) -> Distribution:
         """Return p(x|z)."""
@@ -326,9 +327,11 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         """Return p(x|z) for one code drawn per image, and q(z|x)."""
         return self._drawn(images, share)[:2]
 
-    def _drawn(self, images: Tensor, share: BatchShare | None) -> tuple[Distribution, Normal, Tensor]:
+    def _drawn(
+        self, images: Tensor, share: BatchShare | None, scale: LossScale | None = None
+    ) -> tuple[Distribution, Normal, Tensor]:
         """Return p(x|z) for one code drawn per image, q(z|x), and the codes."""
-        q = self._posterior(images)
+        q = self._posterior(images, scale)
         z = draw_codes(q, share)
         p = self._likelihood(z)
         if p.batch_shape != images.shape:
@@ -341,7 +344,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         self, images: Tensor, share: BatchShare, criterion: Callable[..., Any], loader: Any
     ) -> tuple[dict[str, Tensor], Normal]:
         """Return the losses of a batch, and its posteriors."""
-        p, q, z = self._drawn(images, share)
+        scale = LossScale()
+        p, q, z = self._drawn(images, share, scale)
         images, p = weighted_residuals(self, images, p)
         codes = (z, self._n_training_images(loader)) if getattr(criterion, "takes_codes", False) else ()
         shared = share.n_processes > 1 and takes_gathered(criterion)
@@ -349,7 +353,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         losses: dict[str, Tensor] = criterion(images, p, q, *codes, **of_all)
         if self._own_loss is not None:
             check_losses(losses)
-        return losses, q
+        return {**losses, "loss": scale.of(losses["loss"])}, q
 
     def encode(self, x: Any) -> Normal:
         """Return the posterior q(z|x) in eval mode.

@@ -48,7 +48,43 @@ def bounded(
     return mu, logvar.clamp(low, high)
 
 
-def corrected_means(decoder: Any, images: Tensor, mu: Tensor) -> Tensor:
+class LossScale:
+    """What the gradient of a loss is multiplied by: a weight, a part of an accumulated batch, a scaler's factor.
+
+    The gradient by which an encoder learns corrected codes isn't that of the loss, and has to be multiplied alike. The
+    scale is known when the loss is differentiated: before anything that leads to it.
+
+    Example:
+        >>> scale, x = LossScale(), torch.ones((), requires_grad=True)
+        >>> (0.25 * scale.of(3 * x)).backward()
+        >>> float(scale.value), float(x.grad)
+        (0.25, 0.75)
+    """
+
+    def __init__(self) -> None:
+        self.value: float | Tensor = 1.0
+
+    def of(self, loss: Tensor) -> Tensor:
+        """Return the loss unchanged, as what tells the scale."""
+        told: Tensor = _Told.apply(loss, self)
+        return told
+
+
+class _Told(torch.autograd.Function):
+    """The identity; backward, note the gradient that arrives."""
+
+    @staticmethod
+    def forward(ctx: Any, loss: Tensor, scale: LossScale) -> Tensor:
+        ctx.scale = scale
+        return loss.view_as(loss)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        ctx.scale.value = gradient.detach()
+        return gradient, None
+
+
+def corrected_means(decoder: Any, images: Tensor, mu: Tensor, scale: LossScale | None = None) -> Tensor:
     """Return posterior means after the feedback of a decoder that gives any, and other means unchanged.
 
     A decoder with a method ``corrected_codes(images, codes)``, such as
@@ -60,6 +96,7 @@ def corrected_means(decoder: Any, images: Tensor, mu: Tensor) -> Tensor:
         decoder: any decoder.
         images: shape (batch, channel, ...).
         mu: the encoder's means, shape (batch, latent_dim).
+        scale: of the loss that the means go into, by which the encoder's gradient is multiplied; ``None`` for 1.
     """
     correct = getattr(decoder, "corrected_codes", None)
     if correct is None or mu.ndim != 2:
@@ -73,7 +110,7 @@ def corrected_means(decoder: Any, images: Tensor, mu: Tensor) -> Tensor:
         corrected = correct(images.detach().to(mu.dtype), start)
     if corrected is start:
         return mu
-    means: Tensor = _Distilled.apply(mu, corrected)
+    means: Tensor = _Distilled.apply(mu, corrected, scale)
     return means
 
 
@@ -81,14 +118,16 @@ class _Distilled(torch.autograd.Function):
     """The corrected means; backward, the gradient of half their squared distance from the encoder's."""
 
     @staticmethod
-    def forward(ctx: Any, mu: Tensor, corrected: Tensor) -> Tensor:
+    def forward(ctx: Any, mu: Tensor, corrected: Tensor, scale: LossScale | None) -> Tensor:
         ctx.save_for_backward(mu, corrected)
+        ctx.scale = scale
         return corrected.clone()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
         mu, corrected = ctx.saved_tensors
-        return (mu - corrected) / len(mu), None
+        scale = 1.0 if ctx.scale is None else ctx.scale.value
+        return scale * (mu - corrected) / len(mu), None, None
 
 
 def posterior_distribution(mu: Tensor, logvar: Tensor) -> Normal:

@@ -280,3 +280,16 @@ def test_a_curvature_without_an_inverse_leaves_the_gain(bad):
     correction.gain.fill_(2.0)
     assert not correction.set_curvature(bad.double())
     assert bool((correction.gain == 2).all())
+
+
+def test_a_weighted_loss_has_the_weighted_gradient_of_every_weight():
+    vae = started("deformable", blobs())
+    images, gradients = blobs(4, seed=3), []
+    for factor in (1.0, 0.125):
+        vae.zero_grad()
+        torch.manual_seed(0)
+        (factor * vae.training_step(images, 0)["loss"]).backward()
+        gradients.append({name: value.grad for name, value in vae.named_parameters() if value.grad is not None})
+    assert any(name.startswith("encoder") for name in gradients[0])
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], 0.125 * gradient, msg=name)

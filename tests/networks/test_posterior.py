@@ -1,10 +1,12 @@
 """The posterior's float32 and its bounds."""
 
+import pytest
 import torch
 from torch import nn
 
 from monai_betavae.networks.posterior import (
     LOGVAR_RANGE,
+    LossScale,
     corrected_means,
     posterior_distribution,
     posterior_parameters,
@@ -69,6 +71,15 @@ def test_means_are_those_of_the_decoders_feedback():
     # whatever the loss makes of the means, the encoder is drawn to them: d/dmu of |mu - mu / 2|^2 / 2, over the batch
     (1e6 * means.sum()).backward()
     torch.testing.assert_close(mu.grad, mu.detach() / 2 / 4)
+
+
+@pytest.mark.parametrize("factor", [0.25, 65536.0])
+def test_the_encoders_gradient_is_scaled_as_the_loss_is(factor):
+    mu, scale = torch.randn(4, 3, requires_grad=True), LossScale()
+    means = corrected_means(Halving(), torch.zeros(4, 1, 2, 2), mu, scale)
+    # the weight of a process, a part of an accumulated batch, the factor of a gradient scaler
+    (factor * scale.of(1e6 * means.sum())).backward()
+    torch.testing.assert_close(mu.grad, factor * mu.detach() / 2 / 4)
 
 
 def test_without_feedback_means_stay_the_encoders():
