@@ -436,12 +436,16 @@ class ModelEvaluation:
         shape = "×".join(str(side) for side in held_out.images.shape[2:])
         spacing = "×".join(f"{side:.3g}" for side in spacing_of(held_out.affines[0]))
         n_weights = sum(weights.numel() for weights in self.network.parameters())
+        # other objectives may have a beta of another meaning, such as the weight of the total correlation
+        weight = "beta" if about.get("objective", "beta-vae") == "beta-vae" else "weight of the KL divergence"
         facts: dict[str, Any] = {
             "model": f"{latent_dim_of(self.network)} latent dimensions, {n_weights / 1e6:.2f} million weights",
             "grid": f"{shape} voxels of {spacing} mm; N = {n_voxels}",
             "likelihood": self.likelihood["distribution"],
-            "beta": f"{beta:g}; beta / N = {beta / n_voxels:.3g}",
+            weight: f"{beta:g}; beta / N = {beta / n_voxels:.3g}",
         }
+        if "objective" in about:
+            facts["objective"] = about["objective"]
         if split is not None:
             facts["trained on"] = ", ".join(f"{count} {part}" for part, count in split.items()) + " volumes"
         if "losses" in about:

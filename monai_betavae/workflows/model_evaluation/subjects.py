@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import re
 from collections import Counter
@@ -178,15 +179,22 @@ def on_grid(path: str | os.PathLike[str], affine: Array, shape: Sequence[int]) -
 
 
 def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return what a training run left about itself: sizes of its parts, losses, activity of its latents.
+    """Return what a training run left about itself: sizes of its parts, objective, losses, latents.
 
     Raises:
-        ValueError: naming the ``split.json``, ``metrics.csv`` or ``latent_activity.csv`` that isn't one.
+        ValueError: naming the file that isn't what its name says.
     """
     folder = Path(training_output_dir)
     found: dict[str, Any] = {}
     if (folder / SPLIT_FILE).is_file():
         found["split"] = {part: len(members) for part, members in read_split(folder / SPLIT_FILE).items()}
+    scores = folder / "scores.json"
+    if scores.is_file():
+        try:
+            told = json.loads(scores.read_text(encoding="utf-8"))
+            found |= {"objective": str(told["objective"])} if "objective" in told else {}
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{scores} must be the scores.json of a training run: {error}") from error
     metrics = folder / "metrics.csv"
     if metrics.is_file():
         import pandas as pd
