@@ -33,11 +33,13 @@ from ._estimator_arguments import (
 )
 from ._randomness import generator, seeded
 from ._sklearn_parameters import SklearnParameters
+from .batches.covariates import ConditionalBatches, batch_covariates, covariate_rows
 from .batches.gathered_rows import gather_posteriors
 from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
 from .batches.ordering import OrderedRows, check_not_empty, row_noise
 from .batches.process_shares import BatchShare, batch_share, draw_codes
 from .losses import BetaVAELoss, likelihood
+from .networks.conditional_mean import condition_of, fit_condition, n_covariates_of
 from .networks.correction import RENEWAL_BATCHES, renew_gain, set_variance
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
@@ -312,28 +314,48 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
     # ---- the model: q(z|x), p(x|z), one step ----------------------------------------------------------------------
 
-    def _posterior(self, images: Tensor, scale: LossScale | None = None) -> Normal:
-        """Return q(z|x)."""
+    def _posterior(self, images: Tensor, covariates: Tensor | None = None, scale: LossScale | None = None) -> Normal:
+        """Return q(z|x), or q(z|x, c)."""
+        prior = self._prior_mean(covariates)
         features = call_network("encoder", self.encoder, "images", images.to(self.fc_mu.weight.dtype))
         check_features(features, self.encoder_out_dim, images)
         mu, logvar = posterior_parameters(features, self.fc_mu, self.fc_logvar)
-        return posterior_distribution(corrected_means(self.decoder, images, mu, scale), logvar)
+        return posterior_distribution(corrected_means(self.decoder, images, mu, scale, prior), logvar, prior)
 
-    def _likelihood(self, z: Tensor) -> Distribution:
-        """Return p(x|z)."""
-        return likelihood(call_network("decoder", self.decoder, "codes", z), self.default_dist)
+    def _prior_mean(self, covariates: Tensor | None) -> Tensor | None:
+        """Return what the covariates move codes by, ``None`` for a model without covariates."""
+        condition = condition_of(self)
+        if condition is None:
+            return None
+        if covariates is None:
+            raise ValueError(
+                f"`covariates` must be given, {condition.n_covariates} coded columns for each image: the model is "
+                "conditional on them."
+            )
+        mean: Tensor = condition(covariates)
+        return mean
 
-    def _run_step(self, images: Tensor, share: BatchShare | None = None) -> tuple[Distribution, Normal]:
+    def _likelihood(self, z: Tensor, covariates: Tensor | None = None) -> Distribution:
+        """Return p(x|z), or p(x|z, c)."""
+        return likelihood(call_network("decoder", self.decoder, "codes", z, covariates), self.default_dist)
+
+    def _run_step(
+        self, images: Tensor, share: BatchShare | None = None, covariates: Tensor | None = None
+    ) -> tuple[Distribution, Normal]:
         """Return p(x|z) for one code drawn per image, and q(z|x)."""
-        return self._drawn(images, share)[:2]
+        return self._drawn(images, share, covariates)[:2]
 
     def _drawn(
-        self, images: Tensor, share: BatchShare | None, scale: LossScale | None = None
+        self,
+        images: Tensor,
+        share: BatchShare | None,
+        covariates: Tensor | None = None,
+        scale: LossScale | None = None,
     ) -> tuple[Distribution, Normal, Tensor]:
         """Return p(x|z) for one code drawn per image, q(z|x), and the codes."""
-        q = self._posterior(images, scale)
+        q = self._posterior(images, covariates, scale)
         z = draw_codes(q, share)
-        p = self._likelihood(z)
+        p = self._likelihood(z, covariates)
         if p.batch_shape != images.shape:
             raise ValueError(
                 f"`decoder` must give the shape of the images, {tuple(images.shape)}, got {tuple(p.batch_shape)}."
@@ -341,11 +363,13 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         return p, q, z
 
     def _losses(
-        self, images: Tensor, share: BatchShare, criterion: Callable[..., Any], loader: Any
+        self, batch: Any, images: Tensor, share: BatchShare, criterion: Callable[..., Any], loader: Any
     ) -> tuple[dict[str, Tensor], Normal]:
         """Return the losses of a batch, and its posteriors."""
-        scale = LossScale()
-        p, q, z = self._drawn(images, share, scale)
+        scale, covariates = LossScale(), self._covariates(batch, len(images))
+        images = images[: max(share.n_own, 1)]
+        covariates = None if covariates is None else covariates[: len(images)]
+        p, q, z = self._drawn(images, share, covariates, scale)
         images, p = weighted_residuals(self, images, p)
         codes = (z, self._n_training_images(loader)) if getattr(criterion, "takes_codes", False) else ()
         shared = share.n_processes > 1 and takes_gathered(criterion)
@@ -355,24 +379,28 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             check_losses(losses)
         return {**losses, "loss": scale.of(losses["loss"])}, q
 
-    def encode(self, x: Any) -> Normal:
-        """Return the posterior q(z|x) in eval mode.
+    def encode(self, x: Any, covariates: Any = None) -> Normal:
+        """Return the posterior q(z|x) in eval mode, or q(z|x, c) of a conditional model.
 
         Args:
             x: images, shape (batch, channel, ...), or any batch that holds them.
+            covariates: coded covariates of a conditional model, shape (batch, n_covariates), or one row for all;
+                ``None`` for those that the batch holds under "covariates".
 
         Returns:
             ``Normal`` with parameters of shape (batch, latent_dim), or (batch, ..., latent_dim) for an encoder that
             gives several rows of features per image.
         """
+        images = self._images(x, "`x`")
         with evaluating(self):
-            return self._posterior(self._images(x, "`x`").to(self.device))
+            return self._posterior(images.to(self.device), self._rows_of(x, covariates, len(images)))
 
-    def decode(self, z: Tensor) -> Tensor:
+    def decode(self, z: Tensor, covariates: Any = None) -> Tensor:
         """Return the mean of p(x|z) in eval mode: intensities, or probabilities for a Bernoulli.
 
         Args:
             z: codes, shape (batch, latent_dim), or (batch, ..., latent_dim) for a decoder that takes such.
+            covariates: coded covariates of a conditional model, as in :meth:`encode`; ``None`` for the average subject.
 
         Raises:
             ValueError: if ``z`` hasn't ``latent_dim`` columns of real numbers, or no row; or, on the CPU, if it isn't
@@ -382,25 +410,28 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         z = plain_tensor(z).to(self.device, self.fc_mu.weight.dtype)
         if z.device.type == "cpu":
             check_images(z, "`z`", largest=MAX_VALUE, what="codes")
+        rows = None if covariates is None else self._rows_of(None, covariates, len(z))
         with evaluating(self):
-            mean: Tensor = self._likelihood(z).mean
+            mean: Tensor = self._likelihood(z, rows).mean
         return mean
 
-    def reconstruct(self, x: Any) -> Tensor:
+    def reconstruct(self, x: Any, covariates: Any = None) -> Tensor:
         """Return the decoded posterior mean of the images, in eval mode.
 
         Args:
             x: images, shape (batch, channel, ...), or any batch that holds them.
+            covariates: coded covariates of a conditional model, as in :meth:`encode`.
 
         Returns:
             tensor of the images' shape.
         """
+        codes = self.encode(x, covariates).mean
         with evaluating(self):
-            mean: Tensor = self._likelihood(self.encode(x).mean).mean
+            mean: Tensor = self._likelihood(codes, self._rows_of(x, covariates, len(codes))).mean
         return mean
 
     @torch.no_grad()
-    def sample(self, n_samples: int) -> Tensor:
+    def sample(self, n_samples: int, covariates: Any = None) -> Tensor:
         """Generate images: the mean of p(x|z) for codes drawn from the prior N(0, I), one code per image.
 
         It runs without gradient, in eval mode (the mode is restored), on the model's device. With a ``random_state``
@@ -408,23 +439,28 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
 
         Args:
             n_samples: number of images, at least 1.
+            covariates: coded covariates of a conditional model, a row for each image or one for all; ``None`` for the
+                average subject.
 
         Returns:
             tensor of shape (n_samples, channel, ...).
         """
         n_samples = check_integer("n_samples", n_samples, minimum=1)
-        return self.decode(torch.randn(n_samples, self.latent_dim, generator=generator(self.random_state, "sample")))
+        codes = torch.randn(n_samples, self.latent_dim, generator=generator(self.random_state, "sample"))
+        return self.decode(codes, covariates)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Encode the images and draw from the posterior q(z|x).
 
         Args:
             x: images, shape (batch, channel, ...).
+            covariates: coded covariates of a conditional model, as in :meth:`encode`.
 
         Returns:
             z, shape (batch, latent_dim).
         """
-        return self._posterior(image_tensor(x, self.image_key)).rsample()
+        images = image_tensor(x, self.image_key)
+        return self._posterior(images, self._rows_of(x, covariates, len(images))).rsample()
 
     # ---- training ---------------------------------------------------------------------------------------------------
 
@@ -451,7 +487,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         share = batch_share(loader, batch_idx, len(images))
         with naming_lone_values(f"training batch {batch_idx}"):
             criterion = self._criterion_now()
-            losses, _ = self._losses(images[: max(share.n_own, 1)], share, criterion, loader)
+            losses, _ = self._losses(batch, images, share, criterion, loader)
         self._log_losses("train", losses, len(images), on_step=True, on_epoch=False)
         if criterion is not self.criterion and is_running(trainer):
             weights: Any = criterion
@@ -478,7 +514,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         images = self._images(batch, f"validation batch {batch_idx}")
         loader = validation_loader(self._trainer, dataloader_idx or 0)
         share = batch_share(loader, batch_idx, len(images))
-        losses, q = self._losses(images[: max(share.n_own, 1)], share, self.criterion, loader)
+        losses, q = self._losses(batch, images, share, self.criterion, loader)
         self.validated_posterior = q if share.n_own else None
         # Lightning averages the counts over the processes as integers; multiples of their number stay whole
         self._log_losses("val", losses, share.n_own * share.n_processes, sync_dist=True)
@@ -547,7 +583,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
                     "This VAE is trained: `fit` goes on from its weights. To start anew, fit sklearn.base.clone(vae).",
                     stacklevel=2,
                 )
-            warm_start(self, train_dataloader, seed=self.random_state)
+            if warm_start(self, train_dataloader, seed=self.random_state):
+                self._fit_condition(train_dataloader)
             self._started = True
         elif os.path.isfile(ckpt_path):  # "last" and addresses are Lightning's to find
             load_weights_only(ckpt_path)  # only to refuse by name what Lightning would stumble over
@@ -557,6 +594,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             with name_resumed_checkpoint(trainer):
                 trainer.fit(self, training, validation, ckpt_path=ckpt_path, weights_only=True)
         self.fitted_ = True
+        self._fit_condition(train_dataloader)
         if val_dataloader is not None:
             calibrate_noise(self, val_dataloader)
         return self
@@ -619,7 +657,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         Returns:
             z, shape (batch, latent_dim).
         """
-        q = self._posterior(self._images(batch, f"batch {batch_idx}"))
+        images = self._images(batch, f"batch {batch_idx}")
+        q = self._posterior(images, self._covariates(batch, len(images)))
         if not self.stochastic_transform:
             return q.mean
         if self._transform_rows is None:
@@ -699,7 +738,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         if loader is not None:
             # processes that drew other numbers would get components of other voxels
             seed = 0 if self.random_state is None and trainer.world_size > 1 else self.random_state
-            warm_start(self, loader, seed=seed)
+            if warm_start(self, loader, seed=seed):
+                self._fit_condition(loader)
             self._started = True
 
     def on_fit_start(self) -> None:
@@ -772,6 +812,26 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             self._check_images(batch, images, where)
         return images
 
+    def _covariates(self, batch: Any, n_images: int) -> Tensor | None:
+        """Return a batch's coded covariates, ``None`` for a model without."""
+        covariates = batch_covariates(batch, n_covariates_of(self), n_images)
+        return None if covariates is None else covariates.to(self.device)
+
+    def _rows_of(self, batch: Any, covariates: Any, n_rows: int) -> Tensor | None:
+        """Return coded covariates that were given, or those of the batch."""
+        if covariates is None:
+            return self._covariates(batch, n_rows)
+        n_covariates = n_covariates_of(self)
+        if n_covariates == 0:
+            raise ValueError("`covariates` must not be given: the model isn't conditional.")
+        return covariate_rows(covariates, n_covariates, n_rows).to(self.device)
+
+    def _fit_condition(self, loader: Any) -> None:
+        """Fit what a conditional model's covariates move codes by to the training images."""
+        n_covariates = n_covariates_of(self)
+        if n_covariates:
+            fit_condition(self, ConditionalBatches(loader, n_covariates, self.image_key))
+
     def _check_images(self, batch: Any, images: Tensor, where: str) -> None:
         bernoulli = self.default_dist == "bernoulli"
         check_images(images, where, item_names(batch), probabilities=bernoulli, largest=MAX_VALUE)
@@ -807,7 +867,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         """Run the networks on one image of zeros in eval mode; the decoder knows the images' shape."""
         with torch.no_grad(), evaluating(self):
             image = self._likelihood(torch.zeros(1, self.latent_dim).to(self.fc_mu.weight)).mean
-            self._posterior(torch.zeros_like(image))
+            n_covariates = n_covariates_of(self)
+            self._posterior(torch.zeros_like(image), image.new_zeros(1, n_covariates) if n_covariates else None)
 
     def _callbacks(self) -> list[pl.Callback]:
         """Return the Trainer's callbacks, in a list of their own: Lightning adds its defaults to the one it gets."""

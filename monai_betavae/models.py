@@ -19,6 +19,7 @@ NETWORK_ARGUMENTS = (
     "warm_start",
     "n_corrections",
     "noise",
+    "n_covariates",
 )
 """Arguments of :func:`build_vae` that configure the networks."""
 
@@ -43,9 +44,9 @@ def build_vae(
         random_state: seed of all weights, and of all random numbers that :class:`~monai_betavae.VAE` draws.
         vae_kwargs: further arguments of :func:`~monai_betavae.networks.builders.build_network` (``in_channels``,
             ``channels``, ``n_blocks``, ``kernel_size``, ``norm``, ``act``, ``dropout``, ``warm_start``,
-            ``n_corrections``, ``noise``) and of :class:`~monai_betavae.VAE` (``beta``, ``default_dist``, ``lr``,
-            ``max_epochs``, ...). With ``default_dist="bernoulli"``, or a ``loss`` with it, the decoder ends in a
-            sigmoid.
+            ``n_corrections``, ``noise``, ``n_covariates``) and of :class:`~monai_betavae.VAE` (``beta``,
+            ``default_dist``, ``lr``, ``max_epochs``, ...). With ``default_dist="bernoulli"``, or a ``loss`` with it,
+            the decoder ends in a sigmoid.
 
     Returns:
         the untrained estimator.

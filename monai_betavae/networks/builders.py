@@ -157,6 +157,7 @@ def build_decoder(
     n_voxels: int = 0,
     n_corrections: int = CORRECTIONS,
     noise: str = "unit",
+    n_covariates: int = 0,
 ) -> Decoder:
     """Build a decoder that maps codes to images of exactly ``spatial_shape``.
 
@@ -187,6 +188,8 @@ def build_decoder(
             :meth:`~monai_betavae.networks.modules.Decoder.corrected_codes`. 0 leaves them as they are.
         noise: standard deviation of the likelihood: "unit" (the reference's), "global" (one for all voxels) or "voxel"
             (one for each, from a warm start beyond the mean image); see :mod:`~monai_betavae.networks.noise`.
+        n_covariates: number of coded covariates that the mean of the prior follows, 0 for none; see
+            :mod:`~monai_betavae.networks.conditional_mean`.
 
     Returns:
         a module that maps (batch, latent_dim) to (batch, out_channels, *spatial_shape).
@@ -233,6 +236,7 @@ def build_decoder(
         n_voxels=_check_voxels(n_voxels, shape),
         n_corrections=check_integer("n_corrections", n_corrections, minimum=0, maximum=MAX_CORRECTIONS),
         noise=noise,
+        n_covariates=check_integer("n_covariates", n_covariates, minimum=0),
     )
 
 
@@ -255,6 +259,7 @@ def build_network(
     n_voxels: int = 0,
     n_corrections: int = CORRECTIONS,
     noise: str = "unit",
+    n_covariates: int = 0,
     random_state: int | None = None,
 ) -> ReconstructionNetwork:
     """Build an encoder, a posterior and a decoder of one architecture as one module.
@@ -277,6 +282,7 @@ def build_network(
         n_voxels: as in :func:`build_encoder`.
         n_corrections: as in :func:`build_decoder`.
         noise: as in :func:`build_decoder`, or "auto": "global" for a linear output, "unit" for a sigmoid.
+        n_covariates: as in :func:`build_decoder`.
         random_state: seed of all weights, independent of the global seed; ``None`` draws from the global generator.
 
     Returns:
@@ -312,6 +318,7 @@ def build_network(
             warm_start=default_warm_start(warm_start, output),
             n_corrections=n_corrections,
             noise=noise,
+            n_covariates=n_covariates,
             **style,
         )
         n_components = latent_dim if decoder.template is not None else 0

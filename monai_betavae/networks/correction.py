@@ -97,7 +97,7 @@ class CodeCorrection(nn.Module):
         """Return the step A g and the slope g.
 
         Args:
-            z: codes, shape (batch, latent_dim).
+            z: codes less the mean of their prior, shape (batch, latent_dim).
             slope: J^T (x - x_hat(z)), shape (batch, latent_dim).
         """
         slope = slope - self.variance * z

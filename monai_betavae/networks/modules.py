@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.distributions import Normal
 
+from .conditional_mean import ConditionalMean
 from .correction import CodeCorrection
 from .latent_model import LatentModel
 from .noise import Noise
@@ -73,6 +74,8 @@ class Decoder(nn.Module):
         n_corrections: number of steps by which a deformable template corrects the encoder's codes; see
             :meth:`corrected_codes`.
         noise: "unit", "global" or "voxel"; see :mod:`~monai_betavae.networks.noise`.
+        n_covariates: number of coded covariates that the mean of the prior follows; see
+            :mod:`~monai_betavae.networks.conditional_mean`.
     """
 
     def __init__(
@@ -86,6 +89,7 @@ class Decoder(nn.Module):
         n_voxels: int = 0,
         n_corrections: int = 0,
         noise: str = "unit",
+        n_covariates: int = 0,
     ) -> None:
         super().__init__()
         self.warm_start = warm_start
@@ -105,11 +109,22 @@ class Decoder(nn.Module):
         if warm_start == "deformable" and levels is None:
             self.correction = CodeCorrection(latent_dim)
         self.noise: Noise | None = None if noise == "unit" else Noise(noise, out_shape)
+        self.condition: ConditionalMean | None = ConditionalMean(n_covariates, latent_dim) if n_covariates else None
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Map codes of shape (batch, latent_dim) to images of shape (batch, channel, ...)."""
+    def forward(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Map codes of shape (batch, latent_dim) to images of shape (batch, channel, ...).
+
+        Args:
+            z: codes; of a conditional decoder, what the covariates leave.
+            covariates: coded covariates of a conditional decoder, shape (batch, n_covariates); ``None`` for the average
+                subject.
+        """
         if z.ndim != 2:
             raise ValueError(f"`z` must have shape (batch, latent_dim), got {list(z.shape)}.")
+        # nested, and not one condition: TorchScript looks into a part that is None only then
+        if self.condition is not None:  # noqa: SIM102
+            if covariates is not None:
+                z = z + self.condition(covariates)
         image = self.output_mean
         if self.template is not None:
             image = self.template(z, image)
@@ -122,7 +137,7 @@ class Decoder(nn.Module):
         image = image.expand([z.shape[0]] + self.out_shape)  # noqa: RUF005  # TorchScript has no unpacking
         return torch.sigmoid(image) if self.sigmoid else image
 
-    def corrected_codes(self, image: Tensor, z: Tensor) -> Tensor:
+    def corrected_codes(self, image: Tensor, z: Tensor, prior: Tensor | None = None) -> Tensor:
         r"""Return codes that explain the images better than the given ones, by feedback through the template.
 
         The mode of the posterior minimises :math:`E(z) = |x - \hat x(z)|^2 + s^2 |z|^2` with the likelihood's variance
@@ -137,6 +152,7 @@ class Decoder(nn.Module):
         Args:
             image: images x, shape (batch, channel, ...).
             z: codes, shape (batch, latent_dim), such as the encoder's means.
+            prior: mean of their prior, of that shape; ``None`` for zero. Then |z|^2 stands for |z - prior|^2.
 
         Returns:
             codes of the same shape, or ``z`` itself before a warm start and for a decoder that has convolutional
@@ -157,7 +173,7 @@ class Decoder(nn.Module):
             thinned = 2 if self.training else 1
             for _ in range(self.n_corrections):
                 restored, slope = self.template.energy_slope(z, self.output_mean, image, weight, thinned)
-                step, slope = self.correction(z, slope)
+                step, slope = self.correction(z if prior is None else z - prior, slope)
                 shifted = z + self.correction.probe * step
                 change = self.template.varying_values(shifted, self.output_mean, weight, thinned) - restored
                 length = self.correction.line_length(change, step, slope)
@@ -253,30 +269,45 @@ class ReconstructionNetwork(nn.Module):
         network.fc_mu, network.fc_logvar = fc_mu, fc_logvar
         return network
 
-    def encode(self, image: Tensor) -> Normal:
-        """Return the posterior q(z|x), a ``Normal`` with parameters of shape (batch, latent_dim)."""
-        return posterior_distribution(*self.posterior_parameters(image))
+    def encode(self, image: Tensor, covariates: Tensor | None = None) -> Normal:
+        """Return the posterior q(z|x), a ``Normal`` with parameters of shape (batch, latent_dim).
 
-    def posterior_parameters(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        Args:
+            image: shape (batch, channel, ...).
+            covariates: coded covariates that a conditional model needs, shape (batch, n_covariates).
+        """
+        return posterior_distribution(*self.posterior_parameters(image, covariates))
+
+    def posterior_parameters(self, image: Tensor, covariates: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Return mean and log-variance of the posterior, each of shape (batch, latent_dim): what TorchScript takes."""
+        prior: Tensor | None = None
+        if hasattr(self.decoder, "condition"):  # noqa: SIM102  # likewise
+            if self.decoder.condition is not None:
+                if covariates is None:
+                    raise ValueError("`covariates` must be given: this model is conditional on them.")
+                prior = self.decoder.condition(covariates)
         features: Tensor = self.encoder(image)
         # modules as arguments and autocast by device are beyond TorchScript; torch.jit's names aren't exported to mypy
         if torch.jit.is_scripting():  # type: ignore[attr-defined]
             mu, logvar = bounded(self.fc_mu(features), self.fc_logvar(features))
             if hasattr(self.decoder, "corrected_codes"):
-                mu = self.decoder.corrected_codes(image.to(mu.dtype), mu)
-            return mu, logvar
+                mu = self.decoder.corrected_codes(image.to(mu.dtype), mu, prior)
+            return mu if prior is None else mu - prior, logvar
         mu, logvar = posterior_parameters(features, self.fc_mu, self.fc_logvar)
-        return corrected_means(self.decoder, image, mu), logvar
+        mu = corrected_means(self.decoder, image, mu, prior=prior)
+        return mu if prior is None else mu - prior, logvar
 
-    def decode(self, z: Tensor) -> Tensor:
-        """Return the images of codes of shape (batch, latent_dim)."""
-        image: Tensor = self.decoder(z)
-        return image
+    def decode(self, z: Tensor, covariates: Tensor | None = None) -> Tensor:
+        """Return the images of codes of shape (batch, latent_dim), at a conditional model's covariates."""
+        if covariates is None:
+            image: Tensor = self.decoder(z)
+            return image
+        conditional: Tensor = self.decoder(z, covariates)
+        return conditional
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, covariates: Tensor | None = None) -> Tensor:
         """Return the reconstruction from the posterior mean, of the image's shape."""
-        return self.decode(self.posterior_parameters(image)[0])
+        return self.decode(self.posterior_parameters(image, covariates)[0], covariates)
 
 
 PARTS = ("encoder", "decoder", "fc_mu", "fc_logvar")

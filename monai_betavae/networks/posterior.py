@@ -84,7 +84,9 @@ class _Told(torch.autograd.Function):
         return gradient, None
 
 
-def corrected_means(decoder: Any, images: Tensor, mu: Tensor, scale: LossScale | None = None) -> Tensor:
+def corrected_means(
+    decoder: Any, images: Tensor, mu: Tensor, scale: LossScale | None = None, prior: Tensor | None = None
+) -> Tensor:
     """Return posterior means after the feedback of a decoder that gives any, and other means unchanged.
 
     A decoder with a method ``corrected_codes(images, codes)``, such as
@@ -97,17 +99,19 @@ def corrected_means(decoder: Any, images: Tensor, mu: Tensor, scale: LossScale |
         images: shape (batch, channel, ...).
         mu: the encoder's means, shape (batch, latent_dim).
         scale: of the loss that the means go into, by which the encoder's gradient is multiplied; ``None`` for 1.
+        prior: mean of the prior of a conditional model, of the shape of ``mu``; ``None`` for zero.
     """
     correct = getattr(decoder, "corrected_codes", None)
     if correct is None or mu.ndim != 2:
         return mu
+    given = () if prior is None else (prior.detach(),)
     if EXPORTING():
         # torch.export traces neither contexts within contexts nor gradients, and needs none of them
-        exported: Tensor = correct(images.to(mu.dtype), mu)
+        exported: Tensor = correct(images.to(mu.dtype), mu, *given)
         return exported
     with torch.no_grad(), torch.autocast(device_type=mu.device.type, enabled=False):
         start = mu.detach()
-        corrected = correct(images.detach().to(mu.dtype), start)
+        corrected = correct(images.detach().to(mu.dtype), start, *given)
     if corrected is start:
         return mu
     means: Tensor = _Distilled.apply(mu, corrected, scale)
@@ -130,15 +134,15 @@ class _Distilled(torch.autograd.Function):
         return scale * (mu - corrected) / len(mu), None, None
 
 
-def posterior_distribution(mu: Tensor, logvar: Tensor) -> Normal:
-    """Return q(z|x) as a ``Normal`` of scale exp(logvar / 2).
+def posterior_distribution(mu: Tensor, logvar: Tensor, prior: Tensor | None = None) -> Normal:
+    """Return q(z|x) as a ``Normal`` of scale exp(logvar / 2), of codes less the mean of a conditional prior.
 
     Arguments aren't validated: that would make the GPU wait for the CPU at every step.
     """
-    return Normal(mu, torch.exp(0.5 * logvar), validate_args=False)
+    return Normal(mu if prior is None else mu - prior, torch.exp(0.5 * logvar), validate_args=False)
 
 
-def call_network(name: str, network: nn.Module, what: str, given: Tensor) -> Any:
+def call_network(name: str, network: nn.Module, what: str, given: Tensor, covariates: Tensor | None = None) -> Any:
     """Run a network; where it stops at a shape or a type, name the network beside torch's message.
 
     Args:
@@ -146,12 +150,13 @@ def call_network(name: str, network: nn.Module, what: str, given: Tensor) -> Any
         network: the network.
         what: what it is given, "images" or "codes".
         given: the tensor.
+        covariates: coded covariates of a conditional decoder; ``None`` to give none.
 
     Raises:
         ValueError: naming the network and the shape that it was given.
     """
     try:
-        return network(given)
+        return network(given) if covariates is None else network(given, covariates)
     except (RuntimeError, IndexError) as error:
         # what isn't about shapes and types, such as a GPU's full memory, has classes of its own below RuntimeError
         if type(error) not in (RuntimeError, IndexError):

@@ -23,6 +23,33 @@ def blobs(n_volumes=40, shape=SHAPE, channels=1, seed=0):
     return torch.from_numpy(volumes)
 
 
+def grown(n_volumes=60, shape=SHAPE, seed=0):
+    """Samples of ellipsoids that grow with a covariate, move by chance, and are dimmer at one of two sites.
+
+    The coded covariates are the growth, and the site as 0.5 or -0.5.
+    """
+    rng = np.random.default_rng(seed)
+    axes = np.meshgrid(*(np.arange(side) - (side - 1) / 2 for side in shape), indexing="ij")
+    samples = []
+    for number in range(n_volumes):
+        growth, site = rng.normal(), number % 2 - 0.5
+        centre, size = rng.normal(0, 0.7, len(shape)), 3 * np.exp(0.12 * growth + rng.normal(0, 0.05))
+        distance = np.sqrt(sum((axis - place) ** 2 for axis, place in zip(axes, centre, strict=True)))
+        image = 4 * (1 + 0.5 * site) * rng.normal(1, 0.02) / (1 + np.exp(2 * (distance - size)))
+        image = torch.from_numpy(image[None].astype(np.float32))
+        samples.append({"image": image, "covariates": torch.tensor([growth, site], dtype=torch.float32)})
+    return samples
+
+
+def told_by(codes, values, others, true):
+    """R² of a linear probe of a covariate, fitted on codes of training subjects and scored on those of others."""
+    rows = np.column_stack([np.asarray(codes), np.ones(len(codes))])
+    weights = np.linalg.lstsq(rows, np.asarray(values), rcond=None)[0]
+    true = np.asarray(true)
+    rest = true - np.column_stack([np.asarray(others), np.ones(len(others))]) @ weights
+    return 1 - np.square(rest).sum() / np.square(true - true.mean()).sum()
+
+
 def crops(n_volumes=60, shape=(44, 40), seed=0):
     """Crops of different sizes of a picture that moves and brightens, on a grid that none of them fills."""
     rng = np.random.default_rng(seed)

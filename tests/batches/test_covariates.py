@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset
+
+from monai_betavae.batches.covariates import ConditionalBatches, batch_covariates, covariate_rows
+
+IMAGES = torch.zeros(3, 1, 4, 4)
+
+
+def test_a_model_without_covariates_takes_any_batch():
+    assert batch_covariates(IMAGES, 0, 3) is None
+    assert batch_covariates({"image": IMAGES, "covariates": "anything"}, 0, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("batch", "holds"), [(IMAGES, "no keys: it is a Tensor"), ({"image": IMAGES, "age": 1}, "'image', 'age'")]
+)
+def test_a_batch_without_them_is_refused(batch, holds):
+    with pytest.raises(ValueError, match=f"must hold 'covariates', 2 coded columns.*{holds}"):
+        batch_covariates(batch, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (torch.zeros(2, 2), r"must have shape \(3, 2\)"),
+        (torch.zeros(3, 1), r"must have shape \(3, 2\)"),
+        ([[0.0, float("nan")]] * 3, "finite"),
+        (torch.zeros(3, 2, dtype=torch.complex64), "real"),
+        (["F", "M"], "must be numbers"),
+    ],
+)
+def test_other_values_are_refused(values, message):
+    with pytest.raises(ValueError, match=message):
+        covariate_rows(values, 2, 3)
+
+
+def test_one_row_stands_for_all():
+    assert covariate_rows([1, 2], 2, 3).tolist() == [[1.0, 2.0]] * 3
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([{"image": IMAGES[0], "covariates": torch.tensor([float(i)])} for i in range(3)])
+
+
+@pytest.mark.parametrize("dataset", [list(Stream()), Stream()])
+def test_batches_can_be_read_twice(dataset):
+    batches = ConditionalBatches(DataLoader(dataset, batch_size=2), 1, batch_size=2)
+    for _ in range(2):
+        assert [rows.flatten().tolist() for _, rows in batches] == [[0.0, 1.0], [2.0]]

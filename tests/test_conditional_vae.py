@@ -1,0 +1,109 @@
+"""The estimator with covariates: training, codes, files, refusals."""
+
+import lightning.pytorch as pl
+import pytest
+import torch
+from moving_shapes import SHAPE, grown, told_by
+from quiet_trainer import QUIET
+from torch.utils.data import DataLoader, default_collate
+
+from monai_betavae import VAE, build_vae
+from monai_betavae.training import LastCheckpoint
+
+
+def model(**options):
+    defaults = {"channels": (4, 8), "n_covariates": 2, "random_state": 0, "stochastic_transform": False, "beta": 0.2}
+    return build_vae(SHAPE, 8, **{**QUIET, **defaults, "lr": 1e-3, "max_epochs": 3, **options})
+
+
+def loader(samples, **options):
+    return DataLoader(samples, batch_size=8, **options)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    train, validation = grown(80), grown(20, seed=2)
+    return model().fit(loader(train, shuffle=True), loader(validation))
+
+
+def test_codes_leave_the_covariates_out(fitted):
+    train, others = grown(80), grown(60, seed=1)
+    values, true = (default_collate(each)["covariates"] for each in (train, others))
+    plain = model(n_covariates=0).fit(loader(train, shuffle=True))
+    for column in range(2):
+        told = [
+            told_by(vae.transform(loader(train)), values[:, column], vae.transform(loader(others)), true[:, column])
+            for vae in (plain, fitted)
+        ]
+        assert told[0] > 0.5
+        assert told[1] < 0.1
+
+
+def test_the_same_image_at_other_covariates(fitted):
+    samples = grown(20, seed=1)
+    batch = default_collate(samples)
+    z = fitted.encode(batch).mean
+    small, large = (fitted.decode(z, torch.tensor([growth, 0.0])) for growth in (-1.0, 1.0))
+    volumes = [(image > 2).sum((1, 2, 3, 4)).float().mean() for image in (small, large)]
+    # the simulator: the radius follows exp(0.12 growth), a volume exp(0.36 growth)
+    assert float((volumes[1] / volumes[0]).log()) == pytest.approx(0.72, rel=0.25)
+    torch.testing.assert_close(fitted.decode(z), fitted.decode(z, torch.zeros(2)))
+    dim, bright = (fitted.sample(6, torch.tensor([0.0, site])).amax(dim=(1, 2, 3, 4)) for site in (-0.5, 0.5))
+    assert float((bright / dim).mean()) == pytest.approx(1.25 / 0.75, rel=0.1)
+
+
+def test_reconstructions_use_the_images_own(fitted):
+    batch = default_collate(grown(4, seed=1))
+    restored = fitted.reconstruct(batch)
+    torch.testing.assert_close(restored, fitted.reconstruct(batch["image"], batch["covariates"]))
+    torch.testing.assert_close(restored, fitted.decode(fitted.encode(batch).mean, batch["covariates"]))
+    assert fitted(batch["image"], batch["covariates"]).shape == (4, 8)
+
+
+def test_files_bring_the_conditional_model_back(fitted, tmp_path):
+    batch = default_collate(grown(4, seed=1))
+    loaded = VAE.load(fitted.save(tmp_path / "vae.pt"))
+    assert torch.equal(loaded.encode(batch).mean, fitted.encode(batch).mean)
+    assert torch.equal(loaded.decode(torch.ones(1, 8), [1.0, 0.5]), fitted.decode(torch.ones(1, 8), [1.0, 0.5]))
+
+
+def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
+    train, states = grown(24), {}
+    for name, stops in {"whole": [3], "resumed": [1, 3]}.items():
+        for last in stops:
+            path = tmp_path / name / "last.ckpt"
+            vae = model(max_epochs=last, callbacks=[LastCheckpoint(path)], enable_checkpointing=True)
+            vae.fit(loader(train, shuffle=True), ckpt_path=path if last != stops[0] else None)
+        states[name] = vae.state_dict()
+    for name, value in states["whole"].items():
+        assert torch.equal(value, states["resumed"][name]), name
+
+
+def test_a_trainer_of_ones_own_starts_it_too():
+    train = grown(24)
+    vae = model()
+    trainer = pl.Trainer(max_epochs=1, **{name: value for name, value in QUIET.items() if name != "max_epochs"})
+    trainer.fit(vae, loader(train, shuffle=True))
+    assert vae.decoder.condition.weight.abs().max() > 0.1
+
+
+def test_the_prior_learns_in_training():
+    vae = model(max_epochs=1)
+    vae.fit(loader(grown(16)))
+    vae.zero_grad()
+    vae.training_step(default_collate(grown(8)), 0)["loss"].backward()
+    assert vae.decoder.condition.weight.grad.abs().max() > 0
+
+
+def test_what_lacks_covariates_is_refused(fitted):
+    images = default_collate(grown(4))["image"]
+    for call in (fitted.encode, fitted.reconstruct, fitted.forward):
+        with pytest.raises(ValueError, match="must hold 'covariates', 2 coded columns"):
+            call(images)
+    with pytest.raises(ValueError, match="must hold 'covariates'"):
+        fitted.transform(loader(images))
+    with pytest.raises(ValueError, match="must hold 'covariates'"):
+        model().fit(loader([{"image": image} for image in images]))
+    plain = model(n_covariates=0)
+    with pytest.raises(ValueError, match="the model isn't conditional"):
+        plain.decode(torch.zeros(1, 8), [1.0, 2.0])
