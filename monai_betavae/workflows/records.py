@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import itertools
 import json
 import os
@@ -192,10 +193,17 @@ def _check_same_cohort(folder: Path, arguments: Mapping[str, Any]) -> None:
         stored = json.loads(made[made.index("{") :])
     except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
         raise ValueError(f"{folder} must be empty or hold a simulated cohort: {description} doesn't say so.") from error
-    differing = {name: value for name, value in arguments.items() if name in stored and stored[name] != value}
+    # arguments that a cohort doesn't name have their defaults; those that don't change it are never named
+    parameters = inspect.signature(simulate_cohort).parameters
+    made_with = {name: parameters[name].default for name in arguments if name in parameters} | stored
+    differing = {
+        name: value
+        for name, value in arguments.items()
+        if name in made_with and name not in ("n_workers", "progress") and made_with[name] != value
+    }
     if differing:
         asked = ", ".join(f"{name}={value}" for name, value in differing.items())
-        found = ", ".join(f"{name}={stored[name]}" for name in differing)
+        found = ", ".join(f"{name}={made_with[name]}" for name in differing)
         raise ValueError(
             f"{folder} holds a cohort simulated with {found}, not {asked}. Remove it, or give another folder with "
             "--simulated_cohort#output_dir."

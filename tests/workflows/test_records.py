@@ -34,6 +34,10 @@ def test_without_data_the_cohort_is_made_once(tmp_path, capsys):
     assert is_simulated(first)
     with pytest.raises(ValueError, match="simulated with n_subjects=4, not n_subjects=5"):
         training_records(None, {**simulated, "n_subjects": 5})
+    # a cohort doesn't name what has its default
+    with pytest.raises(ValueError, match="simulated with n_sessions=1, not n_sessions=2"):
+        training_records(None, {**simulated, "n_sessions": 2})
+    assert training_records(None, {**simulated, "n_sessions": 1, "n_workers": 1}) == first
 
 
 def test_a_folder_of_something_else_is_not_taken_for_the_cohort(tmp_path):

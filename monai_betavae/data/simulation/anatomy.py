@@ -7,6 +7,7 @@ from the warp in this module and from the rendering in `monai_betavae.data.simul
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,11 +68,38 @@ class Warp:
         voxels: flat indices into the grid, ``(n,)``.
         scanner: positions in the subject's space in mm, ``(3, n)``.
         template: positions in the template in mm, ``(3, n)``.
+        head: positions in the head as it lay in the first session, in mm, ``(3, n)``; fields that belong to the
+            subject, not to the scan, are evaluated there. ``None`` if they are those of ``scanner``.
     """
 
     voxels: npt.NDArray[np.intp]
     scanner: Floats
     template: Floats
+    head: Floats | None = None
+
+    @property
+    def in_head(self) -> Floats:
+        """``head``, or ``scanner`` where they are the same."""
+        return self.scanner if self.head is None else self.head
+
+    def only(self, which: npt.NDArray[np.bool_]) -> Warp:
+        """Return the warp of some of the voxels."""
+        head = None if self.head is None else self.head[:, which]
+        return Warp(self.voxels[which], self.scanner[:, which], self.template[:, which], head)
+
+
+@dataclass(frozen=True)
+class LocalGrowth:
+    """Ventricles that are wider in one region.
+
+    Attributes:
+        volume: volume that the template's ventricles would have if they widened as much everywhere, from 1 to 3.1
+            times theirs; a subject's ventricles gain as much.
+        share: the part of it at positions ``(3, n)`` in the template, from 0 to 1.
+    """
+
+    volume: float
+    share: Callable[[Floats], Floats]
 
 
 def cohort_grid(spacing: float) -> tuple[tuple[int, int, int], npt.NDArray[np.float64]]:
@@ -138,6 +166,8 @@ def warp_grid(
     nuisance: Nuisance,
     *,
     ventricle_form: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    growth: LocalGrowth | None = None,
+    distortion: Callable[[Floats], Floats] | None = None,
 ) -> Warp:
     """Trace every voxel of the grid back to the template.
 
@@ -152,15 +182,25 @@ def warp_grid(
         nuisance: tilt and deformation.
         ventricle_form: direction in which the ventricles are wider than elsewhere; its length is the log of the ratio
             of either end to the middle. ``(0, 0.3, 0)`` widens the frontal horns and narrows the occipital ones.
+        growth: where the ventricles are wider still.
+        distortion: displacement in mm from where the scanner shows a position ``(3, n)`` to where it is.
     """
     rotation, shift = _rotation(nuisance.tilt_degrees), np.array(nuisance.shift_mm) + _ROTATION_CENTRE_MM
-    to_upright = rotation.T @ affine[:3, :3]
-    offset = rotation.T @ (affine[:3, 3] - shift) + _ROTATION_CENTRE_MM
+    to_head = _to_first_session(nuisance)
+    placed = affine if to_head is None else to_head @ affine
+    to_upright = rotation.T @ placed[:3, :3]
+    offset = rotation.T @ (placed[:3, 3] - shift) + _ROTATION_CENTRE_MM
     index = np.ogrid[tuple(slice(side) for side in shape)]
     upright = np.empty((3, math.prod(shape)), np.float32)
     for axis in range(3):
         along = [to_upright[axis, other] * index[other] for other in range(3)]
         upright[axis] = (along[0] + along[1] + along[2] + offset[axis]).ravel()
+    away = None
+    if distortion is not None:
+        away = distortion(_positions(np.arange(math.prod(shape)), shape, affine))
+        if to_head is not None:
+            away = _turned(to_head[:3, :3], away)
+        upright += _turned(rotation.T, away)
 
     scale = TYPICAL_SCALE * factors.brain_size ** (1 / 3) * np.array(nuisance.stretch)
     scale = scale.astype(np.float32)[:, None]
@@ -168,39 +208,36 @@ def warp_grid(
     coarse = (upright / scale - origin) / _SUPPORT_STEP_MM + _SUPPORT_MARGIN
     voxels = np.flatnonzero(ndimage.map_coordinates(anatomy.support.view(np.uint8), coarse, order=0, mode="constant"))
     position = upright[:, voxels]
-    scanner = np.stack(np.unravel_index(voxels, shape)).astype(np.float32)
-    scanner = (scanner * np.diag(affine)[:3, None] + affine[:3, 3:]).astype(np.float32)
+    scanner = _positions(voxels, shape, affine)
+    head = None
+    if to_head is not None or away is not None:
+        head = scanner if to_head is None else _turned(to_head[:3, :3], scanner) + to_head[:3, 3:].astype(np.float32)
+        head = head if away is None else head + away[:, voxels]
 
     position = position + _deformation(position, nuisance)
     position /= scale
     # a smooth |x|: the right half grows by 1 / (1 - a), the left shrinks by 1 / (1 + a), so (R - L) / (R + L) is a
     position[0] -= np.float32(factors.asymmetry) * (np.sqrt(position[0] ** 2 + 4) - 2)
-    if not any(ventricle_form):
-        return Warp(voxels, scanner, position + _ventricle_displacement(anatomy, position, factors.ventricles))
-    length = math.hypot(*ventricle_form)
-    direction = np.array(ventricle_form) / length
-    way = np.tensordot(direction, position - _VENTRICLE_CENTRE_MM[:, None], 1) / _VENTRICLE_REACH_MM
-    share = (0.5 + 0.5 * np.tanh(way)).astype(np.float32)
-    least, most = anatomy.flow_volumes[[0, -1]]
-    volumes = [float(np.clip(factors.ventricles * math.exp(end * length), least, most)) for end in (-1, 1)]
-    ends = [_ventricle_displacement(anatomy, position, volume) for volume in volumes]
-    return Warp(voxels, scanner, position + (1 - share) * ends[0] + share * ends[1])
+    if growth is not None:
+        # one flow after the other: volumes add up, however wide the ventricles are
+        position = position + growth.share(position) * _ventricle_displacement(anatomy, position, growth.volume)
+    return Warp(voxels, scanner, _with_ventricles(anatomy, position, factors.ventricles, ventricle_form), head)
 
 
-def sample_tissues(anatomy: Anatomy, warp: Warp, atrophy: float) -> dict[str, Floats]:
+def sample_tissues(anatomy: Anatomy, warp: Warp, atrophy: float | npt.NDArray[np.float64]) -> dict[str, Floats]:
     """Return the maps at the subject's voxels, after atrophy has turned the outer grey matter into CSF.
 
     Args:
         anatomy: the result of `load_anatomy`.
         warp: the result of `warp_grid`.
-        atrophy: from 0 (the template) to 1; the outer half of the rim goes first.
+        atrophy: from 0 (the template) to 1; the outer half of the rim goes first. One number, or one for each voxel.
     """
     at = warp.template - anatomy.origin.astype(np.float32)[:, None]
     tissues = {
         name: ndimage.map_coordinates(values, at, order=1, mode="constant") for name, values in anatomy.maps.items()
     }
-    outer, inner = min(2 * atrophy, 1.0), max(2 * atrophy - 1, 0.0)
-    removed = np.float32(outer) * tissues.pop("rim_0") + np.float32(inner) * tissues.pop("rim_1")
+    outer, inner = (np.asarray(np.clip(2 * atrophy - half, 0, 1), dtype=np.float32) for half in (0, 1))
+    removed = outer * tissues.pop("rim_0") + inner * tissues.pop("rim_1")
     tissues["gm"] -= removed
     tissues["csf"] += removed
     return tissues
@@ -370,6 +407,20 @@ def _ventricle_displacement(anatomy: Anatomy, position: Floats, volume: float) -
     return np.stack([ndimage.map_coordinates(axis, at, order=1, mode="nearest") for axis in field])
 
 
+def _with_ventricles(anatomy: Anatomy, position: Floats, volume: float, form: tuple[float, float, float]) -> Floats:
+    """Return the positions in the template for ventricles of ``volume`` times its volume, wider towards one end."""
+    if not any(form):
+        return position + _ventricle_displacement(anatomy, position, volume)
+    least, most = anatomy.flow_volumes[[0, -1]]
+    length = math.hypot(*form)
+    direction = np.array(form) / length
+    way = np.tensordot(direction, position - _VENTRICLE_CENTRE_MM[:, None], 1) / _VENTRICLE_REACH_MM
+    share = (0.5 + 0.5 * np.tanh(way)).astype(np.float32)
+    volumes = [float(np.clip(volume * math.exp(end * length), least, most)) for end in (-1, 1)]
+    ends = [_ventricle_displacement(anatomy, position, volume) for volume in volumes]
+    return np.asarray(position + (1 - share) * ends[0] + share * ends[1], dtype=np.float32)
+
+
 def _deformation(position: Floats, nuisance: Nuisance) -> Floats:
     """Return a random displacement in mm, the sum of a wide one (lobes) and a narrow one (gyri)."""
     total = np.zeros_like(position)
@@ -380,6 +431,30 @@ def _deformation(position: Floats, nuisance: Nuisance) -> Floats:
             field = smooth_noise(rng, position, width, width / 2)
             total[axis] += np.float32(amplitude) * field
     return total
+
+
+def _positions(voxels: npt.NDArray[np.intp], shape: tuple[int, int, int], affine: npt.NDArray[np.float64]) -> Floats:
+    """Return the positions in mm, ``(3, n)``, of voxels given by flat indices into a grid."""
+    index = np.stack(np.unravel_index(voxels, shape)).astype(np.float32)
+    return (index * np.diag(affine)[:3, None] + affine[:3, 3:]).astype(np.float32)
+
+
+def _to_first_session(nuisance: Nuisance) -> npt.NDArray[np.float64] | None:
+    """Return the affine from the scanner to the head as it lay in the first session, ``None`` if it has not moved."""
+    if not any((*nuisance.turn_degrees, *nuisance.move_mm)):
+        return None
+    back = _rotation(nuisance.turn_degrees).T
+    affine = np.eye(4)
+    affine[:3, :3] = back
+    affine[:3, 3] = _ROTATION_CENTRE_MM - back @ (_ROTATION_CENTRE_MM + np.array(nuisance.move_mm))
+    return affine
+
+
+def _turned(rotation: npt.NDArray[np.float64], vectors: Floats) -> Floats:
+    """Return rotated vectors ``(3, n)``."""
+    # sums rather than a matrix product, since the order in which BLAS adds may depend on the number of threads
+    rows = [sum(row[axis] * vectors[axis] for axis in range(3)) for row in rotation.astype(np.float32)]
+    return np.stack(rows).astype(np.float32)
 
 
 def _rotation(degrees: tuple[float, float, float]) -> npt.NDArray[np.float64]:

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import gzip
 import io
-import json
 import os
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import nibabel as nib
 import numpy as np
@@ -23,27 +20,52 @@ from tqdm.auto import tqdm
 
 from monai_betavae._checks import check_choice, check_integer, check_real
 from monai_betavae.data.simulation.anatomy import Anatomy, cohort_grid, load_anatomy
-from monai_betavae.data.simulation.cohort_texts import (
-    COLUMNS,
-    FOLDED_COLUMNS,
-    FOLDED_NOTICE,
-    FOLDED_README,
-    NOTICE,
-    README,
+from monai_betavae.data.simulation.cohort_tables import (
+    image_path,
+    write_datalist,
+    write_descriptions,
+    write_json,
+    write_participants,
+    write_sessions,
+    write_sites,
 )
+from monai_betavae.data.simulation.cohort_texts import SESSION_COLUMNS, participant_columns
 from monai_betavae.data.simulation.cortex import FoldedAnatomy
+from monai_betavae.data.simulation.disease import draw_severity
 from monai_betavae.data.simulation.folded_subject import (
     draw_morphology,
     load_folded_anatomy,
     morphology_columns,
     simulate_folded_subject,
+    typical_folded_disease_effect,
 )
-from monai_betavae.data.simulation.subject import SimulatedSubject, simulate_subject
-from monai_betavae.data.simulation.subject_factors import Factors, Nuisance, draw_nuisance, draw_subject, stream
+from monai_betavae.data.simulation.scanners import Scanner, draw_scanner
+from monai_betavae.data.simulation.sessions import draw_session, session_columns
+from monai_betavae.data.simulation.subject import SimulatedSubject, simulate_subject, typical_disease_effect
+from monai_betavae.data.simulation.subject_factors import MOST_SITES, N_SITES, draw_subject, site_names, stream
 
 _VALIDATION_SHARE, _TEST_SHARE = 0.15, 0.15
 _MAX_WORKERS = 8
 _ANATOMIES = ("warped", "folded")
+_SITE_EFFECTS = ("contrast", "strong")
+
+ResultT = TypeVar("ResultT")
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What all subjects of a cohort have in common, and who has what."""
+
+    seed: int
+    n_subjects: int
+    spacing: float
+    noise: bool
+    n_sessions: int
+    n_sites: int
+    site_age_correlation: float
+    scanners: dict[str, Scanner]
+    with_lesion: frozenset[int]
+    patients: frozenset[int]
 
 
 def simulate_cohort(
@@ -55,6 +77,11 @@ def simulate_cohort(
     lesion_fraction: float = 0.2,
     anatomy: str = "warped",
     noise: bool = True,
+    n_sessions: int = 1,
+    n_sites: int = N_SITES,
+    site_effects: str = "contrast",
+    site_age_correlation: float = 0.0,
+    disease_fraction: float = 0.0,
     n_workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -78,8 +105,29 @@ def simulate_cohort(
     a MONAI datalist ``dataset.json`` with the sections training, validation and test (70/15/15), and, for subjects
     with a lesion, the same image without it under ``derivatives/healthy`` and its mask under ``derivatives/lesions``.
 
+    Three things can be added, each with its own truth; what is without them stays as it is, to the last bit:
+
+    - Sessions, ``sub-001/ses-1/anat/sub-001_ses-1_T1w.nii.gz`` and so on, scan one anatomy again: the head is turned
+      (2.5 degrees) and moved (1.5 mm) since the first session, noise, bias field and gain are new, and the signal is
+      raised to a power of exp(0.03 z). ``sub-001/sub-001_sessions.tsv`` has these numbers. The first session is the
+      scan of a cohort without sessions. The truth in ml is measured once, on the anatomy as it lies in the first.
+    - Strong site effects: beside the shift of contrast, the scanner of each site has a point spread (0.5 to 2.5 mm
+      within slices, up to 6 mm across them), a factor of the noise (0.6 to 2.5), a bias field that its scans have in
+      common (3 to 12 %) and a factor of theirs (0.5 to 2), a response (s (1 + b) / (1 + b s))^c to the signal s, and a
+      cubic distortion (0.3 to 1.2 mm). They follow from ``seed`` and the site's name, and stand in ``sites.tsv``. The
+      truth is that of the anatomy before them; only the lesion masks are those of the distorted image.
+    - A disease: patients have ventricles that are wider at the back (by up to 2.1 times those of the template), smaller
+      hippocampi and a thinner lateral temporal cortex, in proportion to ``severity`` (0.2 to 1). Who is a patient
+      depends on nothing else. ``participants.tsv`` gets the columns ``diagnosis``, ``severity`` and ``disease_csf_ml``;
+      the same image without disease and lesion stands under ``derivatives/unaffected``, and under
+      ``derivatives/disease`` the mask of what has changed, and a map of what changes in a typical head at severity 1.
+
+    The expected ventricles and atrophy at any age, and the same brain at another age:
+    `monai_betavae.data.simulation.typical_factors` and `factors_at_age`.
+
     The same arguments give the same bytes for any number of workers. The images, factors and truth of subject i depend
-    only on ``seed`` and i; the choice of subjects with a lesion and the sections also depend on ``n_subjects``.
+    only on ``seed``, i and the arguments for sites; the choice of subjects with a lesion and of patients, and the
+    sections also depend on ``n_subjects``.
 
     Args:
         output_dir: the folder to make; it may exist if it is empty. It appears only when everything is written.
@@ -90,6 +138,12 @@ def simulate_cohort(
         anatomy: "warped" or "folded".
         noise: whether to add Rician noise. Without it everything else is the same, so that the difference between two
             cohorts is the noise. The files say so only if it is left out.
+        n_sessions: number of scans of each subject. With more than one, the files have sessions in their names.
+        n_sites: number of sites, from 1 to 26. The shift of contrast goes from -0.03 to 0.03 in equal steps.
+        site_effects: "contrast" (sites differ in contrast only) or "strong".
+        site_age_correlation: how much sites differ in age, from 0 (not at all) to 1 (the oldest are at the last site):
+            the correlation of age with the normal score that decides on the site.
+        disease_fraction: share of patients; exactly ``round(disease_fraction * n_subjects)``.
         n_workers: number of threads; by default one per available processor, at most 8.
         progress: whether to show a progress bar.
 
@@ -97,18 +151,29 @@ def simulate_cohort(
         ``output_dir`` as a path.
 
     Raises:
-        ValueError: if an argument is out of range, or if ``output_dir`` is a file or a folder that is not empty.
+        ValueError: if an argument is out of range, if ``output_dir`` is a file or a folder that is not empty, or if
+            ``disease_fraction`` is above 0 but rounds to no patient.
 
     Source:
         Fonov et al. 2009, NeuroImage 47, S102 (template); BIDS 1.10 (layout); Gudbjartsson and Patz 1995, Magnetic
         Resonance in Medicine 34, 910-914 (Rician noise); Fischl et al. 1999, Human Brain Mapping 8, 272-284
-        (fsaverage).
+        (fsaverage); Jovicich et al. 2006, NeuroImage 30, 436-443 (gradient nonlinearity); Fortin et al. 2018,
+        NeuroImage 167, 104-120 (effects of sites).
 
     Example:
         >>> import tempfile
         >>> folder = simulate_cohort(Path(tempfile.mkdtemp()) / "brains", 2, spacing=8, progress=False)
         >>> sorted(path.name for path in folder.glob("sub-*/anat/*"))
         ['sub-001_T1w.nii.gz', 'sub-002_T1w.nii.gz']
+
+        Two scans of each of two subjects, one of whom is a patient, by scanners that differ:
+
+        >>> folder = simulate_cohort(
+        ...     folder.parent / "more", 2, spacing=8, n_sessions=2, site_effects="strong", disease_fraction=0.5,
+        ...     progress=False,
+        ... )
+        >>> sorted(path.name for path in folder.glob("sub-002/**/*"))[-2:]
+        ['sub-002_ses-2_T1w.nii.gz', 'sub-002_sessions.tsv']
     """
     n_subjects = check_integer("n_subjects", n_subjects, 1)
     seed = check_integer("seed", seed, 0)
@@ -117,6 +182,16 @@ def simulate_cohort(
     anatomy = check_choice("anatomy", anatomy, _ANATOMIES)
     if not isinstance(noise, bool):
         raise ValueError(f"`noise` must be True or False, got {noise!r}.")
+    n_sessions = check_integer("n_sessions", n_sessions, 1)
+    n_sites = check_integer("n_sites", n_sites, 1, MOST_SITES)
+    site_effects = check_choice("site_effects", site_effects, _SITE_EFFECTS)
+    site_age_correlation = check_real("site_age_correlation", site_age_correlation, 0, 1)
+    disease_fraction = check_real("disease_fraction", disease_fraction, 0, 1)
+    if disease_fraction > 0 and not round(disease_fraction * n_subjects):
+        raise ValueError(
+            f"`disease_fraction` must be 0 or give at least one patient among {n_subjects} subjects, "
+            f"got {disease_fraction!r}."
+        )
     workers = _available_workers() if n_workers is None else check_integer("n_workers", n_workers, 1)
 
     arguments: dict[str, Any] = {
@@ -126,22 +201,52 @@ def simulate_cohort(
         "lesion_fraction": lesion_fraction,
     }
     # the arguments that came later are named where they aren't the default, so that older cohorts keep their bytes
-    arguments |= {"anatomy": anatomy} if anatomy != "warped" else {}
-    arguments |= {} if noise else {"noise": False}
+    later = {
+        "anatomy": (anatomy, "warped"),
+        "noise": (noise, True),
+        "n_sessions": (n_sessions, 1),
+        "n_sites": (n_sites, N_SITES),
+        "site_effects": (site_effects, "contrast"),
+        "site_age_correlation": (site_age_correlation, 0.0),
+        "disease_fraction": (disease_fraction, 0.0),
+    }
+    arguments |= {name: value for name, (value, default) in later.items() if value != default}
+    folded, strong = anatomy == "folded", site_effects == "strong"
     with _folder_when_done(output_dir) as folder:
-        maps = load_anatomy(spacing) if anatomy == "warped" else load_folded_anatomy(spacing)
-        with_lesion = set(_ranked(seed, n_subjects, "key")[: round(lesion_fraction * n_subjects)])
-
-        def write(subject: int) -> dict[str, Any]:
-            nuisance = draw_nuisance(seed, subject)
-            nuisance = nuisance if noise else replace(nuisance, noise=0.0)
-            return _write_subject(folder, maps, nuisance, n_subjects, subject in with_lesion, spacing)
-
-        done = _in_order(write, range(n_subjects), workers)
+        maps = load_folded_anatomy(spacing) if folded else load_anatomy(spacing)
+        sites = site_names(n_sites)
+        plan = _Plan(
+            seed=seed,
+            n_subjects=n_subjects,
+            spacing=spacing,
+            noise=noise,
+            n_sessions=n_sessions,
+            n_sites=n_sites,
+            site_age_correlation=site_age_correlation,
+            scanners={site: draw_scanner(seed, site) for site in sites} if strong else {},
+            with_lesion=frozenset(_ranked(seed, n_subjects, "key")[: round(lesion_fraction * n_subjects)]),
+            patients=frozenset(_ranked(seed, n_subjects, "diagnosis")[: round(disease_fraction * n_subjects)]),
+        )
+        done = _in_order(lambda subject: _write_subject(folder, maps, plan, subject), range(n_subjects), workers)
         bar = tqdm(done, "simulating the cohort", n_subjects, disable=not progress, unit="subject")
-        columns = COLUMNS if anatomy == "warped" else COLUMNS | FOLDED_COLUMNS
-        _write_tables(folder, list(bar), seed, columns)
-        _write_descriptions(folder, anatomy, columns, arguments)
+        rows, of_sessions = zip(*bar, strict=True)
+        sections = _sections(seed, n_subjects)
+        for section, members in sections.items():
+            for member in members:
+                rows[member]["split"] = section
+        columns = participant_columns(folded=folded, disease=bool(plan.patients), sites=sites, strong_sites=strong)
+        write_participants(folder, rows, columns)
+        sessions = {row["participant_id"]: own for row, own in zip(rows, of_sessions, strict=True)}
+        if n_sessions > 1:
+            for name, own in sessions.items():
+                write_sessions(folder, name, own)
+            write_json(folder / "sessions.json", SESSION_COLUMNS)
+        if strong:
+            write_sites(folder, plan.scanners)
+        if plan.patients:
+            _write_disease_effect(folder, maps, spacing)
+        write_datalist(folder, rows, sections, sessions if n_sessions > 1 else {})
+        write_descriptions(folder, columns, arguments, folded=folded)
     return Path(output_dir)
 
 
@@ -152,9 +257,7 @@ def _available_workers() -> int:
     return min(available, _MAX_WORKERS)
 
 
-def _in_order(
-    work: Callable[[int], dict[str, Any]], subjects: Iterable[int], n_workers: int
-) -> Iterator[dict[str, Any]]:
+def _in_order(work: Callable[[int], ResultT], subjects: Iterable[int], n_workers: int) -> Iterator[ResultT]:
     """Yield the result of ``work`` for each subject, in order.
 
     Threads are used instead of processes: numpy, scipy.ndimage and zlib release the interpreter lock, and the maps are
@@ -196,39 +299,91 @@ def _ranked(seed: int, n_subjects: int, name: str) -> list[int]:
     return sorted(range(n_subjects), key=keys.__getitem__)
 
 
+def _sections(seed: int, n_subjects: int) -> dict[str, list[int]]:
+    """Return the subjects of each section of the datalist."""
+    order = _ranked(seed, n_subjects, "split")
+    n_validation, n_test = round(_VALIDATION_SHARE * n_subjects), round(_TEST_SHARE * n_subjects)
+    n_training = n_subjects - n_validation - n_test
+    return {
+        "training": sorted(order[:n_training]),
+        "validation": sorted(order[n_training : n_training + n_validation]),
+        "test": sorted(order[n_training + n_validation :]),
+    }
+
+
 def _write_subject(
-    folder: Path, maps: Anatomy | FoldedAnatomy, nuisance: Nuisance, n_subjects: int, lesion: bool, spacing: float
-) -> dict[str, Any]:
-    """Simulate one subject, write its files, and return its row of the participants table."""
-    subject = nuisance.subject
-    factors, covariates = draw_subject(nuisance.seed, subject, lesion=lesion)
-    scan, more = _simulated(maps, factors, nuisance, spacing)
-    name = f"sub-{subject + 1:0{max(3, len(str(n_subjects)))}d}"
-    _, affine = cohort_grid(spacing)
-    _write_nifti(folder / name / "anat" / f"{name}_T1w.nii.gz", scan.volume, affine)
-    if scan.healthy is not None and scan.lesion_mask is not None:
-        healthy = folder / "derivatives" / "healthy" / name / "anat" / f"{name}_desc-healthy_T1w.nii.gz"
-        _write_nifti(healthy, scan.healthy, affine)
-        mask = folder / "derivatives" / "lesions" / name / "anat" / f"{name}_label-lesion_mask.nii.gz"
-        _write_nifti(mask, scan.lesion_mask, affine)
+    folder: Path, maps: Anatomy | FoldedAnatomy, plan: _Plan, subject: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Simulate one subject, write its files, and return its row of the participants table and those of its sessions."""
+    lesion, patient = subject in plan.with_lesion, subject in plan.patients
+    factors, covariates = draw_subject(
+        plan.seed,
+        subject,
+        lesion=lesion,
+        n_sites=plan.n_sites,
+        site_age_correlation=plan.site_age_correlation,
+    )
+    severity = draw_severity(plan.seed, subject) if patient else 0.0
+    name = f"sub-{subject + 1:0{max(3, len(str(plan.n_subjects)))}d}"
+    _, affine = cohort_grid(plan.spacing)
+    morphology = None if isinstance(maps, Anatomy) else draw_morphology(plan.seed, subject)
+    truth: dict[str, float] = {}
+    sessions = []
+    for number in range(plan.n_sessions):
+        nuisance = draw_session(plan.seed, subject, number)
+        nuisance = nuisance if plan.noise else replace(nuisance, noise=0.0)
+        shared: dict[str, Any] = {
+            "spacing": plan.spacing,
+            "severity": severity,
+            "scanner": plan.scanners.get(covariates.site),
+            # of the anatomy, which all sessions have in common
+            "with_truth": number == 0,
+        }
+        if isinstance(maps, Anatomy):
+            scan = simulate_subject(maps, factors, nuisance, **shared)
+        else:
+            scan = simulate_folded_subject(maps, factors, morphology, nuisance, **shared)
+        truth = truth or scan.truth
+        session = f"ses-{number + 1}" if plan.n_sessions > 1 else ""
+        _write_scan(folder, scan, name, session, affine)
+        described = {column: round(value, 6) + 0.0 for column, value in session_columns(nuisance).items()}
+        sessions.append({"session_id": session, **described})
+
     row: dict[str, Any] = {"participant_id": name, "group": "lesion" if lesion else "control", **asdict(covariates)}
-    numbers = {f"factor_{knob}": value for knob, value in asdict(factors).items()} | scan.truth
+    more = {} if morphology is None else morphology_columns(morphology)
+    numbers = {f"factor_{knob}": value for knob, value in asdict(factors).items()} | truth
     numbers |= {column: value for column, value in more.items() if not isinstance(value, str)}
     row |= {column: value for column, value in more.items() if isinstance(value, str)}
     row["control"] = round(covariates.control, 6)
+    if plan.patients:
+        row["diagnosis"] = "patient" if patient else "control"
+        numbers |= {"severity": severity, "disease_csf_ml": truth.get("disease_csf_ml", 0.0)}
     # + 0.0 turns -0.0 into 0.0
-    return row | {column: round(value, 6) + 0.0 for column, value in numbers.items()}
+    return row | {column: round(value, 6) + 0.0 for column, value in numbers.items()}, sessions
 
 
-def _simulated(
-    maps: Anatomy | FoldedAnatomy, factors: Factors, nuisance: Nuisance, spacing: float
-) -> tuple[SimulatedSubject, dict[str, float | str]]:
-    """Return the scan of one subject, and the columns that describe its morphology if it is a folded brain."""
+def _write_scan(folder: Path, scan: SimulatedSubject, name: str, session: str, affine: npt.NDArray[np.float64]) -> None:
+    """Write an image, and what it would be without lesion or disease."""
+    derivatives = folder / "derivatives"
+    files: dict[Path, npt.NDArray[Any]] = {folder / image_path(name, session): scan.volume}
+    if scan.healthy is not None and scan.lesion_mask is not None:
+        files[derivatives / "healthy" / image_path(name, session, "desc-healthy_T1w")] = scan.healthy
+        files[derivatives / "lesions" / image_path(name, session, "label-lesion_mask")] = scan.lesion_mask
+    if scan.unaffected is not None and scan.disease_mask is not None:
+        files[derivatives / "unaffected" / image_path(name, session, "desc-unaffected_T1w")] = scan.unaffected
+        files[derivatives / "disease" / image_path(name, session, "label-disease_mask")] = scan.disease_mask
+    for path, data in files.items():
+        _write_nifti(path, data, affine)
+
+
+def _write_disease_effect(folder: Path, maps: Anatomy | FoldedAnatomy, spacing: float) -> None:
+    """Write the map of where the disease acts in a typical head."""
     if isinstance(maps, Anatomy):
-        return simulate_subject(maps, factors, nuisance, spacing=spacing), {}
-    morphology = draw_morphology(nuisance.seed, nuisance.subject)
-    scan = simulate_folded_subject(maps, factors, morphology, nuisance, spacing=spacing)
-    return scan, morphology_columns(morphology)
+        effect = typical_disease_effect(maps, spacing=spacing)
+    else:
+        effect = typical_folded_disease_effect(maps, spacing=spacing)
+    path = folder / "derivatives" / "disease" / "severity1_label-disease_probseg.nii.gz"
+    _write_nifti(path, effect, cohort_grid(spacing)[1])
 
 
 def _write_nifti(path: Path, data: npt.NDArray[Any], affine: npt.NDArray[np.float64]) -> None:
@@ -238,73 +393,8 @@ def _write_nifti(path: Path, data: npt.NDArray[Any], affine: npt.NDArray[np.floa
     # scanner coordinates: origin at the anterior commissure, not scaled to the template
     image.set_sform(affine, code=1)
     image.set_qform(affine, code=1)
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     buffer = io.BytesIO()
     with gzip.GzipFile(filename="", mode="wb", compresslevel=4, fileobj=buffer, mtime=0) as packed:
         packed.write(image.to_bytes())
     path.write_bytes(buffer.getvalue())
-
-
-def _write_tables(folder: Path, rows: list[dict[str, Any]], seed: int, columns: Iterable[str]) -> None:
-    """Write participants.tsv and the MONAI datalist."""
-    order = _ranked(seed, len(rows), "split")
-    n_validation, n_test = round(_VALIDATION_SHARE * len(rows)), round(_TEST_SHARE * len(rows))
-    n_training = len(rows) - n_validation - n_test
-    sections = {
-        "training": sorted(order[:n_training]),
-        "validation": sorted(order[n_training : n_training + n_validation]),
-        "test": sorted(order[n_training + n_validation :]),
-    }
-    for section, members in sections.items():
-        for member in members:
-            rows[member]["split"] = section
-
-    with open(folder / "participants.tsv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, ["participant_id", *columns], delimiter="\t", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-
-    def record(row: dict[str, Any]) -> dict[str, Any]:
-        name = row["participant_id"]
-        covariates = {column: value for column, value in row.items() if column not in ("participant_id", "split")}
-        return {"image": f"{name}/anat/{name}_T1w.nii.gz", "subject": name, **covariates}
-
-    datalist = {section: [record(rows[member]) for member in members] for section, members in sections.items()}
-    _write_json(folder / "dataset.json", datalist)
-
-
-def _write_descriptions(
-    folder: Path, anatomy: str, columns: dict[str, dict[str, Any]], arguments: dict[str, Any]
-) -> None:
-    """Write the files that describe the folder to readers and to BIDS tools."""
-    # looked up, not imported: the package is above this module, and imports flow downwards
-    version = sys.modules["monai_betavae"].__version__
-    _write_json(folder / "participants.json", columns)
-    based_on = "the MNI152 2009a template" + (" and fsaverage5" if anatomy == "folded" else "")
-    source = {
-        "Name": "monai_betavae.data.simulate_cohort",
-        "Version": version,
-        "Description": f"Simulated from {based_on} with " + json.dumps(arguments),
-    }
-    for path, name, kind in (
-        (folder, "Simulated brains with known truth", "raw"),
-        (
-            folder / "derivatives" / "healthy",
-            "Simulated brains: subjects with a lesion, before the lesion",
-            "derivative",
-        ),
-        (folder / "derivatives" / "lesions", "Simulated brains: lesion masks", "derivative"),
-    ):
-        # without lesions there are no derivatives
-        if path.is_dir():
-            description = {"Name": name, "BIDSVersion": "1.10.0", "DatasetType": kind, "GeneratedBy": [source]}
-            _write_json(path / "dataset_description.json", description | {"License": "see NOTICE"})
-    lines = [f"- {name}: {value}" for name, value in arguments.items()]
-    readme, notice = (README, NOTICE) if anatomy == "warped" else (FOLDED_README, NOTICE + FOLDED_NOTICE)
-    text = readme.format(version=version, arguments="\n".join(lines))
-    (folder / "README").write_text(text, encoding="utf-8")
-    (folder / "NOTICE").write_text(notice, encoding="utf-8")
-
-
-def _write_json(path: Path, content: Any) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

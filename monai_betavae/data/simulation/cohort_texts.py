@@ -92,6 +92,74 @@ FOLDED_COLUMNS: dict[str, dict[str, Any]] = {
     },
 }
 
+# the columns that a cohort with patients has beyond those above
+DISEASE_COLUMNS: dict[str, dict[str, Any]] = {
+    "diagnosis": {
+        "Description": "whether the brain has the simulated disease; independent of age, sex, site and lesion",
+        "Levels": {
+            "control": "no disease",
+            "patient": "wider ventricles at the back, smaller hippocampi, thinner temporal cortex",
+        },
+    },
+    "severity": {"Description": "knob: severity of the disease, 0.2 to 1, and 0 without it"},
+    "disease_csf_ml": {"Description": "measured: CSF that the subject would lack without the disease", "Units": "ml"},
+}
+
+# sessions.json: the columns of sub-*_sessions.tsv except the first
+SESSION_COLUMNS: dict[str, dict[str, Any]] = {
+    "head_nod": {"Description": "rotation of the head since the first session about x (right)", "Units": "degrees"},
+    "head_tilt": {"Description": "rotation of the head since the first session about y (front)", "Units": "degrees"},
+    "head_turn": {"Description": "rotation of the head since the first session about z (up)", "Units": "degrees"},
+    "head_x_mm": {"Description": "shift of the head since the first session to the right", "Units": "mm"},
+    "head_y_mm": {"Description": "shift of the head since the first session to the front", "Units": "mm"},
+    "head_z_mm": {"Description": "shift of the head since the first session upwards", "Units": "mm"},
+    "scan_bias": {"Description": "standard deviation of the log of the scan's bias field, before the site's factor"},
+    "scan_noise": {"Description": "standard deviation of the noise relative to white matter, before the site's factor"},
+    "scan_gain": {"Description": "intensity of white matter without bias field"},
+    "scan_exponent": {"Description": "power of the signal, in which white matter is 1"},
+}
+
+# sites.json: the columns of sites.tsv except the first
+SITE_COLUMNS: dict[str, dict[str, Any]] = {
+    "in_plane_mm": {"Description": "full width at half maximum of the point spread in a slice", "Units": "mm"},
+    "slice_mm": {"Description": "full width at half maximum of the point spread across the slices", "Units": "mm"},
+    "slice_axis": {
+        "Description": "direction across the slices",
+        "Levels": {"x": "sagittal slices", "y": "coronal slices", "z": "axial slices"},
+    },
+    "noise_scale": {"Description": "factor of the noise of each scan"},
+    "bias_scale": {"Description": "factor of the log of each scan's own bias field"},
+    "site_bias": {"Description": "standard deviation of the log of the bias field that the site's scans share"},
+    "exponent": {
+        "Description": "c of the response (s (1 + b) / (1 + b s))^c to a signal s, in which white matter is 1"
+    },
+    "bend": {"Description": "b of that response"},
+    "distortion_mm": {
+        "Description": "root mean square of the displacement by gradient nonlinearity within 80 mm of the centre",
+        "Units": "mm",
+    },
+}
+
+
+def participant_columns(
+    *, folded: bool, disease: bool, sites: list[str], strong_sites: bool
+) -> dict[str, dict[str, Any]]:
+    """Return the columns of participants.tsv except the first, in order, with their descriptions.
+
+    Args:
+        folded: whether the brains are folded.
+        disease: whether there is a group of patients.
+        sites: names of the sites.
+        strong_sites: whether sites differ by more than the contrast.
+    """
+    columns = dict(COLUMNS)
+    if strong_sites or list(COLUMNS["site"]["Levels"]) != sites:
+        shifts = "simulated site; shifts grey/white contrast" + (", and see sites.tsv" if strong_sites else "")
+        names = "contrast rises from the first to the last"
+        columns["site"] = {"Description": shifts, "Levels": dict.fromkeys(sites, names)}
+    return columns | (FOLDED_COLUMNS if folded else {}) | (DISEASE_COLUMNS if disease else {})
+
+
 _OPENING = """\
 Simulated T1-weighted brains with known truth
 
@@ -115,6 +183,26 @@ sub-*/anat/*_T1w.nii.gz     the images; those of group "lesion" hold a lesion
 derivatives/healthy/        the same images of that group without the lesion, all else equal to the last bit of noise
 derivatives/lesions/        the masks of the lesions; outside of them the two images are identical
 dataset.json                MONAI datalist with sections training, validation and test; paths from this folder
+"""
+
+SESSIONS_README = """
+Each subject was scanned several times: ses-1, ses-2 and so on have the same anatomy. The truth in participants.tsv is
+that of the anatomy; sub-*/sub-*_sessions.tsv says how each scan was made (sessions.json describes the columns).
+"""
+
+SITES_README = """
+The scanners of the sites differ in point spread, noise, bias field, response and gradient nonlinearity: sites.tsv
+(sites.json describes the columns). All truth is that of the anatomy before these effects, except for the lesion masks.
+A point spread also changes the voxels next to a lesion.
+"""
+
+DISEASE_README = """
+Some subjects have a disease (column diagnosis) that widens the back of the ventricles, shrinks the hippocampi and thins
+the lateral temporal cortex. Their images show it; what would have been scanned without it is known:
+
+derivatives/unaffected/     the same images of the patients without disease and lesion, all else equal
+derivatives/disease/        masks of the voxels of which the disease changed at least 5 %, for each image of a patient;
+                            severity1_label-disease_probseg.nii.gz is the share changed in a typical head at severity 1
 """
 
 README = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,7 +12,6 @@ from monai_betavae.data.simulation import rendering
 from monai_betavae.data.simulation.anatomy import (
     TYPICAL_SCALE,
     Floats,
-    Warp,
     cohort_grid,
     warp_grid,
 )
@@ -23,13 +23,21 @@ from monai_betavae.data.simulation.cortex import (
     sample_columns,
     sample_template,
 )
+from monai_betavae.data.simulation.disease import hippocampal_loss, local_atrophy, local_growth
 from monai_betavae.data.simulation.folding import Folding, cortical_tissues, draw_folding, fold
+from monai_betavae.data.simulation.scanners import Scanner, distortion_of
+from monai_betavae.data.simulation.scanning import Brain, SimulatedSubject, disease_effect, scan_subject
 from monai_betavae.data.simulation.strip_errors import StripError, draw_strip_error, strip_error_weight
 from monai_betavae.data.simulation.structures import Pocket, add_pocket, draw_structures, pocket_weight
-from monai_betavae.data.simulation.subject import SimulatedSubject, measure_truth
 from monai_betavae.data.simulation.subject_factors import Factors, Nuisance, stream
 
-__all__ = ["Morphology", "draw_morphology", "load_folded_anatomy", "simulate_folded_subject"]
+__all__ = [
+    "Morphology",
+    "draw_morphology",
+    "load_folded_anatomy",
+    "simulate_folded_subject",
+    "typical_folded_disease_effect",
+]
 
 # fsaverage's thickness is that of a real brain; the template is larger, and atrophy thins the cortex
 _TEMPLATE_THICKNESS, _THINNING = 1.3, 0.12
@@ -107,6 +115,9 @@ def simulate_folded_subject(
     nuisance: Nuisance | None = None,
     *,
     spacing: float = 3.0,
+    severity: float = 0.0,
+    scanner: Scanner | None = None,
+    with_truth: bool = True,
 ) -> SimulatedSubject:
     """Render one folded brain and measure its truth, as a pure function of the arguments.
 
@@ -118,18 +129,62 @@ def simulate_folded_subject(
         morphology: sulci, structures and errors of brain extraction; by default typical sulci and nothing else.
         nuisance: tilt, deformation, bias field, noise; by default none of them.
         spacing: voxel size in mm, the same as for ``anatomy``.
+        severity: severity of the disease from 0 (none) to 1, see `monai_betavae.data.simulation.disease`.
+        scanner: effects of the site's scanner; by default none. The truth is that of the anatomy before them.
+        with_truth: whether to measure the truth; without it, a scan by a scanner that distorts takes half the time.
     """
     morphology, nuisance = morphology or Morphology(), nuisance or Nuisance()
+    return scan_subject(
+        partial(_brain, anatomy, factors, morphology, nuisance, spacing),
+        anatomy.template,
+        factors,
+        nuisance,
+        spacing=spacing,
+        severity=severity,
+        scanner=scanner,
+        with_truth=with_truth,
+    )
+
+
+def typical_folded_disease_effect(anatomy: FoldedAnatomy, *, spacing: float = 3.0) -> Floats:
+    """Return the share of each voxel that the disease changes in a typical head at severity 1: where it acts.
+
+    Args:
+        anatomy: the result of ``load_folded_anatomy(spacing)``.
+        spacing: voxel size in mm, the same as for ``anatomy``.
+    """
+    return disease_effect(partial(_brain, anatomy, Factors(), Morphology(), Nuisance(), spacing), spacing)
+
+
+def _brain(
+    anatomy: FoldedAnatomy,
+    factors: Factors,
+    morphology: Morphology,
+    nuisance: Nuisance,
+    spacing: float,
+    severity: float,
+    scanner: Scanner | None,
+) -> Brain:
+    """Return the anatomy of a folded brain with a disease of some severity, as the scanner finds it."""
     shape, affine = cohort_grid(spacing)
     voxel_ml = spacing**3 / 1000
-    warp = warp_grid(anatomy.template, shape, affine, factors, nuisance, ventricle_form=morphology.ventricle_form)
+    form = morphology.ventricle_form
+    growth, distortion = local_growth(severity), distortion_of(scanner)
+    warp = warp_grid(
+        anatomy.template, shape, affine, factors, nuisance, ventricle_form=form, growth=growth, distortion=distortion
+    )
     scale = TYPICAL_SCALE * factors.brain_size ** (1 / 3)
     half_voxel = 0.5 * _BLUR * spacing / scale
     margin = sample_coarse(anatomy, anatomy.margin[..., None], warp.template)[0]
     near = margin > -_MOST_DURA_MM - 2 * half_voxel
-    warp, margin = Warp(warp.voxels[near], warp.scanner[:, near], warp.template[:, near]), margin[near]
+    warp, margin = warp.only(near), margin[near]
     columns = sample_columns(anatomy, warp.template)
-    tissues, sulci = _fold_tissues(anatomy, warp.template, columns, margin, factors, morphology, nuisance, half_voxel)
+    atrophy: float | npt.NDArray[np.float64] = factors.atrophy
+    if severity > 0:
+        atrophy = np.minimum(factors.atrophy + local_atrophy(warp.template, severity), 1)
+    tissues, sulci = _fold_tissues(anatomy, warp.template, columns, margin, atrophy, morphology, nuisance, half_voxel)
+    if severity > 0:
+        add_pocket(tissues, hippocampal_loss(warp.template, severity, half_voxel))
     pockets = {}
     for name in _PRESENCE:
         pocket = morphology.structures.get(name)
@@ -144,27 +199,21 @@ def simulate_folded_subject(
     cut = wrong if error.kind == "bite" else np.zeros_like(wrong)
     dura = wrong * (1 - coverage) if error.kind == "dura" else np.zeros_like(wrong)
 
-    def scanned(brain: Floats) -> npt.NDArray[np.int16]:
-        seen = brain * (1 - cut) + np.float32(error.intensity) * dura
-        return rendering.scan(seen, coverage * (1 - cut) + dura, warp, shape, nuisance)
-
-    volume = scanned(signal)
-    healthy = mask = None
-    if factors.lesion > 0:
-        # not where the brain is cut away, since nobody can see a lesion there
-        white = tissues["wm"] * (cut == 0)
-        weight = rendering.place_lesion(anatomy.template, warp, white, shape, voxel_ml, factors, nuisance)
-        healthy, volume = volume, scanned(rendering.add_lesion(signal, weight, factors.lesion_intensity))
-        flat = np.zeros(volume.size, np.uint8)
-        flat[warp.voxels] = weight > 0
-        mask = flat.reshape(shape)
-
     volumes = {**sulci, **pockets, "dura": dura, "bite": cut * coverage}
-    truth = measure_truth(tissues, signal, warp, mask, spacing)
-    truth |= {f"{name}_ml": float(values.sum(dtype=np.float64)) * voxel_ml for name, values in volumes.items()}
+    measured = {f"{name}_ml": float(values.sum(dtype=np.float64)) * voxel_ml for name, values in volumes.items()}
     sulcal = sulci["sulcal_csf"]
     mean = (sulcal * columns.depth).sum(dtype=np.float64) / max(sulcal.sum(dtype=np.float64), 1e-6)
-    return SimulatedSubject(volume, healthy, mask, truth | {"sulcal_depth_mm": float(mean * scale)})
+    return Brain(
+        warp=warp,
+        tissues=tissues,
+        signal=signal,
+        coverage=coverage * (1 - cut) + dura,
+        # no lesion where the brain is cut away, since nobody can see it there
+        white=tissues["wm"] * (cut == 0),
+        kept=1 - cut,
+        added=np.float32(error.intensity) * dura,
+        measured=measured | {"sulcal_depth_mm": float(mean * scale)},
+    )
 
 
 def _fold_tissues(
@@ -172,7 +221,7 @@ def _fold_tissues(
     position: Floats,
     columns: Columns,
     margin: Floats,
-    factors: Factors,
+    atrophy: float | npt.NDArray[np.float64],
     morphology: Morphology,
     nuisance: Nuisance,
     half_voxel: float,
@@ -186,12 +235,10 @@ def _fold_tissues(
     kept = columns.unfolded
 
     sheets = fold(anatomy, position, columns, morphology.folding, nuisance.stream("sulci"))
-    thickness = columns.thickness * np.float32(
-        _TEMPLATE_THICKNESS * morphology.thickness * (1 - _THINNING * factors.atrophy)
-    )
-    retreat = np.float32(_RETREAT_MM + _RETREAT_ATROPHY_MM * factors.atrophy)
+    thickness = columns.thickness * _single(_TEMPLATE_THICKNESS * morphology.thickness * (1 - _THINNING * atrophy))
+    retreat = _single(_RETREAT_MM + _RETREAT_ATROPHY_MM * atrophy)
     retreat = retreat * np.clip(np.abs(position[0]) / np.float32(_FISSURE_MM), np.float32(_FISSURE_SHARE), 1)
-    sulcus_mm = _SULCUS_MM + _SULCUS_ATROPHY_MM * factors.atrophy
+    sulcus_mm = _SULCUS_MM + _SULCUS_ATROPHY_MM * atrophy
 
     def brain(without: str = "") -> dict[str, Floats]:
         grey, white = cortical_tissues(sheets, thickness, half_voxel, sulcus_mm, retreat, without=without)
@@ -212,3 +259,7 @@ def _fold_tissues(
         gained = tissues["csf"] - brain(kind)["csf"] if kind in sheets.sulci else np.zeros_like(coverage)
         sulci[name] = gained
     return tissues, sulci
+
+
+def _single(values: float | npt.NDArray[np.float64]) -> Floats:
+    return np.asarray(values, dtype=np.float32)

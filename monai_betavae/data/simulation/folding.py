@@ -17,6 +17,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 from scipy import ndimage
 
 from monai_betavae.data.simulation.anatomy import FIELD_CENTRE_MM, FIELD_OF_VIEW_MM, Floats
@@ -157,7 +158,7 @@ def cortical_tissues(
     sheets: Sheets,
     thickness: Floats,
     half_voxel: float,
-    sulcus_mm: float,
+    sulcus_mm: float | npt.NDArray[np.float64],
     retreat: Floats,
     *,
     without: str = "",
@@ -187,7 +188,7 @@ def cortical_tissues(
         inside = np.clip(0.5 + (sheets.depth - retreat - grey) / (2 * half), 0, 1)
         for kind, (distance, width) in sheets.sulci.items():
             if kind != without:
-                inside *= 1 - layer(distance, np.float32(sulcus_mm) * width + grey)
+                inside *= 1 - layer(distance, np.asarray(sulcus_mm, dtype=np.float32) * width + grey)
         left.append(inside)
     white = np.minimum(left[0], left[1])
     return left[0] - white, white

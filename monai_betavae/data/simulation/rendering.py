@@ -9,6 +9,7 @@ import numpy.typing as npt
 from scipy import ndimage
 
 from monai_betavae.data.simulation.anatomy import TEMPLATE_CSF, Anatomy, Floats, Warp, smooth_noise
+from monai_betavae.data.simulation.scanners import Scanner, blurred, response, site_bias_field
 from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
 
 _BIAS_WIDTH_MM, _BIAS_LATTICE_MM = 45.0, 12.0
@@ -57,8 +58,9 @@ def place_lesion(
     allowed = white_matter > 0.3
     away = np.sum((warp.template - site[:, None]) ** 2, axis=0)
     centre = int(np.argmin(np.where(allowed, away, np.inf)))
-    distance = np.sqrt(np.sum((warp.scanner - warp.scanner[:, centre : centre + 1]) ** 2, axis=0))
-    field = distance * np.exp(np.float32(0.3) * smooth_noise(rng, warp.scanner, _LESION_WIDTH_MM, _LESION_LATTICE_MM))
+    head = warp.in_head
+    distance = np.sqrt(np.sum((head - head[:, centre : centre + 1]) ** 2, axis=0))
+    field = distance * np.exp(np.float32(0.3) * smooth_noise(rng, head, _LESION_WIDTH_MM, _LESION_LATTICE_MM))
 
     count = max(1, round(factors.lesion / voxel_ml))
     order = np.sort(field[allowed])
@@ -79,7 +81,13 @@ def add_lesion(signal: Floats, weight: Floats, intensity: float) -> Floats:
 
 
 def scan(
-    signal: Floats, coverage: Floats, warp: Warp, shape: tuple[int, int, int], nuisance: Nuisance
+    signal: Floats,
+    coverage: Floats,
+    warp: Warp,
+    shape: tuple[int, int, int],
+    nuisance: Nuisance,
+    scanner: Scanner | None = None,
+    spacing: float = 1.0,
 ) -> npt.NDArray[np.int16]:
     """Return the image: the signal under a bias field, a gain and Rician noise, 0 outside the brain.
 
@@ -91,12 +99,21 @@ def scan(
         warp: the subject's voxels.
         shape: shape of the subject's grid.
         nuisance: gain, bias field and noise.
+        scanner: response, point spread, and what it adds to bias field and noise; by default nothing.
+        spacing: voxel size in mm; only a point spread needs it.
     """
+    if nuisance.exponent != 1:
+        signal = signal ** np.float32(nuisance.exponent)
+    bias_sd, noise_sd = nuisance.bias, nuisance.noise
+    if scanner is not None:
+        signal = blurred(response(signal, scanner), coverage, warp, shape, spacing, scanner)
+        signal = signal * np.exp(site_bias_field(warp.scanner, scanner))
+        bias_sd, noise_sd = bias_sd * scanner.bias_scale, noise_sd * scanner.noise_scale
     bias = smooth_noise(nuisance.stream("bias"), warp.scanner, _BIAS_WIDTH_MM, _BIAS_LATTICE_MM)
-    signal = signal * np.exp(np.float32(nuisance.bias) * bias)
+    signal = signal * np.exp(np.float32(bias_sd) * bias)
     rng = nuisance.stream("noise")
     real, imaginary = (rng.standard_normal(math.prod(shape), dtype=np.float32)[warp.voxels] for _ in range(2))
-    spread = np.float32(nuisance.noise) * coverage
+    spread = np.float32(noise_sd) * coverage
     magnitude = np.sqrt((signal + spread * real) ** 2 + (spread * imaginary) ** 2)
     image = np.zeros(math.prod(shape), np.int16)
     image[warp.voxels] = np.rint(np.float32(nuisance.gain) * magnitude)

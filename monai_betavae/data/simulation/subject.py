@@ -1,36 +1,19 @@
-"""One subject of the warped cohort as a pure function, and the truth that is measured on tissue fractions."""
+"""One subject of the warped cohort as a pure function."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from functools import partial
 
 from monai_betavae.data.simulation import anatomy as anatomies
 from monai_betavae.data.simulation import rendering
-from monai_betavae.data.simulation.anatomy import Anatomy, Floats, Warp, cohort_grid, load_anatomy
+from monai_betavae.data.simulation.anatomy import Anatomy, Floats, cohort_grid, load_anatomy
+from monai_betavae.data.simulation.disease import hippocampal_loss, local_atrophy, local_growth
+from monai_betavae.data.simulation.scanners import Scanner, distortion_of
+from monai_betavae.data.simulation.scanning import Brain, SimulatedSubject, disease_effect, scan_subject
+from monai_betavae.data.simulation.structures import add_pocket
 from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
 
-__all__ = ["SimulatedSubject", "load_anatomy", "measure_truth", "simulate_subject"]
-
-
-@dataclass(frozen=True)
-class SimulatedSubject:
-    """A simulated scan with its ground truth.
-
-    Attributes:
-        volume: T1-weighted image, int16, 0 outside the brain.
-        healthy: the same image without the lesion, or ``None`` if there is none.
-        lesion_mask: uint8 mask of the lesion, or ``None`` if there is none.
-        truth: measurements on the warped tissue maps, by column name; volumes in ml.
-    """
-
-    volume: npt.NDArray[np.int16]
-    healthy: npt.NDArray[np.int16] | None
-    lesion_mask: npt.NDArray[np.uint8] | None
-    truth: dict[str, float]
+__all__ = ["SimulatedSubject", "load_anatomy", "simulate_subject", "typical_disease_effect"]
 
 
 def simulate_subject(
@@ -39,6 +22,9 @@ def simulate_subject(
     nuisance: Nuisance | None = None,
     *,
     spacing: float = 3.0,
+    severity: float = 0.0,
+    scanner: Scanner | None = None,
+    with_truth: bool = True,
 ) -> SimulatedSubject:
     """Render one subject from its factors and measure the truth, as a pure function of the arguments.
 
@@ -52,6 +38,9 @@ def simulate_subject(
         factors: the subject's anatomy and contrast.
         nuisance: tilt, deformation, bias field, noise; by default none of them.
         spacing: voxel size in mm, the same as for ``anatomy``.
+        severity: severity of the disease from 0 (none) to 1, see `monai_betavae.data.simulation.disease`.
+        scanner: effects of the site's scanner; by default none. The truth is that of the anatomy before them.
+        with_truth: whether to measure the truth; without it, a scan by a scanner that distorts takes half the time.
 
     Example:
         >>> anatomy = load_anatomy(8.0)
@@ -63,68 +52,47 @@ def simulate_subject(
         True
     """
     nuisance = nuisance or Nuisance()
-    shape, affine = cohort_grid(spacing)
-    voxel_ml = spacing**3 / 1000
-    warp = anatomies.warp_grid(anatomy, shape, affine, factors, nuisance)
-    tissues = anatomies.sample_tissues(anatomy, warp, factors.atrophy)
-    coverage = tissues["gm"] + tissues["wm"] + tissues["csf"]
-    signal = rendering.render_signal(tissues, factors.contrast)
-    volume = rendering.scan(signal, coverage, warp, shape, nuisance)
-
-    healthy = mask = None
-    if factors.lesion > 0:
-        weight = rendering.place_lesion(anatomy, warp, tissues["wm"], shape, voxel_ml, factors, nuisance)
-        lesioned = rendering.add_lesion(signal, weight, factors.lesion_intensity)
-        healthy, volume = volume, rendering.scan(lesioned, coverage, warp, shape, nuisance)
-        flat = np.zeros(volume.size, np.uint8)
-        flat[warp.voxels] = weight > 0
-        mask = flat.reshape(shape)
-
-    truth = measure_truth(tissues, signal, warp, mask, spacing)
-    return SimulatedSubject(volume, healthy, mask, truth)
+    brain_of = partial(_brain, anatomy, factors, nuisance, spacing)
+    return scan_subject(
+        brain_of,
+        anatomy,
+        factors,
+        nuisance,
+        spacing=spacing,
+        severity=severity,
+        scanner=scanner,
+        with_truth=with_truth,
+    )
 
 
-def measure_truth(
-    tissues: dict[str, Floats],
-    signal: Floats,
-    warp: Warp,
-    lesion_mask: npt.NDArray[np.uint8] | None,
-    spacing: float,
-) -> dict[str, float]:
-    """Return what can be measured on the tissue fractions of a subject, by column name; volumes in ml.
+def typical_disease_effect(anatomy: Anatomy, *, spacing: float = 3.0) -> Floats:
+    """Return the share of each voxel that the disease changes in a typical head at severity 1: where it acts.
 
     Args:
-        tissues: fractions of each voxel of ``warp``.
-        signal: the signal before lesion, bias field, gain and noise.
-        warp: the subject's voxels.
-        lesion_mask: mask of the lesion, if there is one.
-        spacing: voxel size in mm.
+        anatomy: the result of ``load_anatomy(spacing)``.
+        spacing: voxel size in mm, the same as for ``anatomy``.
     """
-    voxel_ml = spacing**3 / 1000
-
-    def millilitres(fraction: npt.NDArray[Any]) -> float:
-        return float(fraction.sum(dtype=np.float64)) * voxel_ml
-
-    volumes = {name: millilitres(tissues[name]) for name in ("gm", "wm", "csf", "ventricle")}
-    brain = tissues["gm"] + tissues["wm"]
-    # hemispheres are defined in the template, so a shift of the head does not move tissue to the other side
-    right = millilitres(brain * np.clip(warp.template[0] / np.float32(spacing) + np.float32(0.5), 0, 1))
-    brain_ml = volumes["gm"] + volumes["wm"]
-    return {
-        "intracranial_ml": brain_ml + volumes["csf"],
-        "brain_ml": brain_ml,
-        **{f"{name}_ml": volume for name, volume in volumes.items()},
-        "cortical_csf_fraction": (volumes["csf"] - volumes["ventricle"]) / (brain_ml + volumes["csf"]),
-        "contrast": _contrast(signal, tissues),
-        "asymmetry_index": 2 * right / brain_ml - 1,
-        "lesion_ml": 0.0 if lesion_mask is None else millilitres(lesion_mask),
-    }
+    return disease_effect(partial(_brain, anatomy, Factors(), Nuisance(), spacing), spacing)
 
 
-def _contrast(signal: npt.NDArray[Any], tissues: dict[str, npt.NDArray[Any]]) -> float:
-    """Return 1 - GM / WM, with tissue intensities from the least-squares fit of the tissue fractions to the signal."""
-    fractions = [tissues[name] for name in ("gm", "wm", "csf")]
-    # sums rather than a matrix product, since the order in which BLAS adds may depend on the number of threads
-    normal = [[(a * b).sum(dtype=np.float64) for b in fractions] for a in fractions]
-    gm, wm, _ = np.linalg.solve(normal, [(a * signal).sum(dtype=np.float64) for a in fractions])
-    return float(1 - gm / wm)
+def _brain(
+    anatomy: Anatomy,
+    factors: Factors,
+    nuisance: Nuisance,
+    spacing: float,
+    severity: float,
+    scanner: Scanner | None,
+) -> Brain:
+    """Return the anatomy of a subject with a disease of some severity, as the scanner finds it."""
+    shape, affine = cohort_grid(spacing)
+    growth, distortion = local_growth(severity), distortion_of(scanner)
+    warp = anatomies.warp_grid(anatomy, shape, affine, factors, nuisance, growth=growth, distortion=distortion)
+    if severity > 0:
+        tissues = anatomies.sample_tissues(anatomy, warp, factors.atrophy + local_atrophy(warp.template, severity))
+        half_voxel = 0.5 * spacing / anatomies.TYPICAL_SCALE
+        add_pocket(tissues, hippocampal_loss(warp.template, severity, half_voxel))
+    else:
+        tissues = anatomies.sample_tissues(anatomy, warp, factors.atrophy)
+    coverage = tissues["gm"] + tissues["wm"] + tissues["csf"]
+    signal = rendering.render_signal(tissues, factors.contrast)
+    return Brain(warp, tissues, signal, coverage, tissues["wm"])
