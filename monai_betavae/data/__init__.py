@@ -2,10 +2,12 @@
 
 from .caching import DiskCacheDataset, cached_dataset
 from .checks.volume_checks import check_volumes
+from .coded_samples import CodeCovariatesd
 from .discovery import decathlon, discover, ixi, oasis_vbm
 from .sampling import GlobalOrder
 from .simulation import simulate_cohort
 from .splits import split_subjects
+from .tables.covariate_coding import CovariateCoding
 from .transforms import (
     AugmentedDataset,
     CropToGridd,
@@ -23,6 +25,8 @@ from .transforms import (
 
 __all__ = [
     "AugmentedDataset",
+    "CodeCovariatesd",
+    "CovariateCoding",
     "CropToGridd",
     "DiskCacheDataset",
     "GlobalOrder",
