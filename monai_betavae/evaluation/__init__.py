@@ -10,6 +10,7 @@
 ``aggregate_posterior``    mutual information, total correlation, dimension-wise KL of a cohort
 ``disentanglement``        MIG, SAP, DCI, FactorVAE score
 ``stability``              UDR and canonical correlations of codes across seeds
+``reliability``            agreement of repeated scans: intraclass correlation, identification of subjects
 ``known_factors``          known factors, discrete or continuous; their bins and folds
 ``importance``             importance of each code for each factor
 ``targets``                validated codes and targets for probes
@@ -38,11 +39,19 @@ from .probes import compare_probes, pca_codes, probe, probe_held_out
 from .rate_distortion import RateDistortion, distortion_at, linear_rate_distortion, truncated_rate_distortion
 from .reconstruction import brain_mask, pca_reconstruction, reconstruction_scores, squared_error
 from .refinement import refined_codes
+from .reliability import (
+    Identification,
+    estimate_intraclass_correlation,
+    identification_rate,
+    intraclass_correlation,
+    within_subject_deviation,
+)
 from .residuals import healthy_threshold, residual_map
 from .stability import canonical_correlations, udr
 
 __all__ = [
     "Estimate",
+    "Identification",
     "RateDistortion",
     "active_units",
     "aggregate_posterior",
@@ -55,10 +64,13 @@ __all__ = [
     "distortion_at",
     "elbo",
     "estimate",
+    "estimate_intraclass_correlation",
     "factor_vae_score",
     "fit_latent_mixture",
     "healthy_pair_error",
     "healthy_threshold",
+    "identification_rate",
+    "intraclass_correlation",
     "kl_per_dimension",
     "latent_deviation",
     "linear_rate_distortion",
@@ -83,4 +95,5 @@ __all__ = [
     "udr",
     "voxel_auprc",
     "voxel_deviation",
+    "within_subject_deviation",
 ]

@@ -267,6 +267,36 @@ def probe_held_out(
     return _scored(test, raw, np.zeros((len(test.values), 1), dtype=np.intp), null, fixed)
 
 
+def predict_quantity(train_codes: Array, train_target: Array, codes: Array) -> Floats:
+    """Return the predictions of a quantity by the ridge regression of :func:`probe_held_out`, for any codes.
+
+    Args:
+        train_codes: codes of the training rows, shape (n_train, n_codes).
+        train_target: their quantity, shape (n_train,); rows without a value are left out.
+        codes: codes to predict from, shape (n, n_codes). Nobody needs to know their quantity.
+
+    Returns:
+        shape (n,), in units of the target.
+
+    Raises:
+        ValueError: if codes and target don't match, aren't finite, or the target has a single value.
+
+    Example:
+        >>> codes = np.random.default_rng(0).normal(size=(60, 4))
+        >>> predict_quantity(codes[:50], 70 + 5 * codes[:50, 1], codes[50:]).round(1).tolist() == (
+        ...     70 + 5 * codes[50:, 1]
+        ... ).round(1).tolist()
+        True
+    """
+    data = read_probe_data("train_codes", train_codes, "train_target", train_target, "groups", None, "regression")
+    if np.ndim(codes) != 2 or np.shape(codes)[1] != data.codes.shape[1]:
+        raise ValueError(
+            f"`codes` must have shape (n, {data.codes.shape[1]}), columns as `train_codes` has, got {np.shape(codes)}."
+        )
+    predicted: Floats = _fit_predict(data, data.codes, data.values[:, None], np.asarray(codes, dtype=np.float64))[:, 0]
+    return predicted
+
+
 def compare_probes(
     codes_by_method: Mapping[str, Array],
     targets: Mapping[str, Array],

@@ -59,7 +59,8 @@ def read_probe_data(
             f"`{target_name}` must have more than one value, got {len(used)} rows with a value out of {n_rows}, "
             f"all the same."
         )
-    return ProbeData(kind, codes[used], values, classes, _subjects(groups_name, groups, n_rows)[used], used, n_rows)
+    subjects = subject_numbers(groups_name, groups, n_rows)[used]
+    return ProbeData(kind, codes[used], values, classes, subjects, used, n_rows)
 
 
 def _check_codes(name: str, codes: Any) -> Floats:
@@ -106,7 +107,8 @@ def kind_of(values: Array) -> str:
     return "classification" if whole and len(np.unique(values)) <= MAX_CLASSES else "regression"
 
 
-def _subjects(name: str, groups: Any, n_rows: int) -> Rows:
+def subject_numbers(name: str, groups: Any, n_rows: int) -> Rows:
+    """Return each row's subject, counted from 0; without groups each row is a subject of its own."""
     if groups is None:
         return np.arange(n_rows)
     names = np.asarray(groups)

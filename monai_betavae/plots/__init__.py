@@ -7,6 +7,7 @@ from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
 from .figure_files import save_figure
 from .rate_distortion import plot_rate_distortion
+from .reliability import plot_reliability
 from .slices import plot_reconstructions, plot_traversals, plot_volumes
 from .sweep import plot_sweep
 
@@ -21,6 +22,7 @@ __all__ = [
     "plot_predictions",
     "plot_rate_distortion",
     "plot_reconstructions",
+    "plot_reliability",
     "plot_sweep",
     "plot_traversals",
     "plot_volumes",

@@ -17,6 +17,7 @@ from monai_betavae.evaluation.probes import (
     balanced_accuracy,
     compare_probes,
     pca_codes,
+    predict_quantity,
     probe,
     probe_held_out,
     r_squared,
@@ -349,6 +350,17 @@ def test_held_out_subjects_are_predicted_by_the_training_subjects():
     assert classes.p_value < 0.05
     useless = normal(N, seed=5)
     assert probe_held_out(CODES[train], useless[train], CODES[test], useless[test]).p_value > 0.1
+
+
+def test_a_quantity_is_predicted_as_by_the_probe_of_held_out_subjects():
+    holes = np.where(np.arange(len(AGE)) == 3, np.nan, AGE)
+    expected = probe_held_out(CODES[:50], holes[:50], CODES[50:], AGE[50:], kind="regression", n_permutations=0)
+    found = predict_quantity(CODES[:50], holes[:50], CODES[50:])
+    np.testing.assert_array_equal(found, expected.predicted)
+    with pytest.raises(ValueError, match=r"`codes` must have shape \(n, \d+\), columns as `train_codes` has, got"):
+        predict_quantity(CODES[:50], AGE[:50], CODES[50:, :1])
+    with pytest.raises(ValueError, match="`train_target` must have more than one value"):
+        predict_quantity(CODES[:50], np.ones(50), CODES[50:])
 
 
 def test_held_out_p_values_of_useless_codes_are_uniform(no_intervals):

@@ -14,6 +14,7 @@ from monai_betavae.plots import (
     plot_precision_recall,
     plot_predictions,
     plot_reconstructions,
+    plot_reliability,
     plot_traversals,
     plot_volumes,
     save_figure,
@@ -167,3 +168,12 @@ def test_a_contact_sheet_marks_names():
     assert [title.get_text() for title in titles] == [f"sub-{i}" for i in range(8)]
     assert [title.get_color() != "black" for title in titles] == [i == 3 for i in range(8)]
     assert len(figure.axes) == 9
+
+
+def test_reliability_from_the_highest_down_without_what_is_unknown():
+    (axes,) = plot_reliability({"a": np.array([0.2, np.nan, 0.9]), "PCA": np.array([-0.3]), "b": np.zeros(0)}).axes
+    lines = [line.get_ydata().tolist() for line in axes.lines]
+    assert lines == [[0.9, 0.2], [-0.3], []]
+    assert axes.lines[0].get_xdata().tolist() == [1, 2]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
+    assert axes.get_ylim()[0] < -0.3

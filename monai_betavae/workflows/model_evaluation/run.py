@@ -41,6 +41,7 @@ from .model_parts import generation_part, latents_part, likelihood_part, reconst
 from .norm_part import normative_part
 from .part import MEAN_RESIDUAL_NAME, MIN_TO_FIT, PCA_NAME, REFINED_NAME, VAE_NAME, Part, replace_non_finite
 from .rate_distortion_part import rate_distortion_part
+from .reliability_part import reliability_part
 from .report import Report
 from .subjects import (
     LESION_KEY,
@@ -70,6 +71,7 @@ PARTS = (
     "disentanglement",
     "anomaly",
     "normative",
+    "reliability",
     "generation",
 )
 
@@ -108,10 +110,11 @@ class ModelEvaluation:
     """Evaluate a trained model on volumes, beside PCA and the mean training image.
 
     Writes into ``<output_dir>/evaluation``: ``report.html``, one page with everything in it; ``scores.json``; a table
-    per subject for each part (``reconstruction.csv``, ``likelihood.csv``, ``predictions.csv``, ``deviation.csv``); and
-    the pictures. A part without its data is left out, and the report says so: lesions without masks, disentanglement
-    without known factors. The training run's ``split.json`` names the training subjects. If a launcher started several
-    processes, the first does everything.
+    per subject for each part (``reconstruction.csv``, ``likelihood.csv``, ``predictions.csv``, ``deviation.csv``);
+    ``reliability.csv``, a row per latent; and the pictures. A part without its data is left out, and the report says
+    so: lesions without masks, disentanglement without known factors, reliability without repeated scans. The training
+    run's ``split.json`` names the training subjects. If a launcher started several processes, the first does
+    everything.
 
     Args:
         network: module with ``encoder``, ``decoder``, ``fc_mu`` and ``fc_logvar``.
@@ -345,6 +348,7 @@ class ModelEvaluation:
             "disentanglement": disentanglement,
             "anomaly": anomaly,
             "normative": normative,
+            "reliability": lambda: reliability_part(held_out, training, codes, self.covariates, self.seed, label),
             "generation": lambda: generation_part(self.network, held_out, training, simulated, self.seed, self.device),
         }
         for name in tqdm(self.parts, desc="evaluating", unit="part"):
