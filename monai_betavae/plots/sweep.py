@@ -43,6 +43,7 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
     stable = all(row.get("udr") is not None for row in rows)
     first = names[0]
     numbers = all(_is_number(row[first]) for row in rows)
+    furthest = max(row["kl"] for row in rows)
 
     def group_of(row: Mapping[str, Any]) -> str:
         return ", ".join(f"{name} {row[name]}" for name in names[1:])
@@ -59,8 +60,14 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
         style = {"color": colour, "marker": "o", "capsize": 2, "linestyle": "-" if len(listed) > 1 else ""}
         left.errorbar(kl, errors, xerr=kl_bars, yerr=bars, label=figure_label(group) if group else None, **style)
         for row, x, y in zip(listed, kl, errors, strict=True):
+            # the curve is steep on the left and flat on the right, where a label beside its point would meet the next
             left.annotate(
-                figure_label(f"{first} {row[first]}"), (x, y), xytext=(4, 4), textcoords="offset points", size=7
+                figure_label(f"{first} {row[first]}"),
+                (x, y),
+                xytext=(0, 9) if x > 0.5 * furthest else (5, 5),
+                textcoords="offset points",
+                ha="center" if x > 0.5 * furthest else "left",
+                size=7,
             )
             if row.get("chosen"):
                 left.plot(
@@ -84,11 +91,13 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
             continue
         left.axhline(scale * error, color="#7f7f7f", linestyle="--", linewidth=1)
         left.annotate(
-            f"PCA, {size}", (1, scale * error), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=7
+            f"PCA, {size}", (0.99, scale * error), xycoords=("axes fraction", "data"), ha="right", va="bottom", size=7
         )
     left.set(xlabel="KL divergence [nats]", ylabel="validation error" + (" / mean image" if relative else ""))
     left.set_title("rate and distortion; the ring is the choice", size=10)
     right.set(xlabel=figure_label(first), ylabel="UDR over seeds" if stable else "active units")
+    if not stable:
+        right.set_ylim(bottom=0)  # a constant number would else be shown between fractions of a unit
     right.set_title("stability of codes across seeds" if stable else "latents that vary between subjects", size=10)
     if numbers and min(row[first] for row in rows) > 0:
         right.set_xscale("log")
