@@ -1,7 +1,7 @@
-"""What objectives do for codes of brains whose factors are known, and two remedies for codes that collapse.
+"""What objectives do for codes of brains whose factors are known.
 
 python benchmarks/objectives.py [--work_dir folder] [--n_epochs 30] [--seeds "[0,1,2]"] [--latent_dim 10]
-    [--cold_epochs 120] [--parts "['warm','uncorrected','cold']"]
+    [--parts "['warm','uncorrected']"]
 
 A simulated cohort of 300 at 6 mm (210 for training, 90 held out), 10 latents, batches of 16: in batches of 4, as the
 bundle has them, covariances and total correlations are noise. Everything is measured on the held-out subjects. The
@@ -10,8 +10,7 @@ DCI use the six factors. Probes: ridge regression fitted on the training subject
 What is in the working folder already is used again.
 
 Objectives that compare the images of a batch act on means, which a template's correction of codes settles: the second
-table is without it. The third starts cold, with convolutions from the mean image (`--warm_start mean`), in batches of
-4, at a beta at which codes collapse.
+table is without it.
 """
 
 from __future__ import annotations
@@ -48,8 +47,8 @@ Array = NDArray[Any]
 
 COHORT_SEED, N_SUBJECTS, N_TRAINING, SPACING, SHAPE, BATCH_SIZE = 2028, 300, 210, 6.0, (32, 40, 32), 16
 FACTORS = ("brain_ml", "ventricle_ml", "gm_ml", "cortical_csf_fraction", "asymmetry_index", "contrast")
-N_RISING, N_RISING_COLD = 15, 80
-"""Number of epochs in which schedules rise, in the first and in the third table."""
+N_RISING = 15
+"""Number of epochs in which schedules rise."""
 
 PCA = "PCA"
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
@@ -79,16 +78,6 @@ OF_MEANS: dict[str, Callable[[], BetaVAELoss]] = {
     "MMD-VAE": lambda: InfoVAELoss(1.0, alpha=1.0),
 }
 """The objectives of the second table."""
-
-COLD_BETA, COLD_BATCH_SIZE = 16.0, 4
-COLD: dict[str, Callable[[], BetaVAELoss]] = {
-    "constant beta": lambda: BetaVAELoss(COLD_BETA),
-    "linear warm-up over 80 epochs": lambda: BetaVAELoss(
-        COLD_BETA, schedule={"kind": "linear", "length": N_RISING_COLD, "unit": "epoch"}
-    ),
-    "free bits of 0.5 nats": lambda: FreeBitsLoss(COLD_BETA, free_nats=0.5),
-}
-"""The losses of the third table."""
 
 
 def cohort(folder: Path) -> tuple[Array, dict[str, Array]]:
@@ -125,8 +114,7 @@ def fitted(
         **QUIET,
     )
     training = torch.from_numpy(images[:N_TRAINING])
-    size = BATCH_SIZE if warm_start == "deformable" else COLD_BATCH_SIZE
-    vae.fit(DataLoader(training, batch_size=size, shuffle=True))
+    vae.fit(DataLoader(training, batch_size=BATCH_SIZE, shuffle=True))
     return vae
 
 
@@ -199,8 +187,7 @@ def main(
     n_epochs: int = 30,
     seeds: Sequence[int] = (0, 1, 2),
     latent_dim: int = 10,
-    cold_epochs: int = 120,
-    parts: Sequence[str] = ("warm", "uncorrected", "cold"),
+    parts: Sequence[str] = ("warm", "uncorrected"),
 ) -> None:
     """Train and measure every objective with every seed, and write the tables."""
     folder = Path(work_dir or tempfile.mkdtemp())
@@ -210,7 +197,6 @@ def main(
     made = {
         "warm": (f"{latent_dim} latents, the default warm start", OBJECTIVES, "deformable", None, n_epochs),
         "uncorrected": ("The same without the correction of codes", OF_MEANS, "deformable", 0, n_epochs),
-        "cold": (f"Convolutions from the mean image, beta {COLD_BETA:g}", COLD, "mean", None, cold_epochs),
     }
     for heading, losses, start, n_corrections, taken in (made[part] for part in parts):
         tables[heading] = []
@@ -230,7 +216,10 @@ def main(
         if losses is OBJECTIVES:
             tables[heading].append(row(PCA, [by_pca(images, factors, latent_dim)]))
     report(
-        "objectives", "Objectives on a simulated cohort", tables, notes=(__doc__ or "").partition("'cold']\"]\n\n")[2]
+        "objectives",
+        "Objectives on a simulated cohort",
+        tables,
+        notes=(__doc__ or "").partition("'uncorrected']\"]\n\n")[2],
     )
 
 

@@ -88,8 +88,8 @@ Sweep(swept, {"beta": size["betas"]}, settings, seeds=size["seeds"], n_processes
 # Each row of `sweep.csv` is the mean over seeds on the validation subjects. `sweep.png` shows two of its relations:
 #
 # - **Rate and distortion**: the error of the reconstruction against the KL divergence. The KL divergence is the
-#   information that the posterior carries beyond the prior. Each beta buys a different amount of it. The dashed line is
-#   the error of PCA with as many components as there are latents.
+#   information that the posterior carries beyond the prior. Each beta buys a different amount of it. The dashed curve
+#   is that of the best linear models of as many latents with every beta: probabilistic PCA.
 # - **UDR** compares the latents of models that differ in their seed alone. It is 1 if all seeds find the same latents.
 #   All models start from the same PCA, so they agree more than their loss would have them.
 #

@@ -77,3 +77,46 @@ def choose(rows: Sequence[Mapping[str, Any]], criterion: str) -> int:
             f"{criterion!r}."
         )
     return (max if CRITERIA[criterion] == "highest" else min)(known, key=lambda each: each[0])[1]
+
+
+def doubts(rows: Sequence[Mapping[str, Any]], best: int, criterion: str, names: Sequence[str]) -> list[str]:
+    """Return what speaks against a choice: the best value ends its list, or another row is as good over seeds.
+
+    Args:
+        rows: of :func:`compare`.
+        best: number of the chosen row.
+        criterion: by which it was chosen.
+        names: ids of the space.
+
+    Example:
+        >>> rows = [{"beta": 1.0, "elbo": -5.0, "elbo_sd": 2.0}, {"beta": 4.0, "elbo": -6.0, "elbo_sd": 2.0}]
+        >>> for doubt in doubts(rows, 0, "elbo", ["beta"]):
+        ...     print(doubt)
+        beta 1.0 is the lowest of its values: lower ones may be better.
+        1 other setting is within a standard deviation over seeds (2): the elbo doesn't tell them apart.
+    """
+    found = []
+    for name in names:
+        values = [row[name] for row in rows]
+        numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+        if not numbers or len(set(values)) < 2:
+            continue
+        for end, other in ((min, "lower"), (max, "higher")):
+            if values[best] == end(values):
+                which = "lowest" if end is min else "highest"
+                found.append(f"{name} {values[best]} is the {which} of its values: {other} ones may be better.")
+    spread = rows[best].get(f"{criterion}_sd")
+    if spread is not None:
+        scores = [row.get(criterion) for row in rows]
+        near = sum(
+            score is not None and abs(score - scores[best]) <= spread
+            for number, score in enumerate(scores)
+            if number != best
+        )
+        if near:
+            settings = "1 other setting is" if near == 1 else f"{near} other settings are"
+            found.append(
+                f"{settings} within a standard deviation over seeds ({spread:.2g}): the {criterion} doesn't tell them "
+                "apart."
+            )
+    return found

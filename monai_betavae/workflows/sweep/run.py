@@ -14,7 +14,7 @@ from ..._checks import check_choice, check_integer, check_seed
 from ...plots import plot_sweep, save_figure
 from ...saving.atomic_files import atomic_path, write_table
 from ..records import SPLIT_FILE, print_once
-from .comparison import CRITERIA, choose, compare
+from .comparison import CRITERIA, choose, compare, doubts
 from .proposals import Proposals
 from .space import RESERVED, Setting, check_space, grid_of, name_of_setting
 from .trained_runs import TrainedRun, train_all
@@ -186,6 +186,8 @@ class Sweep:
             f"({rows[best][self.choose_by]:.4g}{'' if spread is None else f' ± {spread:.2g} over seeds'}). "
             f"Table: {self.output_dir / TABLE_FILE}; picture: {self.output_dir / PICTURE_FILE}"
         )
+        for doubt in doubts(rows, best, self.choose_by, list(self.space)):
+            print_once(f"  But {doubt}")
         return rows
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from monai_betavae.workflows.sweep.comparison import choose, compare
+from monai_betavae.workflows.sweep.comparison import choose, compare, doubts
 
 
 def score(error, elbo=-10.0, codes=None, kl=2.0):
@@ -43,3 +43,16 @@ def test_the_choice_follows_the_criterion():
         choose(rows, "probes")  # by labels, which a sweep doesn't see
     with pytest.raises(ValueError, match="for one seed"):
         choose(compare([{}], [[score(1.0)]], None), "udr")
+
+
+def test_a_choice_in_the_middle_and_ahead_is_beyond_doubt():
+    rows = [{"beta": beta, "kind": "a", "elbo": elbo, "elbo_sd": 1.0} for beta, elbo in ((1, -9), (2, -5), (3, -9))]
+    assert doubts(rows, 1, "elbo", ["beta", "kind"]) == []
+    rows[2]["elbo"] = -5.5
+    (doubt,) = doubts(rows, 1, "elbo", ["beta", "kind"])
+    assert doubt.startswith("1 other setting is within")
+    assert doubts(rows[1:], 1, "elbo", ["beta"])[0] == "beta 3 is the highest of its values: higher ones may be better."
+
+
+def test_one_seed_and_one_value_give_no_doubt():
+    assert doubts([{"beta": 1.0, "elbo": -5.0, "elbo_sd": None}], 0, "elbo", ["beta"]) == []
