@@ -70,14 +70,20 @@ def latent_dim_of(network: Any) -> int:
     return int(network.fc_mu.out_features)
 
 
-def encode_images(model: Any, images: Tensor, name: str = "network_def") -> Normal:
+def encode_images(model: Any, images: Tensor, name: str = "network_def", covariates: Tensor | None = None) -> Normal:
     """Return the posterior of images, and refuse a model whose ``encode`` gives anything else.
+
+    Args:
+        model: the model.
+        images: shape (batch, channel, ...).
+        name: what messages call the model.
+        covariates: coded covariates of a conditional model, shape (batch, n_covariates).
 
     Raises:
         ValueError: naming the model's method and what it gave. A tuple is refused too: it may hold a log-variance,
             a variance or, as in MONAI's ``AutoencoderKL``, a standard deviation.
     """
-    q = model.encode(images)
+    q = model.encode(images) if covariates is None else model.encode(images, covariates)
     if not isinstance(q, Normal) or q.loc.ndim != 2 or len(q.loc) != len(images):
         came = f"one of shape {tuple(q.batch_shape)}" if isinstance(q, Normal) else f"a {type(q).__name__}"
         raise ValueError(
@@ -92,42 +98,72 @@ def logvar_of(q: Normal) -> Tensor:
     return 2 * q.scale.log()
 
 
-def encode_array(model: Any, images: Array, device: Device = "cpu", batch_size: int = 8) -> tuple[Array, Array]:
-    """Return means and log-variances of the posteriors of many images, each of shape (n, latent_dim), float32."""
+def decode_codes(model: Any, codes: Tensor, covariates: Tensor | None = None) -> Tensor:
+    """Return the images of codes, at a conditional model's covariates."""
+    images: Tensor = model.decode(codes) if covariates is None else model.decode(codes, covariates)
+    return images
 
-    def encode(part: Tensor) -> tuple[Tensor, ...]:
-        q = encode_images(model, part)
+
+def encode_array(
+    model: Any, images: Array, device: Device = "cpu", batch_size: int = 8, covariates: Array | None = None
+) -> tuple[Array, Array]:
+    """Return means and log-variances of the posteriors of many images, each of shape (n, latent_dim), float32.
+
+    Here and below, ``covariates`` are the coded ones of a conditional model, a row for each image.
+    """
+
+    def encode(part: Tensor, rows: Tensor | None) -> tuple[Tensor, ...]:
+        q = encode_images(model, part, covariates=rows)
         return q.mean, logvar_of(q)
 
-    mu, logvar = _in_batches(model, encode, images, device, batch_size)
+    mu, logvar = _in_batches(model, encode, images, device, batch_size, covariates)
     return mu, logvar
 
 
-def decode_array(model: Any, codes: Array, device: Device = "cpu", batch_size: int = 4) -> Array:
+def decode_array(
+    model: Any, codes: Array, device: Device = "cpu", batch_size: int = 4, covariates: Array | None = None
+) -> Array:
     """Return the images of many codes, shape (n, channel, ...), float32."""
-    return _in_batches(model, lambda part: (model.decode(part),), codes, device, batch_size)[0]
+
+    def decode(part: Tensor, rows: Tensor | None) -> tuple[Tensor, ...]:
+        return (decode_codes(model, part, rows),)
+
+    return _in_batches(model, decode, codes, device, batch_size, covariates)[0]
 
 
-def reconstruct_array(model: Any, images: Array, device: Device = "cpu", batch_size: int = 4) -> Array:
+def reconstruct_array(
+    model: Any, images: Array, device: Device = "cpu", batch_size: int = 4, covariates: Array | None = None
+) -> Array:
     """Return the decoded posterior means of many images, of their shape, float32."""
     if not len(images):
         return np.zeros_like(images)
 
-    def reconstruct(part: Tensor) -> tuple[Tensor, ...]:
-        return (model.decode(encode_images(model, part).mean),)
+    def reconstruct(part: Tensor, rows: Tensor | None) -> tuple[Tensor, ...]:
+        return (decode_codes(model, encode_images(model, part, covariates=rows).mean, rows),)
 
-    return _in_batches(model, reconstruct, images, device, batch_size)[0]
+    return _in_batches(model, reconstruct, images, device, batch_size, covariates)[0]
 
 
 def _in_batches(
-    model: Any, run: Callable[[Tensor], tuple[Tensor, ...]], values: Array, device: Device, batch_size: int
+    model: Any,
+    run: Callable[[Tensor, Tensor | None], tuple[Tensor, ...]],
+    values: Array,
+    device: Device,
+    batch_size: int,
+    covariates: Array | None,
 ) -> list[Array]:
+    if covariates is not None and len(covariates) != len(values):
+        raise ValueError(f"`covariates` must have a row for each of {len(values)} rows, got {len(covariates)}.")
     parts: list[list[Array]] = []
     model.to(device)
+
+    def on_device(rows: Array, start: int) -> Tensor:
+        return torch.from_numpy(np.asarray(rows[start : start + batch_size], np.float32)).to(device)
+
     with evaluating(model), torch.inference_mode():
         for start in range(0, len(values), batch_size):
-            part = torch.from_numpy(np.asarray(values[start : start + batch_size], np.float32)).to(device)
-            parts.append([found.float().cpu().numpy() for found in run(part)])
+            rows = None if covariates is None else on_device(covariates, start)
+            parts.append([found.float().cpu().numpy() for found in run(on_device(values, start), rows)])
     return [np.concatenate(found) for found in zip(*parts, strict=True)]
 
 

@@ -133,3 +133,17 @@ def test_device_and_size():
     assert device_of(nn.Linear(1, 1, device="meta")) == torch.device("meta")
     assert device_of(Stretch()) == torch.device("cpu")
     assert latent_dim_of(network()) == latent_dim_of(vae()) == 3
+
+
+def test_arrays_of_a_conditional_model_have_rows_of_covariates():
+    model = build_network((8, 8, 8), 2, channels=(4,), warm_start="mean", n_covariates=1, random_state=0)
+    with torch.no_grad():
+        model.decoder.condition.weight.fill_(0.5)
+    images, rows = np.random.default_rng(0).random((5, 1, 8, 8, 8), np.float32), np.arange(5.0)[:, None]
+    mu, _ = encode_array(model, images, batch_size=2, covariates=rows)
+    plain, _ = encode_array(model, images, batch_size=2, covariates=0 * rows)
+    np.testing.assert_allclose(mu, plain - 0.5 * rows, rtol=1e-5, atol=1e-5)
+    restored = reconstruct_array(model, images, batch_size=2, covariates=rows)
+    np.testing.assert_allclose(decode_array(model, mu, covariates=rows), restored, rtol=1e-5, atol=1e-5)
+    with pytest.raises(ValueError, match="`covariates` must have a row for each of 5 rows, got 4"):
+        encode_array(model, images, covariates=rows[:4])
