@@ -34,9 +34,11 @@ from torch import Tensor
 from torch.distributions import Bernoulli, Distribution, Laplace, Normal
 
 from .._checks import check_choice, check_integer, check_real, check_seed
+from ..batches.covariates import batch_covariates
 from ..batches.images import check_images, image_tensor
 from ..batches.ordering import OrderedRows, check_not_empty
 from ..losses import LIKELIHOODS, likelihood
+from ..networks.conditional_mean import n_covariates_of
 from ..networks.latent_model import DensityModel, device_of, encode_images, evaluating
 from ..networks.noise import noise_of
 
@@ -290,7 +292,9 @@ class _Draws:
         with bar, evaluating(self.model), torch.no_grad(), torch.autocast(device.type, enabled=False):
             for batch in self.rows.image_batches(self.image_key):
                 images = batch.images.to(device)
-                q = encode_images(self.model, images, "model")
+                rows = batch_covariates(batch.content, n_covariates_of(self.model), len(images))
+                rows = None if rows is None else rows.to(device)
+                q = encode_images(self.model, images, "model", rows)
                 loc, scale = _float64(q.loc), _float64(q.scale)
                 noise = self._noise(batch.rows, loc)
                 z = loc[:, None] + scale[:, None] * noise
@@ -298,7 +302,7 @@ class _Draws:
                 log_q = -0.5 * (noise.square() + LOG_2PI).sum(dim=2) - scale.log().sum(dim=1, keepdim=True)
                 log_prior = -0.5 * (z.square() + LOG_2PI).sum(dim=2)
                 kl = (0.5 * (loc.square() + scale.square() - 1) - scale.log()).sum(dim=1)
-                log_density = self._log_density(images, z.to(q.loc.dtype), f"batch {batch.number}", bar)
+                log_density = self._log_density(images, rows, z.to(q.loc.dtype), f"batch {batch.number}", bar)
                 drawn.append(_Drawn(log_density.cpu(), (log_prior - log_q).cpu(), kl.cpu()))
         return drawn
 
@@ -322,7 +326,7 @@ class _Draws:
             noise[index] = np.random.default_rng(source).standard_normal(shape)
         return torch.from_numpy(noise).to(loc.device)
 
-    def _log_density(self, images: Tensor, z: Tensor, where: str, bar: Any) -> Tensor:
+    def _log_density(self, images: Tensor, covariates: Tensor | None, z: Tensor, where: str, bar: Any) -> Tensor:
         """Return log p(x|z_k) of shape (batch, K), at most ``chunk_size`` codes decoded at a time."""
         codes = z.flatten(0, 1).to(images.device)
         found: list[Tensor] = []
@@ -330,7 +334,7 @@ class _Draws:
             chunk = codes[start : start + self.chunk_size]
             owners = torch.arange(start, start + len(chunk), device=images.device) // self.n_samples
             x = images[owners]
-            p = self._decoded(chunk)
+            p = self._decoded(chunk, None if covariates is None else covariates[owners])
             if p.batch_shape != x.shape:
                 raise ValueError(
                     f"`model.decoder` must give the shape of the images, {tuple(x.shape)}, got {tuple(p.batch_shape)}."
@@ -341,8 +345,8 @@ class _Draws:
             bar.update(len(chunk))
         return torch.cat(found).reshape(z.shape[:2])
 
-    def _decoded(self, codes: Tensor) -> Distribution:
-        output = self.model.decoder(codes)
+    def _decoded(self, codes: Tensor, covariates: Tensor | None) -> Distribution:
+        output = self.model.decoder(codes) if covariates is None else self.model.decoder(codes, covariates)
         p = likelihood(output, self.default_dist)
         if self.scale is None:
             noise = noise_of(self.model)

@@ -24,7 +24,8 @@ from scipy import ndimage
 from torch import Tensor, nn
 from torch.distributions import Distribution, Laplace, Normal
 
-from .latent_model import device_of, evaluating
+from .conditional_mean import n_covariates_of
+from .latent_model import decode_codes, device_of, encode_images, evaluating
 from .principal_components import TrainingVolumes
 
 NOISES = ("unit", "global", "voxel")
@@ -100,13 +101,18 @@ def residual_variances(model: Any, volumes: TrainingVolumes) -> Tensor:
     """
     total, count, device = torch.zeros(volumes.shape, dtype=torch.float64), 0, device_of(model)
     with torch.no_grad(), evaluating(model):
-        for images in volumes.batches():
-            moved = images.to(device)
-            rest = model.decode(model.encode(moved).mean) - moved
+        for images, rows in volumes.pairs(n_covariates_of(model)):
+            rest = _residuals(model, images.to(device), None if rows is None else rows.to(device))
             total += rest.square().sum(dim=0).double().cpu()
             count += len(images)
     smoothed = [ndimage.gaussian_filter(channel, NOISE_SMOOTHING, mode="nearest") for channel in total.numpy()]
     return torch.from_numpy(np.stack(smoothed) / max(count, 1)).float()
+
+
+def _residuals(model: Any, images: Tensor, covariates: Tensor | None) -> Tensor:
+    """Return what the decoded posterior means differ by from the images."""
+    codes = encode_images(model, images, "model", covariates).mean
+    return decode_codes(model, codes, covariates) - images
 
 
 def noise_of(model: Any) -> Noise | None:
@@ -166,9 +172,9 @@ def calibrate_noise(model: Any, dataloader: Iterable[Any]) -> float | None:
     total, count, device = 0.0, 0, device_of(model)
     power = 1 if getattr(model, "default_dist", "normal") == "laplace" else 2
     with torch.no_grad(), evaluating(model):
-        for images in volumes.batches():
-            moved = images.to(device)
-            rest = (model.decode(model.encode(moved).mean) - moved) / noise.relative
+        for images, rows in volumes.pairs(n_covariates_of(model)):
+            rows = None if rows is None else rows.to(device)
+            rest = _residuals(model, images.to(device), rows) / noise.relative
             total += float(rest.double().abs().pow(power).sum())
             count += len(images)
     if count == 0:

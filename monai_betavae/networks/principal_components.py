@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
+from ..batches.covariates import batch_covariates
 from ..batches.images import check_images, image_tensor, item_names
 from .field_of_view import cut_faces, edge_profiles, field_edges, inside_indices, no_edges
 
@@ -57,12 +58,19 @@ class TrainingVolumes:
 
     def batches(self) -> Iterator[Tensor]:
         """Yield batches of shape (n, channel, ...)."""
+        for images, _ in self.pairs(0):
+            yield images
+
+    def pairs(self, n_covariates: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Yield batches with their coded covariates, ``None`` for a model without any."""
         from tqdm.auto import tqdm
 
         seen = 0
         with tqdm(desc="reading training volumes for the start", unit="volume", delay=5, leave=False) as bar:
             for batch in self._loader:
-                images = image_tensor(batch, self.image_key)[: self._at_most - seen].float()
+                images = image_tensor(batch, self.image_key)
+                covariates = batch_covariates(batch, n_covariates, len(images))
+                images = images[: self._at_most - seen].float()
                 check_images(images, f"the training batch after {seen} volumes", item_names(batch))
                 if list(images.shape[1:]) != self.shape:
                     raise ValueError(
@@ -71,7 +79,7 @@ class TrainingVolumes:
                     )
                 seen += len(images)
                 bar.update(len(images))
-                yield images.cpu()
+                yield images.cpu(), None if covariates is None else covariates[: len(images)].cpu()
                 if seen >= self._at_most:
                     return
 

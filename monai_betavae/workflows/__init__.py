@@ -1,5 +1,6 @@
 """Where the parts meet: what the bundle's configs, and scripts beside them, call."""
 
+from .covariates import covariate_coding, trained_covariates, with_covariates
 from .data_checks import check_data, check_held_out, checked_records, volume_dataset
 from .model_evaluation.run import ModelEvaluation, check_evaluation
 from .model_training import ModelTraining
@@ -32,14 +33,17 @@ __all__ = [
     "check_inference",
     "check_settings",
     "checked_records",
+    "covariate_coding",
     "grid_affine",
     "load_weights",
     "split_records",
+    "trained_covariates",
     "trained_likelihood",
     "trained_network",
     "trained_preprocessing",
     "training_folder",
     "training_records",
     "volume_dataset",
+    "with_covariates",
     "write_run",
 ]

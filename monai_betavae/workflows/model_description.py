@@ -132,6 +132,7 @@ def write_description(
     grid: Mapping[str, Any],
     trained_on: Mapping[str, Any] | None = None,
     objective: Mapping[str, Any] | None = None,
+    covariates: Mapping[str, Any] | None = None,
 ) -> None:
     """Write ``model.json``, the description that belongs to the weights.
 
@@ -143,6 +144,7 @@ def write_description(
         grid: "spatial_shape", "spacing" and "affine" of its input volumes.
         trained_on: output of :func:`describe_training`.
         objective: output of :func:`~monai_betavae.objectives.describe_objective`.
+        covariates: description of the :class:`~monai_betavae.data.CovariateCoding` of a conditional model.
     """
     description = {
         "format": FORMAT,
@@ -152,6 +154,7 @@ def write_description(
         "objective": None if objective is None else dict(objective),
         "grid": dict(grid),
         "trained_on": None if trained_on is None else dict(trained_on),
+        "covariates": None if covariates is None else dict(covariates),
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
@@ -228,6 +231,8 @@ def _check_form(found: Mapping[str, Any]) -> None:
     objective = found.get("objective")
     if objective is not None and not (isinstance(objective, dict) and isinstance(objective.get("arguments"), dict)):
         raise ValueError("'objective' has no arguments")
+    if not isinstance(found.get("covariates"), dict | None):
+        raise ValueError("'covariates' is no object")
     if not isinstance(found.get("trained_on"), dict | None):
         raise ValueError("'trained_on' is no object")
 

@@ -23,6 +23,7 @@ from ..data.checks.findings import MAX_CUT_AWAY, MIN_FILLED
 from ..estimator import VAE
 from ..evaluation.latent_activity import active_units, kl_per_dimension
 from ..networks.acceleration import accelerate
+from ..networks.conditional_mean import n_covariates_of
 from ..networks.latent_model import decode_array, encode_array
 from ..networks.noise import calibrate_noise
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
@@ -33,6 +34,7 @@ from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint, sa
 from ..training.callbacks import TIMING_FILE
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
 from ..training.latent_activity import ACTIVITY_FILE
+from .covariates import check_coding, fit_condition_to, stack_covariates
 from .data_checks import check_grid
 from .model_description import (
     MODEL_FILE,
@@ -122,6 +124,7 @@ class ModelTraining:
         recompute_activations: as in :func:`~monai_betavae.networks.acceleration.accelerate`.
         max_cut_away: share of a volume's foreground outside the grid above which training stops.
         min_filled: share of the grid below which training stops, if the median volume fills less.
+        covariate_coding: coding of the covariates that the model is conditional on, ``None`` without any.
 
     Example:
         >>> from monai_betavae.data import brain_transforms
@@ -151,6 +154,7 @@ class ModelTraining:
         recompute_activations: bool = False,
         max_cut_away: float = MAX_CUT_AWAY,
         min_filled: float = MIN_FILLED,
+        covariate_coding: Any = None,
     ) -> None:
         self.trainer = trainer
         self.estimator = estimator
@@ -165,6 +169,7 @@ class ModelTraining:
         self.recompute_activations = recompute_activations
         self.max_cut_away = max_cut_away
         self.min_filled = min_filled
+        self.covariate_coding = covariate_coding
 
     def check(self) -> None:
         """Refuse what can't make a run, before any volume is read.
@@ -175,6 +180,7 @@ class ModelTraining:
         parser = running_parser()
         check_run(self.output_dir, self.ckpt_dir, self.resume, self.overwrite)
         check_parts(self.trainer, self.estimator, self.network, self.preprocessing)
+        check_coding(self.network, self.covariate_coding)
         check_preprocessing(parser)
         accelerate(self.network, compile=self.compile, recompute_activations=self.recompute_activations)
         if self.resume and (self.ckpt_dir / RESUME_FILE).is_file():
@@ -226,6 +232,8 @@ class ModelTraining:
                     )
             if self.trainer.is_global_zero:
                 self.network.load_state_dict(load_weights_only(self.ckpt_dir / MODEL_FILE))
+                if fit_condition_to(self.estimator, plain):
+                    self._save_weights()
                 self._calibrate(plain if val_dataloader is None else val_dataloader, val_dataloader is not None)
                 self._finish(plain, val_dataloader is not None, test_dataset, split)
 
@@ -238,6 +246,7 @@ class ModelTraining:
             begin_at(train_dataloader, position, self.trainer.world_size)
         else:
             _start_warm(self.estimator, plain, self.seed)
+            fit_condition_to(self.estimator, plain)
         _print_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
         settings = running_settings()
         for callback in self.trainer.callbacks:
@@ -260,6 +269,7 @@ class ModelTraining:
                 grid=_grid(plain),
                 trained_on=describe_training(split, data["training"]["digest"], running_config()),
                 objective=describe_objective(self.estimator.criterion),
+                covariates=None if self.covariate_coding is None else self.covariate_coding.description(),
             )
         write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
 
@@ -269,10 +279,14 @@ class ModelTraining:
             deviation = calibrate_noise(self.estimator, loader)
         if deviation is None:
             return
-        weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
-        save_weights(weights, self.ckpt_dir / MODEL_FILE, make_folder=False)
+        self._save_weights()
         which = "validation volumes" if validated else "training volumes (too small a value; there is no validation)"
         print(f"Noise: standard deviation {deviation:.3g} of the intensities' scale, measured on {which}")
+
+    def _save_weights(self) -> None:
+        """Write the weights again, with what was measured after the training."""
+        weights = {name: value.detach().cpu() for name, value in self.network.state_dict().items()}
+        save_weights(weights, self.ckpt_dir / MODEL_FILE, make_folder=False)
 
     def _finish(self, plain: Any, validated: bool, test_dataset: Sequence[Any], split: Split) -> None:
         """Score and draw what was trained, and say where it is."""
@@ -296,9 +310,9 @@ class ModelTraining:
     def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
         label = "simulated" if simulated else ""
         estimator = self.estimator
-        images = stack_images(test_dataset)
-        mu, logvar = encode_array(estimator, images, estimator.device)
-        reconstructions = decode_array(estimator, mu, estimator.device)
+        images, covariates = stack_images(test_dataset), stack_covariates(test_dataset, n_covariates_of(estimator))
+        mu, logvar = encode_array(estimator, images, estimator.device, covariates=covariates)
+        reconstructions = decode_array(estimator, mu, estimator.device, covariates=covariates)
         scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0)
         active = active_units(mu)
         scores.update(
@@ -310,7 +324,7 @@ class ModelTraining:
             latent_dim=estimator.latent_dim,
             active_units=int(active.sum()),
             kl_nats=float(kl_per_dimension(mu, logvar).sum()),
-            **exact_bound(estimator, images, reconstructions, self.seed or 0),
+            **exact_bound(estimator, images, reconstructions, self.seed or 0, covariates),
         )
         with atomic_path(self.output_dir / SCORES_FILE) as temporary:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")

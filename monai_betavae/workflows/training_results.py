@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..batches.covariates import COVARIATES_KEY
 from ..batches.images import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
 from ..estimator import VAE
@@ -89,7 +90,11 @@ def held_out_scores(
 
 
 def exact_bound(
-    estimator: VAE, images: np.ndarray[Any, Any], reconstructions: np.ndarray[Any, Any], seed: int
+    estimator: VAE,
+    images: np.ndarray[Any, Any],
+    reconstructions: np.ndarray[Any, Any],
+    seed: int,
+    covariates: np.ndarray[Any, Any] | None = None,
 ) -> dict[str, Any]:
     """Return the exact ELBO of held-out images, and how well the noise is calibrated.
 
@@ -98,13 +103,19 @@ def exact_bound(
         images: held-out images, shape (n, channel, ...).
         reconstructions: of the same shape.
         seed: of the codes.
+        covariates: coded covariates of a conditional model, shape (n, n_covariates).
 
     Returns:
         "elbo_nats", the mean over images with all constants and KL divergence unweighted; "noise", the standard
         deviation s that calibration found, and "squared_standardised_residual", the mean over held-out voxels, which is
         1 for a calibrated noise. The last two are ``None`` for a likelihood of unit scale.
     """
-    batches = torch.from_numpy(images).split(4)
+    batches: Sequence[Any] = torch.from_numpy(images).split(4)
+    if covariates is not None:
+        rows = torch.from_numpy(covariates).split(4)
+        batches = [
+            {estimator.image_key: part, COVARIATES_KEY: of_part} for part, of_part in zip(batches, rows, strict=True)
+        ]
     bound = elbo(estimator, batches, image_key=estimator.image_key, seed=seed, progress=False)
     found = {"elbo_nats": float(bound.elbo.mean()), "noise": None, "squared_standardised_residual": None}
     noise = noise_of(estimator)

@@ -15,9 +15,11 @@ from monai.inferers import SimpleInferer
 from torch import nn
 
 from .._texts import file_stem
+from ..batches.covariates import batch_covariates
 from ..batches.ordering import OrderedRows
 from ..data import volume_image
 from ..data.identity.bids_names import stem_of
+from ..networks.conditional_mean import n_covariates_of
 from ..networks.latent_model import encode_images, logvar_of
 from ..networks.modules import reconstruction_network
 from ..saving.atomic_files import atomic_path, write_table
@@ -249,10 +251,13 @@ class VolumeInference:
             batches = loader.image_batches(self.image_key)
             for batch in tqdm(batches, total=loader.n_batches, desc="embedding and reconstructing", unit="batch"):
                 images = batch.images.to(self.device)
-                q = encode_images(network, images)
+                covariates = batch_covariates(batch.content, n_covariates_of(network), len(images))
+                covariates = None if covariates is None else covariates.to(self.device)
+                given = () if covariates is None else (covariates,)
+                q = encode_images(network, images, covariates=covariates)
                 # calling the network would encode once more, which only an inferer of one's own may need
                 simple = type(self.inferer) is SimpleInferer
-                reconstructions = network.decode(q.mean) if simple else self.inferer(images, network)
+                reconstructions = network.decode(q.mean, *given) if simple else self.inferer(images, network, *given)
                 mu, logvar = (values.float().cpu().numpy() for values in (q.mean, logvar_of(q)))
                 for index in range(len(images)):
                     sample = {key: values[index] for key, values in batch.content.items()}

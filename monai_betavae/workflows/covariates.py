@@ -1,0 +1,136 @@
+"""Covariates of a conditional model in a run: their coding, fitted once and then part of the model's description."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch.utils.data import Dataset
+
+from ..batches.covariates import COVARIATES_KEY, ConditionalBatches
+from ..data import CovariateCoding
+from ..networks.conditional_mean import fit_condition, n_covariates_of
+from .model_description import read_description
+from .records import Record, print_once
+
+Unseen = Mapping[str, Mapping[str, str | None]]
+
+
+def covariate_coding(
+    training: Sequence[Record], covariates: Sequence[str] | None, ckpt_dir: str | os.PathLike[str] | None = None
+) -> CovariateCoding | None:
+    """Return the coding of the covariates that a model is conditional on, or ``None`` without any.
+
+    Args:
+        training: records of the training subjects, on which the coding is fitted.
+        covariates: names of columns, such as ``["age", "sex", "site"]``.
+        ckpt_dir: folder of the weights of a run that is resumed, whose coding is used again; ``None`` for a new run.
+
+    Raises:
+        ValueError: naming the column and what settles it.
+
+    Example:
+        >>> coding = covariate_coding([{"site": site} for site in "AAAB"], ["site"])
+        >>> coding.columns
+        ('site=A', 'site=B')
+    """
+    if not covariates:
+        return None
+    names = [covariates] if isinstance(covariates, str) else list(covariates)
+    stored = None if ckpt_dir is None else trained_covariates(ckpt_dir)
+    if stored is not None:
+        if list(stored.names) != names:
+            raise ValueError(
+                f"`covariates` must be those of the run that is resumed, {list(stored.names)}, got {names}."
+            )
+        return stored
+    coding = CovariateCoding.fit(training, names)
+    print_once(f"Covariates: conditional on {', '.join(names)}, coded as {coding.n_columns} columns")
+    return coding
+
+
+def trained_covariates(ckpt_dir: str | os.PathLike[str]) -> CovariateCoding | None:
+    """Return the coding of the covariates that a trained model is conditional on, or ``None`` without any.
+
+    Args:
+        ckpt_dir: folder of the weights, with the ``model.json`` that training wrote.
+
+    Raises:
+        ValueError: naming the file, if training can't have written it.
+    """
+    description = read_description(ckpt_dir)
+    stored = None if description is None else description.get("covariates")
+    return None if stored is None else CovariateCoding.from_description(stored)
+
+
+def check_coding(network: Any, coding: CovariateCoding | None) -> None:
+    """Raise ``ValueError`` if a network doesn't take the covariates of a run.
+
+    Args:
+        network: the network.
+        coding: the run's coding, ``None`` without covariates.
+    """
+    taken, coded = n_covariates_of(network), 0 if coding is None else coding.n_columns
+    if taken != coded:
+        raise ValueError(
+            f"`network_def` must take {coded} coded covariates, as `covariates` says, and takes {taken}: give it "
+            "n_covariates."
+        )
+
+
+def fit_condition_to(estimator: Any, loader: Any) -> bool:
+    """Fit the conditional mean of an estimator to the volumes of a loader; return whether it has one."""
+    n_covariates = n_covariates_of(estimator)
+    return n_covariates > 0 and fit_condition(estimator, ConditionalBatches(loader, n_covariates, estimator.image_key))
+
+
+def stack_covariates(dataset: Sequence[Any], n_covariates: int) -> NDArray[np.float32] | None:
+    """Return the coded covariates of a dataset's samples, ``None`` for a model without any."""
+    if n_covariates == 0:
+        return None
+    rows = [np.asarray(dataset[index][COVARIATES_KEY], np.float32) for index in range(len(dataset))]
+    return np.stack(rows) if rows else np.zeros((0, n_covariates), np.float32)
+
+
+class ConditionalDataset(Dataset[Any]):
+    """A dataset whose samples also hold their coded covariates.
+
+    They are computed from the records once, so that what a cache holds of the volumes doesn't depend on them.
+
+    Args:
+        volumes: dataset of the volumes, in the order of the records.
+        records: the records.
+        coding: the coding.
+        unseen: as in :meth:`~monai_betavae.data.CovariateCoding.rows`.
+
+    Example:
+        >>> coding = CovariateCoding.fit([{"site": site} for site in "AAAB"], ["site"])
+        >>> dataset = ConditionalDataset([{"image": torch.zeros(1, 4, 4)}], [{"site": "B"}], coding)
+        >>> dataset[0]["covariates"]
+        tensor([-0.7500,  0.7500])
+    """
+
+    def __init__(
+        self, volumes: Any, records: Sequence[Record], coding: CovariateCoding, unseen: Unseen | None = None
+    ) -> None:
+        if len(volumes) != len(records):
+            raise ValueError(f"`records` must be those of the {len(volumes)} samples, got {len(records)}.")
+        self.volumes = volumes
+        self.rows = torch.from_numpy(coding.rows(records, unseen=unseen))
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def __getitem__(self, index: int) -> Any:
+        return {**self.volumes[index], COVARIATES_KEY: self.rows[index]}
+
+
+def with_covariates(
+    dataset: Any, records: Sequence[Record], coding: CovariateCoding | None, unseen: Unseen | None = None
+) -> Any:
+    """Return a dataset with coded covariates, or the dataset itself for a model without any."""
+    return dataset if coding is None else ConditionalDataset(dataset, records, coding, unseen)
