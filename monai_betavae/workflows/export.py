@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from ..networks.conditional_mean import n_covariates_of
 from ..saving.atomic_files import atomic_path
 from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
 from .trained_model import load_weights, trained_network
@@ -15,7 +18,8 @@ from .trained_model import load_weights, trained_network
 def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike[str]) -> tuple[Path, float]:
     """Write the trained network as a ``torch.export`` program (``.pt2``) for any batch size, and test it.
 
-    ``torch.export.load(filepath).module()`` maps images of shape (batch, 1, *spatial_shape) to reconstructions.
+    ``torch.export.load(filepath).module()`` maps images of shape (batch, 1, *spatial_shape) to reconstructions. Of a
+    conditional model it takes the coded covariates as its second argument.
 
     Args:
         filepath: new file with the suffix ``.pt2``.
@@ -42,11 +46,22 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
     network = load_weights(trained_network(models), models / MODEL_FILE)
     shape = (stored["network"]["arguments"].get("in_channels", 1), *stored["grid"]["spatial_shape"])
     images = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))  # a batch of 1 would count as constant
+    n_covariates, batch = n_covariates_of(network), torch.export.Dim("batch")
+    inputs: tuple[torch.Tensor, ...] = (images,)
+    shapes: dict[str, Any] = {"image": {0: batch}, "covariates": None}
+    if n_covariates:
+        inputs = images, torch.rand(2, n_covariates, generator=torch.Generator().manual_seed(1))
+        shapes["covariates"] = {0: batch}
     with torch.no_grad():
-        program = torch.export.export(network, (images,), dynamic_shapes={"image": {0: torch.export.Dim("batch")}})
+        program = torch.export.export(network, inputs, dynamic_shapes=_named(network, shapes))
         with atomic_path(path) as temporary:
             torch.export.save(program, temporary)
         written = torch.export.load(path).module()
-        three = torch.cat([images, images[:1]])
-        difference = float((written(three) - network(three)).abs().max())
+        three = [torch.cat([each, each[:1]]) for each in inputs]
+        difference = float((written(*three) - network(*three)).abs().max())
     return path, difference
+
+
+def _named(network: torch.nn.Module, shapes: dict[str, Any]) -> dict[str, Any]:
+    """Return the shapes of the arguments that a network's ``forward`` has: other networks have no covariates."""
+    return {name: shapes.get(name) for name in inspect.signature(network.forward).parameters}

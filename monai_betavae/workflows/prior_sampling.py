@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import nn
 
 from .._checks import check_integer, check_seed
 from .._randomness import generator
+from ..data import CovariateCoding
 from ..networks.latent_model import decode_array, latent_dim_of
 from ..networks.modules import reconstruction_network
 from ..plots import plot_volumes, save_figure
@@ -58,9 +60,13 @@ class PriorSampling:
         seed: of the codes.
         device: where to compute.
         batch_size: volumes decoded at once.
+        coding: coding of a conditional model's covariates, ``None`` without any.
+        at: values of covariates by name for all samples, such as ``{"age": 80, "sex": "F"}``; those that aren't named,
+            or ``None``, stand for the average training subject.
 
     Raises:
-        ValueError: if ``n_samples`` or ``batch_size`` isn't a positive integer, or ``seed`` a seed.
+        ValueError: if ``n_samples`` or ``batch_size`` isn't a positive integer, ``seed`` a seed, or ``at`` names what
+            the model isn't conditional on.
 
     Example:
         >>> import contextlib, io, tempfile
@@ -83,6 +89,8 @@ class PriorSampling:
         seed: int | None = 0,
         device: torch.device | str = "cpu",
         batch_size: int = 4,
+        coding: CovariateCoding | None = None,
+        at: Mapping[str, Any] | None = None,
     ) -> None:
         self.network = network
         self.n_samples = check_integer("n_samples", n_samples, minimum=1)
@@ -91,6 +99,10 @@ class PriorSampling:
         self.seed = check_seed("seed", seed)
         self.device = torch.device(device)
         self.batch_size = check_integer("batch_size", batch_size, minimum=1)
+        if at is not None and coding is None:
+            raise ValueError(f"`at` must not be given for a model that isn't conditional on covariates, got {at!r}.")
+        self.at = dict(at or {})
+        self.covariates = None if coding is None else coding.row_of(self.at)[None]
 
     def run(self) -> None:
         """Draw, decode and write all samples, and say where they are."""
@@ -105,17 +117,23 @@ class PriorSampling:
         shown: list[NDArray[np.float32]] = []
         with torch.inference_mode():
             for start in tqdm(range(0, self.n_samples, self.batch_size), desc="generating", unit="batch"):
-                volumes = decode_array(network, codes[start : start + self.batch_size].numpy(), self.device)
+                part = codes[start : start + self.batch_size].numpy()
+                rows = None if self.covariates is None else np.repeat(self.covariates, len(part), axis=0)
+                volumes = decode_array(network, part, self.device, covariates=rows)
                 for offset, volume in enumerate(volumes[:, 0]):
                     with atomic_path(self.output_dir / f"{names[start + offset]}.nii.gz") as temporary:
                         nib.save(self._image(volume), temporary)
                 shown.extend(volumes[: max(0, 24 - len(shown)), 0])
         self._remove_others(names)
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
-        sheet = plot_volumes(np.stack(shown), names[: len(shown)], "Samples from the prior", spacing)
+        where = ", ".join(f"{name} {value}" for name, value in self.at.items())
+        title = f"Samples from the prior{f' at {where}' if where else ''}"
+        sheet = plot_volumes(np.stack(shown), names[: len(shown)], title, spacing)
         save_figure(sheet, self.output_dir / SHEET_FILE)
         table = pd.DataFrame(codes.numpy(), columns=[f"z_{index}" for index in range(codes.shape[1])])
         table.insert(0, "sample", names)
+        for name, value in self.at.items():
+            table[name] = value
         write_table(table, self.output_dir / CODES_FILE)
         print(f"Samples:  {self.n_samples} volumes, {SHEET_FILE} and {CODES_FILE} in {self.output_dir}")
 

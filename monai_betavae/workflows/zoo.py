@@ -119,6 +119,8 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
                 made["loss"] = {"_target_": name_of(type(kind)), **objective["arguments"], "beta": "@beta"}
                 if type(kind) is BetaVAELoss:
                     made["loss"]["_target_"] = "monai_betavae.BetaVAELoss"
+        if description.get("covariates") is not None and "covariates" in made:
+            made["covariates"] = [each["name"] for each in description["covariates"]["covariates"]]
         # an id that no part reads any more would silently ignore an override; without the id, the override is refused
         text = json.dumps(made)
         unread = [

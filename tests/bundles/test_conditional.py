@@ -1,0 +1,109 @@
+"""Covariates through the bundle: trained, described, used, resumed, exported, refused."""
+
+import json
+
+import nibabel as nib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from bundle_runs import latents, run_bundle, tiny_cohort, train
+
+from monai_betavae.data import CovariateCoding
+from monai_betavae.networks.latent_model import encode_array
+from monai_betavae.workflows import load_weights, trained_covariates, trained_network, trained_preprocessing
+from monai_betavae.workflows.export import export_program
+from monai_betavae.workflows.zoo import write_zoo_bundle
+
+COVARIATES = ["age", "sex"]
+
+
+@pytest.fixture(scope="module")
+def cohort(tmp_path_factory):
+    return tiny_cohort(tmp_path_factory.mktemp("cohort") / "brains")
+
+
+@pytest.fixture(scope="module")
+def run(cohort, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
+    train(folder, cohort, covariates=COVARIATES, augment=True)
+    return folder
+
+
+def test_the_coding_is_that_of_the_training_subjects(run):
+    split = json.loads((run / "split.json").read_text())
+    described = json.loads((run / "model.json").read_text())
+    coding = CovariateCoding.fit(split["training"], COVARIATES)
+    assert described["covariates"] == json.loads(json.dumps(coding.description()))
+    assert described["network"]["arguments"]["n_covariates"] == coding.n_columns
+    weight = torch.load(run / "model.pt", weights_only=True)["decoder.condition.weight"]
+    assert weight.shape == (2, coding.n_columns)
+    assert weight.abs().max() > 0
+
+
+def test_inference_uses_each_subjects_covariates(run):
+    codes = latents(run)
+    network = load_weights(trained_network(run), run / "model.pt").eval()
+    records, transform = json.loads((run / "split.json").read_text())["test"], trained_preprocessing(run)
+    images = np.stack([transform(record)["image"].numpy() for record in records])
+    rows = trained_covariates(run).rows(records)
+    np.testing.assert_allclose(codes, encode_array(network, images, covariates=rows)[0], rtol=1e-4, atol=1e-5)
+    # what it would be for the average subject
+    assert np.abs(codes - encode_array(network, images, covariates=0 * rows)[0]).max() > 1e-3
+
+
+def test_samples_at_covariates(run, tmp_path):
+    options = {"ckpt_dir": str(run), "device": "$torch.device('cpu')", "n_samples": 2}
+    means = {}
+    for age in (35, 60):
+        run_bundle("generate", output_dir=str(tmp_path / str(age)), at={"age": age, "sex": "F"}, **options)
+        folder = tmp_path / str(age) / "samples"
+        assert pd.read_csv(folder / "codes.csv")["age"].tolist() == [age, age]
+        means[age] = nib.load(folder / "sample_000.nii.gz").get_fdata()
+    assert not np.allclose(means[35], means[60])
+    with pytest.raises(ValueError, match="weight"):
+        run_bundle("generate", output_dir=str(tmp_path / "no"), at={"weight": 70}, **options)
+
+
+def test_a_run_is_resumed_with_its_coding(cohort, tmp_path):
+    train(tmp_path, cohort, covariates=COVARIATES)
+    before = json.loads((tmp_path / "model.json").read_text())["covariates"]
+    train(tmp_path, cohort, covariates=COVARIATES, resume=True, max_epochs=3)
+    assert json.loads((tmp_path / "model.json").read_text())["covariates"] == before
+    assert len(pd.read_csv(tmp_path / "metrics.csv")) == 3
+    with pytest.raises(ValueError, match="covariates"):
+        train(tmp_path, cohort, covariates=["age"], resume=True, max_epochs=4)
+
+
+def test_what_is_refused(cohort, run, tmp_path):
+    with pytest.raises(ValueError, match="height"):
+        train(tmp_path / "a", cohort, covariates=["height"])
+    with pytest.raises(ValueError, match="`network_def` must take"):
+        train(tmp_path / "b", cohort, covariates=["age"], network_def__n_covariates=7)
+    # a table without the column
+    path = cohort / "participants.tsv"
+    kept = path.read_text()
+    try:
+        pd.read_csv(path, sep="\t").replace({"sex": {"F": "X"}}).to_csv(path, sep="\t", index=False, na_rep="n/a")
+        with pytest.raises(ValueError, match="'X'"):
+            latents(run, dataset_dir=str(cohort))
+        assert len(latents(run, dataset_dir=str(cohort), unseen={"sex": {"X": "F"}})) == 12
+    finally:
+        path.write_text(kept)
+
+
+def test_exports_take_the_covariates(run, tmp_path):
+    path, difference = export_program(tmp_path / "model.pt2", run)
+    assert difference < 1e-4
+    network = load_weights(trained_network(run), run / "model.pt").eval()
+    images, rows = torch.rand(3, 1, 8, 10, 8), torch.rand(3, network.decoder.condition.n_covariates)
+    with torch.no_grad():
+        expected = network(images, rows)
+        torch.testing.assert_close(torch.export.load(path).module()(images, rows), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_the_zoos_form_holds_them(run, tmp_path):
+    zoo = write_zoo_bundle(tmp_path / "zoo", run)
+    training = json.loads((zoo / "configs" / "train.json").read_text())
+    assert training["covariates"] == COVARIATES
+    assert trained_covariates(zoo / "models").names == tuple(COVARIATES)
