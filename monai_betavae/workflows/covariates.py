@@ -61,6 +61,12 @@ def trained_covariates(ckpt_dir: str | os.PathLike[str]) -> CovariateCoding | No
 
     Raises:
         ValueError: naming the file, if training can't have written it.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as empty:  # nothing was trained
+        ...     trained_covariates(empty) is None
+        True
     """
     description = read_description(ckpt_dir)
     stored = None if description is None else description.get("covariates")
@@ -132,5 +138,17 @@ class ConditionalDataset(Dataset[Any]):
 def with_covariates(
     dataset: Any, records: Sequence[Record], coding: CovariateCoding | None, unseen: Unseen | None = None
 ) -> Any:
-    """Return a dataset with coded covariates, or the dataset itself for a model without any."""
+    """Return a dataset with coded covariates, or the dataset itself for a model without any.
+
+    Args:
+        dataset: dataset of the volumes, in the order of the records.
+        records: the records.
+        coding: the coding, or ``None``.
+        unseen: as in :meth:`~monai_betavae.data.CovariateCoding.rows`.
+
+    Example:
+        >>> volumes = [{"image": torch.zeros(1, 4, 4)}]
+        >>> with_covariates(volumes, [{"site": "B"}], None) is volumes
+        True
+    """
     return dataset if coding is None else ConditionalDataset(dataset, records, coding, unseen)
