@@ -35,6 +35,7 @@ def covariate_coding(
 
     Example:
         >>> coding = covariate_coding([{"site": site} for site in "AAAB"], ["site"])
+        Covariates: conditional on site, coded as 2 columns
         >>> coding.columns
         ('site=A', 'site=B')
     """
