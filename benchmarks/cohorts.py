@@ -1,16 +1,16 @@
 """Decoders on two simulated cohorts and three cohort sizes: held-out error, probes, and the noise as the limit.
 
 python benchmarks/cohorts.py [--cohorts "['warped', 'folded']"] [--sizes "[140, 500, 2000]"] [--latent_dim 32]
-    [--models "['ours, default', ...]"] [--work_dir folder]
+    [--n_epochs 20] [--models "['ours, default', ...]"] [--work_dir folder]
 
 "warped": smooth deformations of one template, the family of the default decoder. "folded": cortical folding drawn from
 random fields, several base anatomies, structures that exist or not, skull-strip errors. Both at 3 mm, without lesions,
 from a seed that nothing else uses. The first 60 subjects are held out, the next 40 choose the epoch whose weights
-count, and training takes the first 140, 500 or 2,000 of the others, for 20, 10 and 10 epochs. PCA has as many
-components as the models have latents. Errors are summed squared errors of reconstructions from the posterior mean,
-relative to that of the mean training image; intervals are a bootstrap over subjects. "noise floor" is the error of a
-model that knows each held-out subject without the scanner's noise: of its noise-free scan, after the best linear match
-of intensities. Probes are as in benchmarks/real.py, and so are the supervised ceilings. What is in the working folder
+count, and training takes the first 140, 500 or 2,000 of the others, for 20, 10 and 10 epochs or as many as told. PCA
+has as many components as the models have latents. Errors are summed squared errors of reconstructions from the
+posterior mean, relative to that of the mean training image; intervals are a bootstrap over subjects. "noise floor" is
+the error of a model that knows each held-out subject without the scanner's noise: of its noise-free scan, after the
+best linear match of intensities. Probes are as in benchmarks/real.py, and so are the supervised ceilings. What is in the working folder
 already is used again.
 """
 
@@ -120,6 +120,7 @@ def main(
     sizes: Sequence[int] = tuple(EPOCHS),
     models: Sequence[str] = MODELS,
     latent_dim: int = 32,
+    n_epochs: int | None = None,
     work_dir: str | None = None,
     seed: int = 0,
 ) -> None:
@@ -137,11 +138,12 @@ def main(
             true[cohort] = {name: values[:N_HELD_OUT] for name, values in targets.items()}
             floor = noise_floor(images[:N_HELD_OUT], clean).tolist()
             for size in sizes:
+                taken = EPOCHS.get(size, 5) if n_epochs is None else n_epochs
                 for name in [PCA, *(model for model in models if model != PCA)]:
-                    stored = folder / f"{cohort}_{size}_{name}_{latent_dim}.json"
+                    stored = folder / f"{cohort}_{size}_{name}_{latent_dim}_{taken}.json"
                     if not stored.is_file():
                         start = time.monotonic()
-                        found = one_size(name, images, targets, size, latent_dim, EPOCHS.get(size, 5), seed)
+                        found = one_size(name, images, targets, size, latent_dim, taken, seed)
                         stored.write_text(json.dumps(found), encoding="utf-8")
                         print(f"{cohort}, {size}, {name}: {time.monotonic() - start:.0f} s", flush=True)
                     results[cohort, size, name] = json.loads(stored.read_text(encoding="utf-8"))
