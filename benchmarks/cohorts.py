@@ -10,8 +10,8 @@ count, and training takes the first 140, 500 or 2,000 of the others, for 20, 10 
 has as many components as the models have latents. Errors are summed squared errors of reconstructions from the
 posterior mean, relative to that of the mean training image; intervals are a bootstrap over subjects. "noise floor" is
 the error of a model that knows each held-out subject without the scanner's noise: of its noise-free scan, after the
-best linear match of intensities. Probes are as in benchmarks/real.py, and so are the supervised ceilings. What is in the working folder
-already is used again.
+best linear match of intensities. Probes are as in benchmarks/real.py, and so are the supervised ceilings. What is in
+the working folder already is used again.
 """
 
 from __future__ import annotations
