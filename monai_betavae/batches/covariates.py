@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from .images import image_tensor, plain_tensor
@@ -70,6 +72,35 @@ def covariate_rows(values: Any, n_covariates: int, n_rows: int) -> Tensor:
     if rows.is_complex() or (rows.device.type == "cpu" and not bool(rows.isfinite().all())):
         raise ValueError("`covariates` must be finite real numbers: code missing values before.")
     return rows.float().expand(n_rows, -1)
+
+
+def array_batches(
+    images: NDArray[np.float32],
+    covariates: NDArray[np.float32] | None,
+    batch_size: int = 4,
+    image_key: str = "image",
+) -> Sequence[Any]:
+    """Return images in batches, with the coded covariates of a conditional model.
+
+    Args:
+        images: shape (n, channel, ...).
+        covariates: shape (n, n_covariates), ``None`` for a model without.
+        batch_size: images at once.
+        image_key: key of the images in the batches of a conditional model.
+
+    Example:
+        >>> images = np.zeros((3, 1, 4, 4), np.float32)
+        >>> [len(batch) for batch in array_batches(images, None, 2)]
+        [2, 1]
+        >>> batches = array_batches(images, np.zeros((3, 5), np.float32), 2)
+        >>> [tuple(batch["covariates"].shape) for batch in batches]
+        [(2, 5), (1, 5)]
+    """
+    parts: Sequence[Tensor] = torch.from_numpy(images).split(batch_size)
+    if covariates is None:
+        return parts
+    rows = torch.from_numpy(covariates).split(batch_size)
+    return [{image_key: part, COVARIATES_KEY: of_part} for part, of_part in zip(parts, rows, strict=True)]
 
 
 class ConditionalBatches:

@@ -18,6 +18,7 @@
 ``residuals``              residual maps, thresholds from healthy subjects
 ``anomaly``                lesion detection: AUPRC, Dice, pseudo-healthy pairs
 ``normative``              deviation of latents and voxels from a healthy reference, multiple-comparison correction
+``calibration``            whether p-values of healthy subjects are uniform, by covariate
 ``ms_ssim``                diversity of volumes
 ``mmd``                    distance between two sets of samples, and its test
 ``latent_mixture``         codes from the prior, or from a mixture fitted to codes
@@ -27,6 +28,7 @@
 
 from .aggregate_posterior import aggregate_posterior
 from .anomaly import dice, healthy_pair_error, voxel_auprc
+from .calibration import GroupCalibration, binomial_interval, calibration_by_group, expected_share
 from .disentanglement import dci, factor_vae_score, mig, sap
 from .intervals import Estimate, estimate
 from .latent_activity import active_units, kl_per_dimension
@@ -51,11 +53,14 @@ from .stability import canonical_correlations, udr
 
 __all__ = [
     "Estimate",
+    "GroupCalibration",
     "Identification",
     "RateDistortion",
     "active_units",
     "aggregate_posterior",
+    "binomial_interval",
     "brain_mask",
+    "calibration_by_group",
     "canonical_correlations",
     "compare_probes",
     "correct_p_values",
@@ -65,6 +70,7 @@ __all__ = [
     "elbo",
     "estimate",
     "estimate_intraclass_correlation",
+    "expected_share",
     "factor_vae_score",
     "fit_latent_mixture",
     "healthy_pair_error",

@@ -27,7 +27,7 @@ HALVINGS = 3
 
 
 def refined_codes(
-    decode: Callable[[Tensor], Tensor],
+    decode: Callable[..., Tensor],
     images: Array | Tensor,
     codes: Array | Tensor,
     *,
@@ -36,6 +36,7 @@ def refined_codes(
     device: torch.device | str = "cpu",
     chunk_size: int = 16,
     progress: bool = False,
+    covariates: Array | Tensor | None = None,
 ) -> NDArray[np.float32]:
     r"""Return codes nearer to the mode of the true posterior, by Gauss-Newton steps from given ones.
 
@@ -61,6 +62,8 @@ def refined_codes(
         device: where to decode.
         chunk_size: codes decoded at once.
         progress: whether to show a progress bar.
+        covariates: coded covariates of a conditional decoder, shape (n, n_covariates), which ``decode`` gets as its
+            second argument, a row for each code. The prior of its codes is N(0, I), too.
 
     Returns:
         shape (n, latent_dim).
@@ -92,11 +95,18 @@ def refined_codes(
     for name, values in (("images", volumes), ("codes", start)):
         if not bool(torch.isfinite(values).all()):
             raise ValueError(f"`{name}` must be finite, got NaN or infinity.")
+    conditions = None if covariates is None else torch.as_tensor(covariates).float()
+    if conditions is not None and (conditions.ndim != 2 or len(conditions) != len(volumes)):
+        raise ValueError(
+            f"`covariates` must have shape (n={len(volumes)}, n_covariates), a row for each of `images`, got "
+            f"{tuple(conditions.shape)}."
+        )
     found = start.clone()
     with torch.no_grad():
         rows = tqdm(range(len(start) if n_steps else 0), "refining codes", unit="volume", disable=not progress)
         for row in rows:
-            refining = _Refining(decode, volumes[row].float().to(device).flatten(), variance, chunk_size)
+            condition = None if conditions is None else conditions[row : row + 1].to(device)
+            refining = _Refining(decode, volumes[row].float().to(device).flatten(), condition, variance, chunk_size)
             found[row] = refining.run(start[row].to(device), n_steps).cpu()
     return found.numpy()
 
@@ -104,9 +114,17 @@ def refined_codes(
 class _Refining:
     """One volume, and how well a code explains it."""
 
-    def __init__(self, decode: Callable[[Tensor], Tensor], image: Tensor, variance: float, chunk_size: int) -> None:
+    def __init__(
+        self,
+        decode: Callable[..., Tensor],
+        image: Tensor,
+        covariates: Tensor | None,
+        variance: float,
+        chunk_size: int,
+    ) -> None:
         self.decode = decode
         self.image = image
+        self.covariates = covariates
         self.variance = variance
         self.chunk_size = chunk_size
 
@@ -128,10 +146,15 @@ class _Refining:
         return code
 
     def _decoded(self, codes: Tensor) -> Tensor:
-        decoded = torch.cat([self.decode(chunk).flatten(1) for chunk in codes.split(self.chunk_size)])
+        decoded = torch.cat([self._of(chunk).flatten(1) for chunk in codes.split(self.chunk_size)])
         if decoded.shape[1] != self.image.numel():
             raise ValueError(f"`decode` must give the {self.image.numel()} values of an image, got {decoded.shape[1]}.")
         return decoded
+
+    def _of(self, codes: Tensor) -> Tensor:
+        if self.covariates is None:
+            return self.decode(codes)
+        return self.decode(codes, self.covariates.expand(len(codes), -1))
 
     def _energy(self, code: Tensor, restored: Tensor) -> float:
         return float((self.image - restored).double().square().sum() + self.variance * code.double().square().sum())

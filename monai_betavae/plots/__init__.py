@@ -3,6 +3,7 @@
 from .activity import plot_activity
 from .animation import traversal_gif
 from .brain_maps import plot_maps
+from .calibration import plot_p_values
 from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
 from .figure_files import save_figure
@@ -18,6 +19,7 @@ __all__ = [
     "plot_latents",
     "plot_losses",
     "plot_maps",
+    "plot_p_values",
     "plot_precision_recall",
     "plot_predictions",
     "plot_rate_distortion",

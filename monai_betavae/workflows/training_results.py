@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..batches.covariates import COVARIATES_KEY
+from ..batches.covariates import array_batches
 from ..batches.images import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
 from ..estimator import VAE
@@ -110,12 +110,7 @@ def exact_bound(
         deviation s that calibration found, and "squared_standardised_residual", the mean over held-out voxels, which is
         1 for a calibrated noise. The last two are ``None`` for a likelihood of unit scale.
     """
-    batches: Sequence[Any] = torch.from_numpy(images).split(4)
-    if covariates is not None:
-        rows = torch.from_numpy(covariates).split(4)
-        batches = [
-            {estimator.image_key: part, COVARIATES_KEY: of_part} for part, of_part in zip(batches, rows, strict=True)
-        ]
+    batches = array_batches(images, covariates, image_key=estimator.image_key)
     bound = elbo(estimator, batches, image_key=estimator.image_key, seed=seed, progress=False)
     found = {"elbo_nats": float(bound.elbo.mean()), "noise": None, "squared_standardised_residual": None}
     noise = noise_of(estimator)

@@ -29,9 +29,9 @@ def write_zoo_bundle(
 
     ``configs/`` contains the bundle's configs, metadata.json and logging.conf; ``models/`` contains model.pt and
     model.json. ``docs/README.md``, ``scripts/`` and ``LICENSE`` are next to them. The configs are those of the flat
-    bundle, but with the values of the model's network, transforms and likelihood, since a zoo bundle is one model and
-    its users read them there. Its weights are those in ``models/``, whatever ``MONAI_BETAVAE_HOME`` is. The image shape
-    in metadata.json is that of the model.
+    bundle, but with the values of the model's network, transforms, likelihood and coding of covariates, since a zoo
+    bundle is one model and its users read them there. Its weights are those in ``models/``, whatever
+    ``MONAI_BETAVAE_HOME`` is. The image shape in metadata.json is that of the model.
 
     Args:
         output_dir: the folder to create; an empty one may exist. It appears once everything is written.
@@ -85,7 +85,7 @@ def write_zoo_bundle(
 
 
 def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config with the values of a trained model's network, transforms and likelihood.
+    """Return a config with the values of a trained model's network, transforms, likelihood and covariates.
 
     Args:
         config: a config of the flat bundle.
@@ -105,6 +105,14 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
     likelihood = description["likelihood"]
     if likelihood is not None and "own" not in likelihood:
         values["likelihood"] = dict(likelihood)
+    covariates = description.get("covariates")
+    if "trainer" in made.get("train", {}):
+        # training measures its coding on its own volumes
+        if covariates is not None and "covariates" in made:
+            made["covariates"] = [entry["name"] for entry in covariates["covariates"]]
+    else:
+        coding = {"_target_": "monai_betavae.data.CovariateCoding.from_description", "description": covariates}
+        values["covariate_coding"] = None if covariates is None else coding
     made.update({name: value for name, value in values.items() if name in made})
     if "trainer" in made.get("train", {}):
         # further training from this bundle starts with the model's settings
@@ -119,8 +127,6 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
                 made["loss"] = {"_target_": name_of(type(kind)), **objective["arguments"], "beta": "@beta"}
                 if type(kind) is BetaVAELoss:
                     made["loss"]["_target_"] = "monai_betavae.BetaVAELoss"
-        if description.get("covariates") is not None and "covariates" in made:
-            made["covariates"] = [each["name"] for each in description["covariates"]["covariates"]]
         # an id that no part reads any more would silently ignore an override; without the id, the override is refused
         text = json.dumps(made)
         unread = [

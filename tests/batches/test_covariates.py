@@ -1,8 +1,9 @@
+import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset
 
-from monai_betavae.batches.covariates import ConditionalBatches, batch_covariates, covariate_rows
+from monai_betavae.batches.covariates import ConditionalBatches, array_batches, batch_covariates, covariate_rows
 
 IMAGES = torch.zeros(3, 1, 4, 4)
 
@@ -49,3 +50,11 @@ def test_batches_can_be_read_twice(dataset):
     batches = ConditionalBatches(DataLoader(dataset, batch_size=2), 1, batch_size=2)
     for _ in range(2):
         assert [rows.flatten().tolist() for _, rows in batches] == [[0.0, 1.0], [2.0]]
+
+
+def test_arrays_in_batches_keep_their_rows():
+    images = np.arange(5, dtype=np.float32).reshape(5, 1, 1)
+    batches = array_batches(images, images[:, 0] * 10, batch_size=2, image_key="scan")
+    assert [batch["scan"].flatten().tolist() for batch in batches] == [[0, 1], [2, 3], [4]]
+    assert [batch["covariates"].flatten().tolist() for batch in batches] == [[0, 10], [20, 30], [40]]
+    assert [batch.flatten().tolist() for batch in array_batches(images, None, batch_size=3)] == [[0, 1, 2], [3, 4]]

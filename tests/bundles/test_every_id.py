@@ -105,6 +105,16 @@ def described(*path_and_value):
     return seen
 
 
+def conditional_on(*names):
+    """See the covariates of a conditional model."""
+
+    def seen(run, _base):
+        found = json.loads((run.folder / "model.json").read_text())
+        return [entry["name"] for entry in found["covariates"]["covariates"]] == list(names)
+
+    return seen
+
+
 def both(*effects):
     return lambda run, base: all(effect(run, base) for effect in effects)
 
@@ -133,6 +143,12 @@ CASES = {
         {"dataset_dir": "{cohort}/sub-*/anat/*_T1w.nii.gz"},
     ),
     "entities": Case("space=none", described("trained_on", "told", "entities", "space=none")),
+    "covariates": Case(["age", "sex"], both(losses, conditional_on("age", "sex"))),
+    "covariate_coding": Case(
+        "$monai_betavae.data.CovariateCoding.fit(@split['training'], ['brain_ml'])",
+        both(losses, conditional_on("brain_ml")),
+        named="n_covariates",
+    ),
     "missing_values": Case(["-5"], described("trained_on", "told", "missing_values", ["-5"])),
     "max_cut_away": Case(0.9, attribute("model_training", "max_cut_away", 0.9)),
     "min_filled": Case(0.001, attribute("model_training", "min_filled", 0.001)),
@@ -294,6 +310,7 @@ CASES = {
     "train#dataset#data": Case("$@split['training'][:6]", losses),
     "train#augmentation#seed": Case(7, losses, {"augment": True}),
     "train#samples": Case("$torch.utils.data.Subset(@train#dataset, range(4))", losses),
+    "train#conditional": Case("$torch.utils.data.Subset(@train#dataset, range(4))", losses),
     "train#dataloader#batch_size": Case(3, losses),
     "train#dataloader#sampler#shuffle": Case(False, losses),
     "train#dataloader#sampler#seed": Case(7, losses),
@@ -309,6 +326,7 @@ CASES = {
         {"train#callbacks#5": {"_target_": "lightning.pytorch.callbacks.LearningRateMonitor"}, "logger": "tensorboard"},
         free=False,
     ),
+    "train#callbacks#7#path": Case("{folder}/activity.csv", partial(file, "activity.csv")),
     "train#callbacks#6#_disabled_": Case(False, trainer("early_stopping_callbacks", bool)),
     "train#callbacks#6#monitor": Case(
         "val/rec_loss", trainer("early_stopping_callbacks.0.monitor", "val/rec_loss"), {"early_stopping": True}
@@ -351,16 +369,21 @@ CASES = {
     "validate#dataset#storage": Case("uint8", losses),
     "validate#dataset#num_workers": Case(1, partial(content, "validate#dataset", lambda data: len(data) == 2)),
     "validate#dataset#data": Case("$@split['validation'][:1]", losses),
+    "validate#conditional": Case("$torch.utils.data.Subset(@validate#dataset, range(1))", losses),
     "validate#dataloader#batch_size": Case(1, attribute("validate#dataloader", "batch_size", 1)),
     "validate#dataloader#num_workers": Case(1, attribute("validate#dataloader", "num_workers", 1)),
     "test#dataset#cache": Case("none", attribute("test#dataset", "__class__.__name__", "Dataset")),
     "test#dataset#cache_dir": Case("{folder}/mine", partial(file, "mine/*/*.pt"), {"test#dataset#cache": "disk"}),
     "test#dataset#storage": Case("uint8", partial(content, "test#dataset", lambda data: len(data) == 2)),
     "test#dataset#num_workers": Case(1, partial(content, "test#dataset", lambda data: len(data) == 2)),
+    "test#conditional": Case(
+        "$torch.utils.data.Subset(@test#dataset, range(1))", lambda run, base: run.scores()["n_held_out"] == 1
+    ),
     "test#dataset#data": Case("$@split['test'][:1]", lambda run, base: run.scores()["n_held_out"] == 1),
 }
 
 REFUSED = {
+    "network_def#n_covariates": (2, "`network_def` must take 0 coded covariates"),
     "compile": ("yes", "'compile' must be True or False"),
     "validate#preprocessing": (
         {"_target_": "monai_betavae.data.brain_transforms", "spatial_shape": [8, 10, 8]},

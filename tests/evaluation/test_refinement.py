@@ -116,3 +116,17 @@ def test_what_does_not_fit_is_refused(changed, message):
     arguments = {"images": np.zeros((2, 6)), "codes": np.zeros((2, 2)), **changed}
     with pytest.raises(ValueError, match=message):
         refined_codes(lambda z: z.repeat(1, 3), **arguments)
+
+
+def test_each_volume_is_decoded_with_its_own_covariates():
+    rng = np.random.default_rng(3)
+    weight, shift = (torch.from_numpy(rng.normal(size=(size, 60))).float() for size in (4, 2))
+    images, covariates = rng.normal(size=(5, 60)), rng.normal(size=(5, 2))
+    found = refined_codes(
+        lambda z, c: z @ weight + c @ shift, images, np.zeros((5, 4)), chunk_size=3, covariates=covariates
+    )
+    w = weight.double().numpy()
+    rest = images - covariates @ shift.double().numpy()
+    np.testing.assert_allclose(found, np.linalg.solve(w @ w.T + 0.5 * np.eye(4), w @ rest.T).T, atol=1e-4)
+    with pytest.raises(ValueError, match=r"`covariates` must have shape \(n=5, n_covariates\).* got \(4, 2\)"):
+        refined_codes(lambda z, c: z @ weight, images, np.zeros((5, 4)), covariates=covariates[:4])

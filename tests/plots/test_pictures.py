@@ -3,6 +3,7 @@
 import io
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from monai_betavae.plots import (
@@ -11,6 +12,7 @@ from monai_betavae.plots import (
     plot_latents,
     plot_losses,
     plot_maps,
+    plot_p_values,
     plot_precision_recall,
     plot_predictions,
     plot_reconstructions,
@@ -177,3 +179,37 @@ def test_reliability_from_the_highest_down_without_what_is_unknown():
     assert axes.lines[0].get_xdata().tolist() == [1, 2]
     assert [line.get_linestyle() for line in axes.lines] == ["-", "--", "-"]
     assert axes.get_ylim()[0] < -0.3
+
+
+def test_p_values_against_the_uniform_distribution_with_their_band():
+    p = np.array([0.9, np.nan, 0.2, 0.6])
+    (axes,) = plot_p_values(p).axes
+    points = axes.lines[-1]
+    assert points.get_xdata().tolist() == [0.25, 0.5, 0.75]
+    assert points.get_ydata().tolist() == [0.2, 0.6, 0.9]
+    band = axes.collections[0].get_paths()[0].vertices
+    lowest = band[band[:, 0] == 0.25][:, 1]
+    # the smallest of three uniform numbers is below x with the probability 1 - (1 - x)^3
+    np.testing.assert_allclose([lowest.min(), lowest.max()], 1 - np.array([0.975, 0.025]) ** (1 / 3), rtol=1e-6)
+
+
+def test_the_band_of_ranks_holds_95_percent_of_simulated_studies():
+    rng = np.random.default_rng(0)
+    n, m = 30, 20
+    reference, scores = rng.normal(size=(4000, n)), rng.normal(size=(4000, m))
+    p = (1 + (reference[:, None] >= scores[:, :, None]).sum(axis=2)) / (n + 1)
+    (axes,) = plot_p_values(p[0], n_reference=n).axes
+    band = axes.collections[0].get_paths()[0].vertices
+    sorted_p = np.sort(p, axis=1)
+    for i in (0, 9, 19):
+        ends = band[np.isclose(band[:, 0], (i + 1) / (m + 1))][:, 1]
+        inside = ((sorted_p[:, i] >= ends.min() - 1e-9) & (sorted_p[:, i] <= ends.max() + 1e-9)).mean()
+        assert 0.94 < inside < 0.99
+
+
+def test_p_values_that_cannot_be_drawn_are_refused():
+    for p in ([], [float("nan")], [1.2], [-0.1, 0.5]):
+        with pytest.raises(ValueError, match="`p` must hold values from 0 to 1, at least one"):
+            plot_p_values(np.array(p))
+    with pytest.raises(ValueError, match="`n_reference` must be an integer >= 1"):
+        plot_p_values(np.array([0.5]), n_reference=0)

@@ -88,12 +88,17 @@ def by_hand(workflow, folder):
     records = json.loads((Path(folder) / "split.json").read_text())["test"]
     images = torch.stack([transform(record)["image"] for record in records])
     images = images.to(network.fc_mu.weight.dtype)
+    coding = workflow.parser.get_parsed_content("covariate_coding")
     with torch.no_grad():
+        # a conditional decoder's codes are what is left of those around which their prior lies
+        prior = 0.0
+        if coding is not None:
+            prior = network.decoder.condition(torch.from_numpy(coding.rows(records)).to(images.dtype))
         mu = network.fc_mu(network.encoder(images))
         if hasattr(network.decoder, "corrected_codes"):
-            mu = network.decoder.corrected_codes(images, mu)
+            mu = network.decoder.corrected_codes(images, mu, prior=None if coding is None else prior)
         restored = network.decoder(mu)
-    return mu.numpy(), ((images - restored) ** 2).flatten(1).sum(1).numpy().mean()
+    return (mu - prior).numpy(), ((images - restored) ** 2).flatten(1).sum(1).numpy().mean()
 
 
 def metrics(folder):

@@ -5,11 +5,11 @@ import json
 import pytest
 import torch
 from described_models import write_model
-from monai.bundle import ConfigWorkflow
+from monai.bundle import ConfigParser, ConfigWorkflow
 
 from monai_betavae import bundle_root
 from monai_betavae.bundle import config_file
-from monai_betavae.data import brain_transforms
+from monai_betavae.data import CovariateCoding, brain_transforms
 from monai_betavae.networks.builders import build_network
 from monai_betavae.objectives import BetaTCVAELoss, describe_objective
 from monai_betavae.workflows.model_description import read_description
@@ -40,7 +40,7 @@ def test_both_forms_agree(models, tmp_path):
         unread = UNREAD if name == "train.json" else set()
         assert list(zoo) == [key for key in flat if key not in unread], name
         differing = {key for key in zoo if flat[key] != zoo[key]}
-        parts = {"network_def", "preprocessing", "likelihood", "ckpt_dir"}
+        parts = {"network_def", "preprocessing", "likelihood", "covariate_coding", "ckpt_dir"}
         training = {"network_def", "train", "loss", "beta"}
         expected = {"train.json": training, "multi_gpu_train.json": set()}.get(name, parts & set(flat))
         assert differing == expected, name
@@ -114,6 +114,22 @@ def test_a_training_in_the_zoo_form_makes_the_same_network_and_transforms(models
     assert {name: value.shape for name, value in made.items()} == {name: w.shape for name, w in weights.items()}
     found = describe_preprocessing(workflow.parser.get_parsed_content("train#preprocessing"), workflow.parser)
     assert found == brain_transforms((16, 20, 16), 12.0).description
+
+
+def test_the_coding_of_a_conditional_model_stands_in_the_configs(models, tmp_path):
+    records = [{"age": 20.5 + i, "sex": "FM"[i % 2]} for i in range(12)]
+    coding = CovariateCoding.fit(records, ["age", "sex"])
+    network = build_network((16, 20, 16), 3, channels=(4, 8), n_covariates=coding.n_columns, random_state=0)
+    write_model(models, network, (16, 20, 16), 12.0, covariates=coding.description())
+    folder = write_zoo_bundle(tmp_path / "vae", models)
+    for name in ("inference.json", "evaluate.json"):
+        parser = ConfigParser(json.loads((folder / "configs" / name).read_text()))
+        assert parser.get_parsed_content("covariate_coding") == coding
+        assert parser["covariates"] is None if "covariates" in parser else True  # those to probe
+    training = json.loads((folder / "configs" / "train.json").read_text())
+    assert training["covariates"] == ["age", "sex"]
+    assert training["network_def"]["n_covariates"] == coding.n_columns
+    assert "workflows.covariate_coding(" in training["covariate_coding"]
 
 
 def test_a_likelihood_of_ones_own_leaves_the_configs_as_they_are(models, tmp_path):

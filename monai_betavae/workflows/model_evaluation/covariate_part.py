@@ -14,7 +14,16 @@ from ...evaluation.disentanglement import dci, factor_vae_score, mig, sap
 from ...evaluation.intervals import estimate
 from ...evaluation.probes import ProbeScore, balanced_accuracy, probe, probe_held_out, r_squared
 from ...plots import plot_predictions
-from .part import MIN_TO_FIT, PCA_NAME, VAE_NAME, Part, method_key, replace_non_finite
+from .part import (
+    MIN_TO_FIT,
+    PCA_NAME,
+    VAE_NAME,
+    Part,
+    conditional_text,
+    covariate_label,
+    method_key,
+    replace_non_finite,
+)
 from .subjects import Subjects, covariates_of, left_out_of
 
 Array = NDArray[Any]
@@ -42,6 +51,7 @@ def probes_part(
     seed: int,
     n_permutations: int = 200,
     label: str = "",
+    conditional: Sequence[str] = (),
 ) -> Part:
     """Predict covariates from codes, with probes fitted to training subjects and scored on the evaluated ones.
 
@@ -55,6 +65,7 @@ def probes_part(
         seed: seed of folds, permutations and resamples.
         n_permutations: number of permutations.
         label: title of the pictures.
+        conditional: covariates that the model is conditional on.
     """
     part = Part("probes", "What the latents say about covariates")
     records = [*training.records, *held_out.records]
@@ -109,9 +120,12 @@ def probes_part(
         if name in left_out:
             continue
         part.scores[name] = entry
-        if VAE_NAME in probed and PCA_NAME in probed and is_surpassed(probed[VAE_NAME], probed[PCA_NAME], seed):
+        if name in conditional:
+            entry["conditioned"] = True  # its codes are meant to say nothing of it, so PCA's aren't better
+        elif VAE_NAME in probed and PCA_NAME in probed and is_surpassed(probed[VAE_NAME], probed[PCA_NAME], seed):
             surpassed.append(name)
-        rows.append([f"{name} (control: no effect)" if name == control else name, *row[1:]])
+        marked = covariate_label(name, conditional)
+        rows.append([f"{marked} (control: no effect)" if name == control else marked, *row[1:]])
     if left_out:
         part.scores[NOT_PROBED] = left_out
     if left_out and covariates is not None:
@@ -135,6 +149,11 @@ def probes_part(
         + "R² is 0 where the codes say nothing and can be negative; 95 % bootstrap intervals over subjects; p by "
         f"{n_permutations} permutations. PCA has as many dimensions, fitted on the same training volumes."
     )
+    if conditional:
+        part.text(
+            f"{conditional_text(conditional)}, so that a probe of what is conditioned on should be near chance. PCA's "
+            "codes are of the whole images."
+        )
     heads = [head for method in codes for head in (method, "p")]
     part.table(["covariate", "score", "chance", *heads], rows)
     _list_left_out(part, left_out)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ...batches.covariates import array_batches
 from ...estimator import VAE
 from ...evaluation.aggregate_posterior import aggregate_posterior
 from ...evaluation.intervals import Estimate, estimate
@@ -20,7 +21,16 @@ from ...evaluation.ms_ssim import ms_ssim_pairs
 from ...evaluation.reconstruction import squared_error
 from ...networks.latent_model import decode_array, latent_dim_of
 from ...plots import plot_kl, plot_latents, plot_reconstructions, plot_traversals, plot_volumes, traversal_gif
-from .part import MEAN_NAME, PCA_NAME, VAE_NAME, Part, as_dict, format_estimate, replace_non_finite
+from .part import (
+    MEAN_NAME,
+    PCA_NAME,
+    VAE_NAME,
+    Part,
+    as_dict,
+    conditional_text,
+    format_estimate,
+    replace_non_finite,
+)
 from .subjects import Subjects, covariates_of, spacing_of
 
 Array = NDArray[Any]
@@ -120,9 +130,10 @@ def likelihood_part(estimator: VAE, held_out: Subjects, n_samples: int, seed: in
     """Estimate ELBO and importance-weighted log-likelihood of each subject whose image is kept."""
     part = Part("likelihood", "Likelihood")
     # batches, not a DataLoader: the processes of a group would share that out, and the others aren't here
-    batches = torch.from_numpy(held_out.images).split(4)
-    bound = elbo(estimator, batches, n_samples=1, seed=seed, progress=False)
-    weighted = log_likelihood(estimator, batches, n_samples, seed=seed)
+    batches = array_batches(held_out.images, held_out.shown_covariates, image_key=estimator.image_key)
+    image_key = estimator.image_key
+    bound = elbo(estimator, batches, n_samples=1, image_key=image_key, seed=seed, progress=False)
+    weighted = log_likelihood(estimator, batches, n_samples, image_key=image_key, seed=seed)
     n_voxels = int(np.prod(held_out.images.shape[1:]))
     rows = []
     for name, key, values in (
@@ -156,9 +167,25 @@ def likelihood_part(estimator: VAE, held_out: Subjects, n_samples: int, seed: in
 
 
 def latents_part(
-    network: Any, held_out: Subjects, training: Subjects, simulated: bool, seed: int, device: torch.device | str
+    network: Any,
+    held_out: Subjects,
+    training: Subjects,
+    simulated: bool,
+    seed: int,
+    device: torch.device | str,
+    conditional: Sequence[str] = (),
 ) -> Part:
-    """Describe the latents: active units, KL per dimension, the aggregate posterior, traversals, scatter."""
+    """Describe the latents: active units, KL per dimension, the aggregate posterior, traversals, scatter.
+
+    Args:
+        network: module with ``decode``.
+        held_out: the evaluated subjects.
+        training: the training subjects.
+        simulated: whether the brains are.
+        seed: of the aggregate posterior's subsample.
+        device: where to decode.
+        conditional: covariates that the model is conditional on.
+    """
     part = Part("latents", "Latents")
     cohort = training if len(training) >= len(held_out) else held_out
     kl, active = kl_per_dimension(cohort.mu, cohort.logvar), active_units(cohort.mu)
@@ -175,6 +202,8 @@ def latents_part(
         f"Of {len(cohort)} {whose} subjects. A dimension is active if its posterior mean varies over subjects by more "
         f"than 0.01: {n_active} of {len(kl)}. The KL divergence from the prior is {kl.sum():.1f} nats in all."
     )
+    if conditional:
+        part.text(f"{conditional_text(conditional)}. The traversals are at the average subject of the training.")
     if n_active == 0:
         part.warn("The posterior has collapsed: no latent dimension is active. Lower beta or train longer.")
     elif n_active < len(kl) / 4:
@@ -226,9 +255,15 @@ def generation_part(
     device: torch.device | str,
     n_samples: int = 32,
     n_pairs: int = 32,
+    conditional: Sequence[str] = (),
 ) -> Part:
     """Compare samples, from the prior and from a mixture fitted to the aggregate posterior, with real volumes."""
     part = Part("generation", "Generation")
+    if conditional:
+        part.text(
+            f"All samples are at the average subject of the training. The real volumes differ in "
+            f"{', '.join(conditional)}, too, so samples are less diverse than those, and can be told from them by that."
+        )
     fitted = training if len(training) >= 10 else held_out
     codes = {"prior": prior_codes(n_samples, held_out.mu.shape[1], seed)}
     if len(fitted) >= 10:

@@ -82,6 +82,22 @@ def method_key(method: str) -> str:
     return METHOD_KEYS.get(method, method)
 
 
+def conditional_text(names: Sequence[str]) -> str:
+    """Return what the codes of a model are that is conditional on covariates, as the first words of a sentence.
+
+    Example:
+        >>> conditional_text(["age", "sex"])
+        'The model is conditional on age, sex: its codes are what is left of the images without them'
+    """
+    them = "it" if len(names) == 1 else "them"
+    return f"The model is conditional on {', '.join(names)}: its codes are what is left of the images without {them}"
+
+
+def covariate_label(name: str, conditional: Sequence[str]) -> str:
+    """Return a covariate's name for a table, with a mark if the model is conditional on it."""
+    return f"{name} (conditioned on)" if name in conditional else name
+
+
 def format_estimate(values: Estimate) -> str:
     """Return a score with its interval as text for a table."""
     return interval_text(*values)

@@ -43,7 +43,10 @@ def rate_distortion_part(
     mu, logvar = held_out.mu[held_out.shown], held_out.logvar[held_out.shown]
     rate, distortion = float(kl_per_dimension(mu, logvar).sum()), float(squared_error(held_out.images, restored).mean())
     curve = truncated_rate_distortion(
-        lambda codes: decode_array(network, codes, device), mu, logvar, images=held_out.images
+        lambda codes: decode_array(network, codes, device, covariates=held_out.shown_covariates),
+        mu,
+        logvar,
+        images=held_out.images,
     )
     curves = {f"{VAE_NAME}, codes cut short": curve}
     part.scores.update(
@@ -57,6 +60,8 @@ def rate_distortion_part(
         "largest KL divergence are kept: 0, 1, 2, 4, 8, ... of them. A smaller beta moves a model to the right and "
         "down."
     )
+    if held_out.covariates is not None:
+        part.text("This model knows each subject's covariates beside the code, which cost no nats; PCA doesn't.")
     if pca is not None and np.any(pca.explained_variance_ > 0):
         name = f"{PCA_NAME}, {pca.n_components_} components, any beta"
         linear = linear_rate_distortion(pca, held_out.images)

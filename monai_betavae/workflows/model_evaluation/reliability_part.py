@@ -21,7 +21,17 @@ from ...evaluation.reliability import (
 )
 from ...plots import plot_reliability
 from .covariate_part import MAX_COVARIATES
-from .part import MIN_TO_FIT, PCA_NAME, VAE_NAME, Part, as_dict, format_estimate, method_key, replace_non_finite
+from .part import (
+    MIN_TO_FIT,
+    PCA_NAME,
+    VAE_NAME,
+    Part,
+    as_dict,
+    covariate_label,
+    format_estimate,
+    method_key,
+    replace_non_finite,
+)
 from .subjects import Subjects, covariates_of
 
 Array = NDArray[Any]
@@ -37,6 +47,7 @@ def reliability_part(
     covariates: Sequence[str] | None,
     seed: int,
     label: str = "",
+    conditional: Sequence[str] = (),
 ) -> Part | None:
     """Compare the codes of repeated scans; return ``None`` if fewer than :data:`MIN_REPEATED` subjects have any.
 
@@ -47,6 +58,7 @@ def reliability_part(
         covariates: names to probe, or ``None`` for all; only quantities are.
         seed: of the intervals.
         label: title of the picture.
+        conditional: covariates that the model is conditional on.
     """
     import pandas as pd
 
@@ -96,7 +108,7 @@ def reliability_part(
         ],
         ignore_index=True,
     )
-    _add_probes(part, held_out, training, codes, covariates, people, seed)
+    _add_probes(part, held_out, training, codes, covariates, people, seed, conditional)
     part.scores = replace_non_finite(part.scores)
     return part
 
@@ -158,6 +170,7 @@ def _add_probes(
     covariates: Sequence[str] | None,
     people: Array,
     seed: int,
+    conditional: Sequence[str],
 ) -> None:
     """Add the reliability of what probes, fitted to training subjects, predict of each quantity."""
     found = covariates_of([*training.records, *held_out.records])
@@ -170,7 +183,7 @@ def _add_probes(
         known = sum(value is not None for value in target)
         if name not in found or kind_of_covariate(name, found[name]) != "quantity" or known < MIN_TO_FIT:
             continue
-        row: list[Any] = [name]
+        row: list[Any] = [covariate_label(name, conditional)]
         entry: dict[str, Any] = {}
         for method, (train_codes, test_codes) in codes.items():
             try:

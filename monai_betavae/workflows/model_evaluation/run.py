@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from ..._checks import check_choice, check_integer, check_seed
+from ...data import CovariateCoding
 from ...estimator import VAE
 from ...evaluation.reconstruction import (
     PrincipalComponentModel,
@@ -25,12 +27,14 @@ from ...evaluation.reconstruction import (
     squared_error,
 )
 from ...evaluation.refinement import refined_codes
+from ...networks.conditional_mean import n_covariates_of
 from ...networks.latent_model import decode_array, latent_dim_of, reconstruct_array
 from ...networks.modules import reconstruction_network
 from ...networks.noise import noise_of
 from ...networks.warm_start import variance_of
 from ...plots import plot_activity, plot_losses, save_figure
 from ...saving.atomic_files import atomic_path, write_table
+from ..covariates import Unseen
 from ..data_checks import check_held_out
 from ..model_description import check_likelihood
 from ..records import Record, is_simulated, is_working_process
@@ -44,10 +48,10 @@ from .rate_distortion_part import rate_distortion_part
 from .reliability_part import reliability_part
 from .report import Report
 from .subjects import (
-    LESION_KEY,
     Subjects,
     add_truth,
     embed,
+    is_healthy,
     output_mean,
     run_records,
     spacing_of,
@@ -121,7 +125,8 @@ class ModelEvaluation:
         records: the volumes to evaluate.
         dataloader: loader of their samples from :func:`~monai_betavae.data.brain_transforms`, whose dataset is in their
             order; its sampler doesn't count.
-        inferer: MONAI inferer that calls the network.
+        inferer: MONAI inferer that calls the network; of a conditional one, it gets the coded covariates as a further
+            argument, which it passes on.
         transform: from a record to a sample.
         likelihood: what the model was trained with, {"distribution": ..., "beta": ...}.
         output_dir: folder of the results.
@@ -137,6 +142,10 @@ class ModelEvaluation:
             :func:`~monai_betavae.evaluation.refinement.refined_codes`. They take about a second per volume.
         batch_size: volumes at once.
         num_workers: processes that load training volumes.
+        coding: coding of the covariates that a conditional network was trained with, see
+            :func:`~monai_betavae.workflows.trained_covariates`. Images are encoded and decoded with the covariates of
+            their records. Traversals and samples are at the average subject of the training.
+        unseen: for levels that training had none of, as in :meth:`~monai_betavae.data.CovariateCoding.rows`.
 
     Raises:
         ValueError: naming the argument.
@@ -171,8 +180,12 @@ class ModelEvaluation:
         refinement_steps: int = 0,
         batch_size: int = 4,
         num_workers: int = 0,
+        coding: CovariateCoding | None = None,
+        unseen: Unseen | None = None,
     ) -> None:
         self.network: Any = reconstruction_network(network)
+        self.coding = _checked_coding(self.network, coding, unseen)
+        self.unseen = unseen
         self.records = records
         self.dataloader = dataloader
         self.inferer = inferer
@@ -217,7 +230,9 @@ class ModelEvaluation:
             records,
             self.device,
             description="evaluated subjects",
-            on_batch=lambda batch, images: rows.extend(self._rows(batch, images, mean_image)),
+            on_batch=lambda batch, images, given: rows.extend(self._rows(batch, images, given, mean_image)),
+            coding=self.coding,
+            unseen=self.unseen,
         )
         if not rows:
             raise ValueError("`dataloader` must give at least one volume, got none.")
@@ -230,7 +245,20 @@ class ModelEvaluation:
         loader: DataLoader[Any] = DataLoader(
             Dataset(list(records), self.transform), batch_size=self.batch_size, num_workers=self.num_workers
         )
-        return embed(self.network, loader if records else [], records, self.device, description=description)
+        return embed(
+            self.network,
+            loader if records else [],
+            records,
+            self.device,
+            description=description,
+            coding=self.coding,
+            unseen=self.unseen,
+        )
+
+    @property
+    def conditional(self) -> tuple[str, ...]:
+        """The covariates that the model is conditional on."""
+        return () if self.coding is None else self.coding.names
 
     def _mean_image(self, training: Subjects) -> Array | None:
         if len(training.images):
@@ -238,10 +266,13 @@ class ModelEvaluation:
             return mean
         return output_mean(self.network)
 
-    def _rows(self, batch: Mapping[str, Any], images: Tensor, mean_image: Array | None) -> list[dict[str, Any]]:
+    def _rows(
+        self, batch: Mapping[str, Any], images: Tensor, covariates: Tensor | None, mean_image: Array | None
+    ) -> list[dict[str, Any]]:
         volumes = images.float().numpy()
         mask = brain_mask(volumes[:, 0])
-        restored = self.inferer(images.to(self.device), self.network).float().cpu().numpy()
+        given = () if covariates is None else (covariates,)
+        restored = self.inferer(images.to(self.device), self.network, *given).float().cpu().numpy()
         scores = reconstruction_scores(volumes, restored, mask=mask)
         if self._pca is not None:
             pca = reconstruction_scores(volumes, reconstruct_by_pca(self._pca, volumes), mask=mask)
@@ -262,7 +293,7 @@ class ModelEvaluation:
         noise = noise_of(self.network)
         weight = torch.ones(()) if noise is None else noise.weight()
         return refined_codes(
-            lambda codes: self.network.decode(codes) * weight,
+            lambda codes, *given: self.network.decode(codes, *given) * weight,
             subjects.images * weight.cpu().numpy(),
             subjects.mu,
             # what the loss, SSE + beta KL, stands for
@@ -270,6 +301,12 @@ class ModelEvaluation:
             n_steps=self.refinement_steps,
             device=self.device,
             progress=True,
+            covariates=subjects.shown_covariates,
+        )
+
+    def _restored(self, subjects: Subjects) -> Array:
+        return reconstruct_array(
+            self.network, subjects.images, self.device, self.batch_size, covariates=subjects.shown_covariates
         )
 
     def _estimator(self) -> VAE:
@@ -290,19 +327,25 @@ class ModelEvaluation:
         from tqdm.auto import tqdm
 
         label = "simulated" if simulated else ""
-        restored = reconstruct_array(self.network, held_out.images, self.device, self.batch_size)
-        healthy = [i for i, record in enumerate(validation.records) if not record.get(LESION_KEY)]
+        restored = self._restored(held_out)
+        healthy = [i for i, record in enumerate(validation.records) if is_healthy(record)]
         codes = {VAE_NAME: (training.mu, held_out.mu)}
         complete = len(training.images) == len(training) and len(held_out.images) == len(held_out)
         refined = None
         if self.refinement_steps and complete:
             codes[REFINED_NAME] = self._refined(training), self._refined(held_out)
-            refined = decode_array(self.network, codes[REFINED_NAME][1], self.device, self.batch_size)
+            refined = decode_array(
+                self.network,
+                codes[REFINED_NAME][1],
+                self.device,
+                self.batch_size,
+                covariates=held_out.shown_covariates,
+            )
         if self._pca is not None and complete:
             codes[PCA_NAME] = _codes(self._pca, training.images), _codes(self._pca, held_out.images)
 
         def anomaly() -> Part | None:
-            validated = reconstruct_array(self.network, validation.images, self.device, self.batch_size)
+            validated = self._restored(validation)
             of = {VAE_NAME: (restored, validated)}
             if self._pca is not None and len(validation.images):
                 of[PCA_NAME] = (
@@ -324,10 +367,12 @@ class ModelEvaluation:
             kept = [row for row, index in enumerate(validation.shown) if index in healthy]
             residuals = None
             if kept:
-                volumes = validation.images[kept]
-                residuals = (volumes - reconstruct_array(self.network, volumes, self.device, self.batch_size))[:, 0]
+                volumes, given = validation.images[kept], validation.shown_covariates
+                given = None if given is None else given[kept]
+                fitted = reconstruct_array(self.network, volumes, self.device, self.batch_size, covariates=given)
+                residuals = (volumes - fitted)[:, 0]
             ours = (held_out.images - restored)[:, 0]
-            return normative_part(held_out, _without_lesions(reference), ours, residuals, whose)
+            return normative_part(held_out, _healthy(reference), ours, residuals, whose, self.coding, label)
 
         def disentanglement() -> Part | None:
             groups = [training, held_out]
@@ -338,18 +383,31 @@ class ModelEvaluation:
                 held_out, pd.DataFrame(rows), restored, simulated, self.seed, refined
             ),
             "likelihood": lambda: likelihood_part(self._estimator(), held_out, self.n_samples, self.seed),
-            "latents": lambda: latents_part(self.network, held_out, training, simulated, self.seed, self.device),
+            "latents": lambda: latents_part(
+                self.network, held_out, training, simulated, self.seed, self.device, self.conditional
+            ),
             "rate_distortion": lambda: rate_distortion_part(
                 self.network, held_out, restored, self._pca, mean_image, self.device, label
             ),
             "probes": lambda: probes_part(
-                held_out, training, codes, self.covariates, "control" if simulated else None, self.seed, label=label
+                held_out,
+                training,
+                codes,
+                self.covariates,
+                "control" if simulated else None,
+                self.seed,
+                label=label,
+                conditional=self.conditional,
             ),
             "disentanglement": disentanglement,
             "anomaly": anomaly,
             "normative": normative,
-            "reliability": lambda: reliability_part(held_out, training, codes, self.covariates, self.seed, label),
-            "generation": lambda: generation_part(self.network, held_out, training, simulated, self.seed, self.device),
+            "reliability": lambda: reliability_part(
+                held_out, training, codes, self.covariates, self.seed, label, self.conditional
+            ),
+            "generation": lambda: generation_part(
+                self.network, held_out, training, simulated, self.seed, self.device, conditional=self.conditional
+            ),
         }
         for name in tqdm(self.parts, desc="evaluating", unit="part"):
             part = makers[name]()
@@ -364,17 +422,19 @@ class ModelEvaluation:
             "n_subjects": n_subjects,
             "simulated": simulated,
             "latent_dim": latent_dim_of(self.network),
+            "conditional_on": list(self.conditional),
             "pca_components": None if self._pca is None else self._pca.n_components_,
             **{part.name: part.scores for part in found},
         }
-        warnings = [f"{part.title}: {message}" for part in found for message in part.warnings]
+        messages = [f"{part.title}: {message}" for part in found for message in part.warnings]
+        messages = [*_notes_on_covariates(self.coding, held_out.records, self.unseen), *messages]
         if n_subjects < MIN_EVALUATED:
-            warnings.insert(0, few_subjects(n_subjects))
+            messages.insert(0, few_subjects(n_subjects))
         try:
             check_held_out(self.records, self.training_output_dir)
         except ValueError as error:
-            warnings.insert(0, str(error))
-        summary["warnings"] = warnings
+            messages.insert(0, str(error))
+        summary["warnings"] = messages
         for part in found:
             for name, table in part.files.items():
                 write_table(table, self.output_dir / name)
@@ -384,7 +444,7 @@ class ModelEvaluation:
                         temporary.write_bytes(picture)
                 else:
                     save_figure(picture, self.output_dir / name)
-        self._report(found, warnings, about, held_out, training, simulated).write(self.output_dir / REPORT_FILE)
+        self._report(found, messages, about, held_out, training, simulated).write(self.output_dir / REPORT_FILE)
         # the last: with it the evaluation counts as done
         with atomic_path(self.output_dir / SUMMARY_FILE) as temporary:
             temporary.write_text(
@@ -395,7 +455,7 @@ class ModelEvaluation:
     def _report(
         self,
         found: Sequence[Part],
-        warnings: Sequence[str],
+        messages: Sequence[str],
         about: Mapping[str, Any],
         held_out: Subjects,
         training: Subjects,
@@ -407,9 +467,9 @@ class ModelEvaluation:
         report.section("What this is")
         if simulated:
             report.note(SIMULATED, "plain")
-        for message in warnings:
+        for message in messages:
             report.note(message)
-        if not warnings:
+        if not messages:
             report.note("No warning: no collapse, no subject of the training, no baseline that is better.", "good")
         report.facts(self._facts(about, held_out, training, n_voxels))
         if "losses" in about:
@@ -446,6 +506,7 @@ class ModelEvaluation:
             "model": f"{latent_dim_of(self.network)} latent dimensions, {n_weights / 1e6:.2f} million weights",
             "grid": f"{shape} voxels of {spacing} mm; N = {n_voxels}",
             "likelihood": self.likelihood["distribution"],
+            **({"conditional on": ", ".join(self.conditional)} if self.conditional else {}),
             weight: f"{beta:g}; beta / N = {beta / n_voxels:.3g}",
         }
         if "objective" in about:
@@ -527,9 +588,44 @@ def _n_subjects(subjects: Subjects) -> int:
     return len(known) + sum(name is None for name in names)
 
 
-def _without_lesions(subjects: Subjects) -> Subjects:
-    """Return the codes of the subjects that have no lesion's mask; images aren't needed."""
-    rows = [row for row, record in enumerate(subjects.records) if not record.get(LESION_KEY)]
+def _checked_coding(network: Any, coding: Any, unseen: Unseen | None) -> CovariateCoding | None:
+    """Return the coding, or raise ``ValueError`` if the network doesn't take what it gives."""
+    taken = n_covariates_of(network)
+    if coding is None:
+        if taken:
+            raise ValueError(
+                f"`coding` must be given, as the network is conditional on {taken} coded covariates: the "
+                "CovariateCoding that it was trained with, see trained_covariates; got None."
+            )
+        if unseen is not None:
+            raise ValueError(f"`unseen` must be None for a network that isn't conditional, got {unseen!r:.200}.")
+        return None
+    if not isinstance(coding, CovariateCoding):
+        raise ValueError(f"`coding` must be a CovariateCoding or None, got {type(coding).__name__}.")
+    if coding.n_columns != taken:
+        accepted = (
+            f"have the {taken} columns that the network takes"
+            if taken
+            else "be None for a network that isn't conditional"
+        )
+        raise ValueError(f"`coding` must {accepted}, got {coding.n_columns} columns of {', '.join(coding.names)}.")
+    coding.rows([], unseen=unseen)  # refuses an `unseen` that doesn't fit before any volume is read
+    return coding
+
+
+def _notes_on_covariates(coding: CovariateCoding | None, records: Sequence[Record], unseen: Unseen | None) -> list[str]:
+    """Return what the coding says of missing values and of those far outside the training range."""
+    if coding is None:
+        return []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        coding.rows(records, unseen=unseen)
+    return [f"Covariates of the evaluated volumes: {warning.message}" for warning in caught]
+
+
+def _healthy(subjects: Subjects) -> Subjects:
+    """Return the codes of the subjects of whom no illness is known; images aren't needed."""
+    rows = [row for row, record in enumerate(subjects.records) if is_healthy(record)]
     records = [subjects.records[row] for row in rows]
     return Subjects(
         records, subjects.mu[rows], subjects.logvar[rows], subjects.images[:0], subjects.shown[:0], subjects.affines[:0]

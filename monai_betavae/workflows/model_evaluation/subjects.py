@@ -21,11 +21,14 @@ from torch import nn
 
 from ..._checks import is_missing
 from ...batches.ordering import OrderedRows
+from ...data import CovariateCoding
 from ...data.tables.columns import MOSTLY, number_share, percent
+from ...data.tables.covariate_values import level_of
 from ...data.tables.covariates import MAX_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
 from ...data.volumes.volume_files import VOLUME_SUFFIXES, read_header, read_voxels
 from ...networks.latent_model import encode_images, evaluating, latent_dim_of, logvar_of
 from ...training.latent_activity import ACTIVITY_FILE
+from ..covariates import Unseen
 from ..records import SPLIT_FILE, Record, read_split
 
 Array = NDArray[Any]
@@ -48,6 +51,7 @@ class Subjects:
         images: preprocessed, shape (k, 1, x, y, z), k <= n.
         shown: which of the volumes ``images`` holds, shape (k,).
         affines: of the images' grids, shape (k, 4, 4).
+        covariates: coded ones of each volume, shape (n, n_covariates); ``None`` for a model that isn't conditional.
     """
 
     records: list[Record]
@@ -56,6 +60,7 @@ class Subjects:
     images: Array
     shown: Array
     affines: Array
+    covariates: Array | None = None
 
     def __len__(self) -> int:
         return len(self.records)
@@ -63,6 +68,11 @@ class Subjects:
     def column(self, name: str) -> list[Any]:
         """Return a covariate of each volume; ``None`` where it is missing."""
         return [record.get(name) for record in self.records]
+
+    @property
+    def shown_covariates(self) -> Array | None:
+        """Coded covariates of ``images``, ``None`` for a model that isn't conditional."""
+        return None if self.covariates is None else self.covariates[self.shown]
 
 
 def embed(
@@ -72,7 +82,9 @@ def embed(
     device: torch.device | str = "cpu",
     *,
     description: str = "embedding",
-    on_batch: Callable[[Mapping[str, Any], torch.Tensor], None] | None = None,
+    on_batch: Callable[[Mapping[str, Any], torch.Tensor, torch.Tensor | None], None] | None = None,
+    coding: CovariateCoding | None = None,
+    unseen: Unseen | None = None,
 ) -> Subjects:
     """Encode every volume, and keep as many images as :data:`IMAGE_BYTES` holds.
 
@@ -82,7 +94,9 @@ def embed(
         records: the records.
         device: where to compute.
         description: of the progress bar.
-        on_batch: called with each batch and its images.
+        on_batch: called with each batch, its images and their coded covariates.
+        coding: of the records' covariates, for a conditional network; the samples need not hold them.
+        unseen: as in :meth:`~monai_betavae.data.CovariateCoding.rows`.
 
     Raises:
         ValueError: naming the file of a volume that can't be used, or if the volumes aren't those of the records.
@@ -92,6 +106,7 @@ def embed(
     mus, logvars, images, affines, shown = [], [], [], [], []
     wanted: set[int] = set()
     done = 0
+    coded = None if coding is None else coding.rows(records, unseen=unseen)
     network.to(device)
     bar = tqdm(total=len(records), desc=description, unit="volume")
     with bar, evaluating(network), torch.inference_mode():
@@ -100,7 +115,8 @@ def embed(
             if not wanted:
                 at_most = max(1, min(len(records), IMAGE_BYTES // max(volumes[0].numel() * 4, 1)))
                 wanted = set(np.linspace(0, len(records) - 1, at_most).round().astype(int).tolist())
-            q = encode_images(network, volumes.to(device))
+            covariates = None if coded is None else torch.from_numpy(coded[rows.start : rows.stop]).to(device)
+            q = encode_images(network, volumes.to(device), covariates=covariates)
             mus.append(q.mean.float().cpu().numpy())
             logvars.append(logvar_of(q).float().cpu().numpy())
             for index, row in enumerate(rows):
@@ -109,16 +125,17 @@ def embed(
                     images.append(volumes[index].float().numpy())
                     affines.append(np.asarray(content["image_affine"][index], dtype=float))
             if on_batch is not None:
-                on_batch(content, volumes)
+                on_batch(content, volumes, covariates)
             done = rows.stop
             bar.update(len(volumes))
     if not mus:
         empty = np.zeros((0, latent_dim_of(network)), np.float32)
-        return Subjects([], empty, empty, np.zeros((0, 1, 1, 1, 1), np.float32), np.zeros(0, int), np.zeros((0, 4, 4)))
+        none = np.zeros((0, 1, 1, 1, 1), np.float32), np.zeros(0, int), np.zeros((0, 4, 4))
+        return Subjects([], empty, empty, *none, coded)
     if done != len(records):
         raise ValueError(f"`dataloader` must give one volume per record, got {done} for {len(records)} records.")
     codes = np.concatenate(mus), np.concatenate(logvars)
-    return Subjects(list(records), *codes, np.stack(images), np.array(shown), np.stack(affines))
+    return Subjects(list(records), *codes, np.stack(images), np.array(shown), np.stack(affines), coded)
 
 
 def _check_same_volumes(records: Sequence[Record], batch: Mapping[str, Any]) -> None:
@@ -162,6 +179,17 @@ def add_truth(record: Record) -> Record:
     return {**record, **found}
 
 
+def is_healthy(record: Mapping[str, Any]) -> bool:
+    """Return whether nothing says that a subject is ill: neither a lesion's mask nor the diagnosis "patient".
+
+    Example:
+        >>> [is_healthy(record) for record in ({"diagnosis": "control"}, {"diagnosis": "patient"}, {})]
+        [True, False, True]
+    """
+    diagnosis = level_of(record.get("diagnosis"))
+    return not record.get(LESION_KEY) and (diagnosis is None or diagnosis.casefold() != "patient")
+
+
 def on_grid(path: str | os.PathLike[str], affine: Array, shape: Sequence[int]) -> NDArray[np.bool_]:
     """Return a mask from a file on another grid: linear interpolation, at least one half.
 
@@ -193,7 +221,7 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
         try:
             told = json.loads(scores.read_text(encoding="utf-8"))
             found |= {"objective": str(told["objective"])} if "objective" in told else {}
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{scores} must be the scores.json of a training run: {error}") from error
     metrics = folder / "metrics.csv"
     if metrics.is_file():

@@ -18,6 +18,7 @@ from ...evaluation.rate_distortion import linear_rate_distortion
 from ...evaluation.reconstruction import fit_pca, squared_error
 from ...networks.latent_model import decode_array
 from ...saving.atomic_files import atomic_path
+from ..covariates import trained_covariates
 from ..model_description import MODEL_FILE
 from ..model_evaluation.subjects import Subjects, embed
 from ..records import SPLIT_FILE, read_split
@@ -49,13 +50,14 @@ def validation_scores(folder: Path, device: torch.device | str = "cpu") -> dict[
         return found
     network = load_weights(trained_network(folder), folder / MODEL_FILE)
     subjects = subjects_of(folder, "validation", network, device)
-    restored = decode_array(network, subjects.mu[subjects.shown], torch.device(device))
+    covariates = subjects.shown_covariates
+    restored = decode_array(network, subjects.mu[subjects.shown], torch.device(device), covariates=covariates)
     likelihood = trained_likelihood(folder)
     estimator = VAE.from_network(network, beta=likelihood["beta"], default_dist=likelihood["distribution"])
     kl = kl_per_dimension(subjects.mu, subjects.logvar)
     found = {
         "error": float(squared_error(subjects.images, restored).mean()),
-        "elbo": exact_bound(estimator, subjects.images, restored, 0)["elbo_nats"],
+        "elbo": exact_bound(estimator, subjects.images, restored, 0, covariates)["elbo_nats"],
         "kl": float(kl.sum()),
         "n_latents": len(kl),
         "active_units": int(active_units(subjects.mu).sum()),
@@ -73,7 +75,14 @@ def subjects_of(folder: Path, part: str, network: Any, device: torch.device | st
     if not records:
         raise ValueError(f"`fractions` must leave {part} subjects, by which a sweep chooses; {folder} has none.")
     dataset = Dataset(records, trained_preprocessing(folder))
-    return embed(network, DataLoader(dataset, batch_size=4), records, device, description=f"{part} of {folder.name}")
+    return embed(
+        network,
+        DataLoader(dataset, batch_size=4),
+        records,
+        device,
+        description=f"{part} of {folder.name}",
+        coding=trained_covariates(folder),
+    )
 
 
 def baselines(folder: Path, sizes: Sequence[int]) -> dict[str, Any]:

@@ -36,11 +36,13 @@ COLUMNS = {
 }
 
 
-def probed(columns=COLUMNS, codes=None, covariates=None, **sizes):
+def probed(columns=COLUMNS, codes=None, covariates=None, conditional=(), **sizes):
     training, held_out = two_groups(columns, **sizes)
     ours = {VAE_NAME: (training.mu, held_out.mu)}
     more = codes(training, held_out) if codes else {}
-    return probes_part(held_out, training, {**ours, **more}, covariates, "control", seed=0, n_permutations=99)
+    return probes_part(
+        held_out, training, {**ours, **more}, covariates, "control", 0, n_permutations=99, conditional=conditional
+    )
 
 
 def test_what_is_in_the_codes_is_found_and_what_is_not_is_not():
@@ -243,3 +245,23 @@ def test_a_difference_within_the_interval_is_no_warning():
     assert not is_surpassed(worse, better, seed=0)
     assert is_surpassed(worse, scores[2], seed=0)
     assert not is_surpassed(scores[2], worse, seed=0)
+
+
+def test_what_the_model_is_conditional_on_is_marked_and_pca_is_not_better_for_it():
+    def codes(training, held_out):
+        # of this model's codes the noise, of PCA's what they are made of
+        return {
+            VAE_NAME: tuple(np.random.default_rng(seed).normal(size=(len(group), 3))
+                            for seed, group in enumerate((training, held_out))),
+            PCA_NAME: (training.mu, held_out.mu),
+        }  # fmt: skip
+
+    plain, part = probed(codes=codes), probed(codes=codes, conditional=["age"])
+    assert "age, sex" in plain.warnings[0]
+    assert [warning.split(" say more about ")[1][:5] for warning in part.warnings] == ["sex ("]
+    assert part.scores["age"].pop("conditioned") is True
+    assert part.scores == plain.scores
+    (table,) = [arguments for kind, arguments in part._content if kind == "table" and arguments[0][0] == "covariate"]
+    assert [row[0] for row in table[1]] == ["age (conditioned on)", "sex", "control (control: no effect)"]
+    texts = " ".join(arguments[0] for kind, arguments in part._content if kind == "text")
+    assert "conditional on age: its codes are what is left of the images without it, so that a probe" in texts
