@@ -1,5 +1,7 @@
 """The estimator with covariates: training, codes, files, refusals."""
 
+import copy
+
 import lightning.pytorch as pl
 import pytest
 import torch
@@ -8,6 +10,8 @@ from quiet_trainer import QUIET
 from torch.utils.data import DataLoader, default_collate
 
 from monai_betavae import VAE, build_vae
+from monai_betavae.batches.covariates import ConditionalBatches
+from monai_betavae.networks.conditional_mean import extend_condition, fit_condition
 from monai_betavae.training import LastCheckpoint
 
 
@@ -65,6 +69,38 @@ def test_files_bring_the_conditional_model_back(fitted, tmp_path):
     loaded = VAE.load(fitted.save(tmp_path / "vae.pt"))
     assert torch.equal(loaded.encode(batch).mean, fitted.encode(batch).mean)
     assert torch.equal(loaded.decode(torch.ones(1, 8), [1.0, 0.5]), fitted.decode(torch.ones(1, 8), [1.0, 0.5]))
+
+
+def test_a_loaded_model_learns_a_new_site_alone_or_with_the_rest(fitted, tmp_path):
+    old = grown(8, seed=1)
+    new = [{**each, "covariates": torch.tensor([*each["covariates"], 1.0])} for each in grown(24, seed=5)]
+    vae = VAE.load(fitted.save(tmp_path / "old.pt"))
+    extend_condition(vae, 1)
+    assert fit_condition(vae, ConditionalBatches(loader(new), 3))
+    with_zero = [{**each, "covariates": torch.tensor([*each["covariates"], 0.0])} for each in old]
+    assert torch.equal(vae.transform(loader(with_zero)), fitted.transform(loader(old)))
+    loaded = VAE.load(vae.save(tmp_path / "new.pt"))
+    torch.testing.assert_close(loaded.decoder.condition.mean_code, fitted.decoder.condition.mean_code)
+    assert torch.equal(loaded.transform(loader(new)), vae.transform(loader(new)))
+    before = fitted.decoder.condition.weight.detach()
+    with pytest.warns(UserWarning, match="goes on from its weights"):
+        vae.fit(loader(new, shuffle=True))
+    assert torch.equal(vae.decoder.condition.weight[:, :2], before)
+    assert not torch.equal(vae.fc_mu.weight, fitted.fc_mu.weight)
+
+
+def test_codes_of_a_new_site_end_where_the_others_are(fitted):
+    def at_new_site(n, seed):
+        rows = [(each, torch.tensor([float(each["covariates"][0]), 0.0, 1.0])) for each in grown(n, seed=seed)]
+        return [{"image": 1.4 * each["image"], "covariates": row} for each, row in rows]
+
+    vae = copy.deepcopy(fitted)
+    extend_condition(vae, 1)
+    before = vae.transform(loader(at_new_site(60, 9)))
+    fit_condition(vae, ConditionalBatches(loader(at_new_site(40, 7)), 3))
+    after, mean = vae.transform(loader(at_new_site(60, 9))), fitted.transform(loader(grown(80))).mean(0)
+    torch.testing.assert_close(fitted.decoder.condition.mean_code, mean, atol=0.05, rtol=0)
+    assert (after.mean(0) - mean).norm() < 0.5 * (before.mean(0) - mean).norm()
 
 
 def test_a_resumed_training_ends_with_the_same_weights(tmp_path):

@@ -6,8 +6,10 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._checks import check_integer
 from .latent_model import device_of, evaluating
 
 RIDGE = 0.1
@@ -25,7 +27,11 @@ class ConditionalMean(nn.Module):
     training subjects, so that a row of zeros stands for the average subject.
 
     Attributes:
+        mean_code: buffer of shape (latent_dim,), what the fit leaves of the training subjects' codes on average. Images
+            don't depend on it: it is where the codes of a new site are moved to, see :func:`fit_condition`.
         weight: parameter B of shape (latent_dim, n_covariates), zero until it is fitted.
+        n_fixed: number of first columns that fits leave as they are, 0 unless :func:`keep_condition` sets it; not in
+            files.
 
     Args:
         n_covariates: number of columns of the coding, see :class:`~monai_betavae.data.CovariateCoding`.
@@ -46,6 +52,10 @@ class ConditionalMean(nn.Module):
     def __init__(self, n_covariates: int, latent_dim: int) -> None:
         super().__init__()
         self.n_covariates = n_covariates
+        self.n_fixed = 0
+        self.block = 16  # columns of a product
+        self.mean_code: Tensor
+        self.register_buffer("mean_code", torch.zeros(latent_dim))
         self.weight = nn.Parameter(torch.zeros(latent_dim, n_covariates))
 
     def forward(self, covariates: Tensor) -> Tensor:
@@ -55,7 +65,16 @@ class ConditionalMean(nn.Module):
                 f"`covariates` must have shape (batch, {self.n_covariates}), as this model was built, got "
                 f"{list(covariates.shape)}."
             )
-        return covariates.to(self.weight.dtype) @ self.weight.T
+        # in products of one size: the order in which a product adds depends on its size, and a new column in which a
+        # subject has zero must not change the last bit of the subject's mean
+        width = -self.n_covariates % self.block
+        rows = F.pad(covariates.to(self.weight.dtype), (0, width))
+        weight = F.pad(self.weight, (0, width))
+        mean = rows[:, : self.block].contiguous() @ weight[:, : self.block].contiguous().T
+        for start in range(self.block, self.n_covariates, self.block):
+            end = start + self.block
+            mean = mean + rows[:, start:end].contiguous() @ weight[:, start:end].contiguous().T
+        return mean
 
 
 def condition_of(model: Any) -> ConditionalMean | None:
@@ -93,10 +112,69 @@ def regression(codes: Tensor, covariates: Tensor, ridge: float = RIDGE) -> Tenso
     return found
 
 
+def keep_condition(model: Any, n_fixed: int) -> None:
+    """Keep the first columns of a conditional mean as they are, in training and in :func:`fit_condition`.
+
+    The others are left to :func:`fit_condition` alone: an optimizer sees none of them.
+
+    Args:
+        model: estimator or network; one without a conditional mean is left unchanged.
+        n_fixed: number of first columns.
+
+    Example:
+        >>> from monai_betavae.networks import build_network
+        >>> network = build_network((8, 8, 8), 2, channels=(2, 2), n_covariates=3)
+        >>> keep_condition(network, 2)
+        >>> network.decoder.condition.n_fixed, network.decoder.condition.weight.requires_grad
+        (2, False)
+    """
+    condition = condition_of(model)
+    if condition is None:
+        return
+    condition.n_fixed = check_integer("n_fixed", n_fixed, minimum=0, maximum=condition.n_covariates)
+    condition.weight.requires_grad_(False)
+
+
+def extend_condition(model: Any, n_new: int) -> None:
+    """Add columns to a conditional mean, such as those of new sites, and keep the old ones as they are.
+
+    The new columns are at the end and zero; :func:`fit_condition` fits them alone, see :func:`keep_condition`. Files of
+    the model and descriptions of its networks have the new number of columns.
+
+    Args:
+        model: conditional estimator or network.
+        n_new: number of new columns.
+
+    Raises:
+        ValueError: if the model isn't conditional.
+
+    Example:
+        >>> from monai_betavae.networks import build_network
+        >>> network = build_network((8, 8, 8), 2, channels=(2, 2), n_covariates=3)
+        >>> extend_condition(network, 1)
+        >>> network.decoder.condition.weight.shape, network.description["arguments"]["n_covariates"]
+        (torch.Size([2, 4]), 4)
+    """
+    condition = condition_of(model)
+    if condition is None:
+        raise ValueError(f"`model` must be conditional on covariates, got a {type(model).__name__} without any.")
+    n_fixed, n_new = condition.n_covariates, check_integer("n_new", n_new, minimum=0)
+    old = condition.weight.detach()
+    condition.weight = nn.Parameter(torch.cat([old, old.new_zeros(len(old), n_new)], dim=1))
+    condition.n_covariates = n_fixed + n_new
+    for part in (model, model.decoder):
+        description = getattr(part, "description", None)
+        if isinstance(description, dict) and "n_covariates" in description.get("arguments", {}):
+            description["arguments"]["n_covariates"] = condition.n_covariates
+    keep_condition(model, n_fixed)
+
+
 def fit_condition(model: Any, batches: Iterable[tuple[Tensor, Tensor]], n_rounds: int = 2) -> bool:
     """Fit the conditional mean to the codes of training subjects.
 
-    The codes of a round are posterior means under the conditional prior of the round before.
+    The codes of a round are posterior means under the conditional prior of the round before. Where the first columns
+    are kept (:func:`keep_condition`), the others are fitted to what the first ones leave of the codes, less the mean
+    that these left of the first training's codes. So the codes of a new site end where those of the old ones are.
 
     Args:
         model: estimator or network with ``encode`` and ``decoder``; one without a conditional mean is left unchanged.
@@ -104,12 +182,12 @@ def fit_condition(model: Any, batches: Iterable[tuple[Tensor, Tensor]], n_rounds
         n_rounds: number of rounds.
 
     Returns:
-        whether there is a conditional mean to fit.
+        whether there was anything to fit.
     """
     condition = condition_of(model)
-    if condition is None:
+    if condition is None or condition.n_fixed == condition.n_covariates:
         return False
-    device = device_of(model)
+    device, n_fixed = device_of(model), condition.n_fixed
     for _ in range(n_rounds):
         codes, rows = [], []
         with evaluating(model), torch.no_grad():
@@ -118,5 +196,12 @@ def fit_condition(model: Any, batches: Iterable[tuple[Tensor, Tensor]], n_rounds
                 z = model.encode(images.to(device), covariates).mean
                 codes.append((z + condition(covariates)).cpu())
                 rows.append(covariates.cpu())
-            condition.weight.copy_(regression(torch.cat(codes), torch.cat(rows)))
+            targets, known = torch.cat(codes).double(), torch.cat(rows).double()
+            if n_fixed:
+                targets = targets - known[:, :n_fixed] @ condition.weight[:, :n_fixed].cpu().double().T
+                targets = targets - condition.mean_code.cpu().double()
+            found = regression(targets, known[:, n_fixed:])
+            condition.weight[:, n_fixed:].copy_(found)
+            if not n_fixed:
+                condition.mean_code.copy_((targets - known @ found.T).mean(dim=0))
     return True

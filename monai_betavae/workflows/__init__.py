@@ -2,6 +2,7 @@
 
 from .covariates import covariate_coding, trained_covariates, with_covariates
 from .data_checks import check_data, check_held_out, checked_records, volume_dataset
+from .fine_tuning import initial_model, training_network
 from .model_evaluation.run import ModelEvaluation, check_evaluation
 from .model_training import ModelTraining
 from .prior_sampling import PriorSampling, check_generation
@@ -35,6 +36,7 @@ __all__ = [
     "checked_records",
     "covariate_coding",
     "grid_affine",
+    "initial_model",
     "load_weights",
     "split_records",
     "trained_covariates",
@@ -42,6 +44,7 @@ __all__ = [
     "trained_network",
     "trained_preprocessing",
     "training_folder",
+    "training_network",
     "training_records",
     "volume_dataset",
     "with_covariates",

@@ -13,7 +13,9 @@ from torch.utils.data import Dataset
 
 from ..batches.covariates import COVARIATES_KEY, ConditionalBatches
 from ..data import CovariateCoding
+from ..data.tables.covariate_values import level_of, value_of
 from ..networks.conditional_mean import fit_condition, n_covariates_of
+from .fine_tuning import InitialModel
 from .model_description import read_description
 from .records import Record, print_once
 
@@ -21,14 +23,21 @@ Unseen = Mapping[str, Mapping[str, str | None]]
 
 
 def covariate_coding(
-    training: Sequence[Record], covariates: Sequence[str] | None, ckpt_dir: str | os.PathLike[str] | None = None
+    training: Sequence[Record],
+    covariates: Sequence[str] | None,
+    ckpt_dir: str | os.PathLike[str] | None = None,
+    initial: InitialModel | None = None,
 ) -> CovariateCoding | None:
     """Return the coding of the covariates that a model is conditional on, or ``None`` without any.
+
+    That of a model to start from is used again, with new levels of its categories at the end. Nothing of it is measured
+    anew: a code must mean the same in both trainings.
 
     Args:
         training: records of the training subjects, on which the coding is fitted.
         covariates: names of columns, such as ``["age", "sex", "site"]``.
         ckpt_dir: folder of the weights of a run that is resumed, whose coding is used again; ``None`` for a new run.
+        initial: the model that the run starts from, ``None`` without one.
 
     Raises:
         ValueError: naming the column and what settles it.
@@ -39,10 +48,12 @@ def covariate_coding(
         >>> coding.columns
         ('site=A', 'site=B')
     """
-    if not covariates:
+    if not covariates and (initial is None or initial.coding is None):
         return None
-    names = [covariates] if isinstance(covariates, str) else list(covariates)
+    names = [covariates] if isinstance(covariates, str) else list(covariates or ())
     stored = None if ckpt_dir is None else trained_covariates(ckpt_dir)
+    if initial is not None:
+        return _coding_again(initial, names, stored, training)
     if stored is not None:
         if list(stored.names) != names:
             raise ValueError(
@@ -51,6 +62,29 @@ def covariate_coding(
         return stored
     coding = CovariateCoding.fit(training, names)
     print_once(f"Covariates: conditional on {', '.join(names)}, coded as {coding.n_columns} columns")
+    return coding
+
+
+def _coding_again(
+    initial: InitialModel, names: list[str], stored: CovariateCoding | None, training: Sequence[Record]
+) -> CovariateCoding:
+    """Return the coding of the model that a run starts from, with the new levels of the training records."""
+    known = initial.coding
+    if known is None or (names and set(names) != set(known.names)):
+        there = "none" if known is None else list(known.names)
+        raise ValueError(
+            f"`covariates` must be those of the model that the run starts from, {initial.source}, which has {there}, "
+            f"got {names}: leave them out."
+        )
+    coding = known.with_levels_of(training) if stored is None else stored
+    new = coding.added[len(known.added) :]
+    counts = [
+        f"{name}={level} ({sum(level_of(value_of(record.get(name))) == level for record in training)} volumes)"
+        for name, level in new
+    ]
+    print_once(
+        f"Covariates: {', '.join(known.names)}, coded as in {initial.source}; new levels: {', '.join(counts) or 'none'}"
+    )
     return coding
 
 

@@ -26,7 +26,7 @@ from ..data.checks.volume_checks import grid_measures, summary
 from ..plots import plot_contact_sheet, save_figure
 from ..plots.contact_sheet import PlanesOfVolume, planes_of
 from ..saving.atomic_files import write_table
-from .records import SPLIT_FILE, Record, is_working_process, print_once, process_rank, read_split
+from .records import SPLIT_FILE, Record, is_working_process, print_once, process_rank, read_earlier, read_split
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -364,13 +364,50 @@ def check_held_out(
         ...         print(str(error).split(",")[0])
         1 of the volumes are of subjects that the model was trained or validated on
     """
-    path = Path(training_output_dir) / SPLIT_FILE
-    if allow_training_subjects or not path.is_file():
+    if allow_training_subjects:
+        return
+    unknown = unknown_subjects(training_output_dir)
+    if unknown is not None:
+        print_once(unknown)
+    _refuse_seen(records, Path(training_output_dir) / SPLIT_FILE)
+
+
+def held_out_warnings(records: Iterable[Mapping[str, Any]], training_output_dir: str | os.PathLike[str]) -> list[str]:
+    """Return what :func:`check_held_out` says of the volumes, without refusing any."""
+    found = []
+    try:
+        _refuse_seen(records, Path(training_output_dir) / SPLIT_FILE)
+    except ValueError as error:
+        found.append(str(error))
+    unknown = unknown_subjects(training_output_dir)
+    return found if unknown is None else [*found, unknown]
+
+
+def unknown_subjects(training_output_dir: str | os.PathLike[str]) -> str | None:
+    """Return a line about earlier trainings of the model whose subjects aren't known, ``None`` without any.
+
+    Args:
+        training_output_dir: folder of the training run.
+    """
+    earlier = read_earlier(training_output_dir)
+    n_unknown = sum(records is None for records in earlier)
+    if n_unknown == 0:
+        return None
+    return (
+        f"Not known: the subjects of {n_unknown} earlier training{'s' * (n_unknown > 1)} of this model, whose "
+        "split.json wasn't beside its weights. Evaluated subjects may be among them."
+    )
+
+
+def _refuse_seen(records: Iterable[Mapping[str, Any]], path: Path) -> None:
+    if not path.is_file():
         return
     split = read_split(path)
+    parts = {f"an earlier training, {number}": each or [] for number, each in enumerate(read_earlier(path.parent), 1)}
+    parts |= {part: split[part] for part in ("training", "validation")}
     used: dict[str, str] = {}
-    for part in ("training", "validation"):
-        for record in split[part]:
+    for part, members in parts.items():
+        for record in members:
             used[os.path.realpath(record["image"])] = part
             if record.get("subject") is not None:
                 used[f"subject {record['subject']}"] = part

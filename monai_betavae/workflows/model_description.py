@@ -9,6 +9,8 @@
     grid           {"spatial_shape": [...], "spacing": [...], "affine": [[...]]}
     trained_on     {"volumes": n, "subjects": n, "simulated": true or false, "digest": ..., "split": ...,
                     "told": {"suffix": ..., "image_column": ..., "entities": ..., "missing_values": ...}}
+                   of a model that started from another one also "before", a list of the same for each earlier training,
+                   the earliest first, and "init_weights", the digest of the weights that it started from
 
 A user's object that can't be described is stored as ``{"own": its class}``. Later runs then stop and name the part that
 their config must define again. Files of release 0.1.0, without "format", can be read too.
@@ -30,6 +32,7 @@ from torch import nn
 from ..data.transforms.brain import first_release_description
 from ..losses import LIKELIHOODS
 from ..networks import var_autoencoder as adapters  # noqa: F401 -- its builders are among those that a description may name
+from ..networks.conditional_mean import n_covariates_of
 from ..saving.atomic_files import atomic_path
 from ..saving.descriptions import description_of, name_of
 from .model_grid import centred_affine
@@ -49,6 +52,8 @@ def describe_network(network: nn.Module) -> dict[str, Any]:
     template = getattr(getattr(network, "decoder", None), "template", None)
     if template is not None:
         description["arguments"]["n_voxels"] = len(template.voxels)
+    if "n_covariates" in description["arguments"]:
+        description["arguments"]["n_covariates"] = n_covariates_of(network)
     return description
 
 
@@ -82,7 +87,11 @@ DATA_OPTIONS = ("suffix", "image_column", "entities", "missing_values")
 
 
 def describe_training(
-    split: Mapping[str, Sequence[Record]], digest: str, config: Mapping[str, Any] | None = None
+    split: Mapping[str, Sequence[Record]],
+    digest: str,
+    config: Mapping[str, Any] | None = None,
+    before: Sequence[Mapping[str, Any]] = (),
+    init_weights: str | None = None,
 ) -> dict[str, Any]:
     """Return a description of the data that a model was trained on.
 
@@ -90,6 +99,8 @@ def describe_training(
         split: the records of each part.
         digest: digest of the training volumes, as in ``run.json``.
         config: the config of the run, for its settings in :data:`DATA_OPTIONS`.
+        before: descriptions of the trainings of the model that the run starts from, the earliest first.
+        init_weights: digest of that model's weights.
     """
     training = split["training"]
     return {
@@ -99,6 +110,7 @@ def describe_training(
         "digest": digest,
         "split": split_digest(split),
         "told": {name: config[name] for name in DATA_OPTIONS if config.get(name) is not None} if config else {},
+        **({} if init_weights is None else {"before": [dict(each) for each in before], "init_weights": init_weights}),
     }
 
 
@@ -235,6 +247,9 @@ def _check_form(found: Mapping[str, Any]) -> None:
         raise ValueError("'covariates' is no object")
     if not isinstance(found.get("trained_on"), dict | None):
         raise ValueError("'trained_on' is no object")
+    before = (found.get("trained_on") or {}).get("before", [])
+    if not isinstance(before, list) or not all(isinstance(entry, dict) for entry in before):
+        raise ValueError("'before' is no list of objects")
 
 
 def _programs(value: Any) -> Iterator[Any]:

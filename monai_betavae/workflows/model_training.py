@@ -36,18 +36,27 @@ from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_
 from ..training.latent_activity import ACTIVITY_FILE
 from .covariates import check_coding, fit_condition_to, stack_covariates
 from .data_checks import check_grid
+from .fine_tuning import (
+    InitialModel,
+    begin_from,
+    check_initial,
+    check_train_only,
+    check_unchanged,
+    keep_old_condition,
+)
 from .model_description import (
     MODEL_FILE,
     SETTINGS_FILE,
     describe_likelihood,
     describe_network,
     describe_training,
+    read_description,
     write_description,
 )
 from .model_grid import common_affine
 from .preprocessing_description import check_preprocessing, describe_preprocessing
 from .provenance import RUN_FILE, data_fingerprint, write_run
-from .records import SPLIT_FILE, Split, is_simulated, print_once, write_split
+from .records import EARLIER_FILE, SPLIT_FILE, Split, is_simulated, print_once, write_earlier, write_split
 from .run_checks import (
     METRICS_FILE,
     RESUME_FILE,
@@ -78,6 +87,7 @@ WRITTEN = (
     METRICS_FILE,
     TIMING_FILE,
     SPLIT_FILE,
+    EARLIER_FILE,
     RUN_FILE,
     SCORES_FILE,
     ACTIVITY_FILE,
@@ -125,6 +135,10 @@ class ModelTraining:
         max_cut_away: share of a volume's foreground outside the grid above which training stops.
         min_filled: share of the grid below which training stops, if the median volume fills less.
         covariate_coding: coding of the covariates that the model is conditional on, ``None`` without any.
+        initial: the trained model to start from, from :func:`~.fine_tuning.initial_model`; ``None`` for a start from
+            the training volumes.
+        train_only: ``None`` to train the whole model, "condition" to fit the columns of new levels of its categories
+            alone, which takes no epochs.
 
     Example:
         >>> from monai_betavae.data import brain_transforms
@@ -155,6 +169,8 @@ class ModelTraining:
         max_cut_away: float = MAX_CUT_AWAY,
         min_filled: float = MIN_FILLED,
         covariate_coding: Any = None,
+        initial: InitialModel | None = None,
+        train_only: str | None = None,
     ) -> None:
         self.trainer = trainer
         self.estimator = estimator
@@ -170,6 +186,8 @@ class ModelTraining:
         self.max_cut_away = max_cut_away
         self.min_filled = min_filled
         self.covariate_coding = covariate_coding
+        self.initial = initial
+        self.train_only = train_only
 
     def check(self) -> None:
         """Refuse what can't make a run, before any volume is read.
@@ -182,18 +200,33 @@ class ModelTraining:
         check_parts(self.trainer, self.estimator, self.network, self.preprocessing)
         check_coding(self.network, self.covariate_coding)
         check_preprocessing(parser)
+        now = {
+            "network": describe_network(self.network),
+            "preprocessing": describe_preprocessing(self.preprocessing, parser),
+            "likelihood": describe_likelihood(self.estimator.criterion),
+            "objective": describe_objective(self.estimator.criterion),
+        }
+        check_train_only(self.train_only, self.network, self.initial, self.ckpt_dir, self.output_dir)
+        if self.initial is not None:
+            self._check_initial(self.initial, now)
         accelerate(self.network, compile=self.compile, recompute_activations=self.recompute_activations)
         if self.resume and (self.ckpt_dir / RESUME_FILE).is_file():
-            now = {
-                "network": describe_network(self.network),
-                "preprocessing": describe_preprocessing(self.preprocessing, parser),
-                "likelihood": describe_likelihood(self.estimator.criterion),
-                "objective": describe_objective(self.estimator.criterion),
-            }
             check_resumed(now, self.ckpt_dir)
             changed = check_resumed_settings(self.ckpt_dir / RESUME_FILE, self.resume_changes)
             if changed:
                 print_once(f"Resuming with other settings: {'; '.join(changed)}")
+
+    def _check_initial(self, initial: InitialModel, now: dict[str, Any]) -> None:
+        """Refuse what can't start from a model, and keep what the run mustn't change of it."""
+        if initial.weights.parent.resolve() == self.ckpt_dir.resolve():
+            raise ValueError(
+                f"`init_from` must not lie in `ckpt_dir` {self.ckpt_dir}, whose {MODEL_FILE} the run replaces: give "
+                "another folder with --ckpt_dir."
+            )
+        check_initial(now, initial, self.train_only)
+        if self.resume:
+            check_unchanged(initial, read_description(self.ckpt_dir))
+        keep_old_condition(self.network, initial)
 
     def run(
         self,
@@ -222,6 +255,11 @@ class ModelTraining:
             # without a checkpoint, check has said that the run starts from the beginning
             resume = self.resume and (self.ckpt_dir / RESUME_FILE).is_file()
             self._begin(train_dataloader, plain, split, resume)
+            if self.train_only is not None:
+                if self.trainer.is_global_zero:
+                    self._save_weights()
+                    self._end(plain, val_dataloader, test_dataset, split)
+                return
             with warnings.catch_warnings(), seeded(self.seed):
                 for message in KNOWN_NOISE:
                     warnings.filterwarnings("ignore", message=message)
@@ -234,8 +272,12 @@ class ModelTraining:
                 self.network.load_state_dict(load_weights_only(self.ckpt_dir / MODEL_FILE))
                 if fit_condition_to(self.estimator, plain):
                     self._save_weights()
-                self._calibrate(plain if val_dataloader is None else val_dataloader, val_dataloader is not None)
-                self._finish(plain, val_dataloader is not None, test_dataset, split)
+                self._end(plain, val_dataloader, test_dataset, split)
+
+    def _end(self, plain: Any, val_dataloader: Iterable[Any] | None, test_dataset: Sequence[Any], split: Split) -> None:
+        """Measure the noise of the model as it is now, and score it."""
+        self._calibrate(plain if val_dataloader is None else val_dataloader, val_dataloader is not None)
+        self._finish(plain, val_dataloader is not None, test_dataset, split)
 
     def _begin(self, train_dataloader: Any, plain: Any, split: Split, resume: bool) -> None:
         """Start from the training volumes or the checkpoint, and write what is known before the training."""
@@ -245,7 +287,10 @@ class ModelTraining:
             _print_resumed(last, position, self.trainer.max_epochs)
             begin_at(train_dataloader, position, self.trainer.world_size)
         else:
-            _start_warm(self.estimator, plain, self.seed)
+            if self.initial is None:
+                _start_warm(self.estimator, plain, self.seed)
+            else:
+                begin_from(self.estimator, self.network, self.initial, self.train_only)
             fit_condition_to(self.estimator, plain)
         _print_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
         settings = running_settings()
@@ -259,6 +304,7 @@ class ModelTraining:
         )
         if not (resume and (self.output_dir / SPLIT_FILE).is_file()):
             write_split(split, self.output_dir / SPLIT_FILE)
+            self._write_earlier()
         data = data_fingerprint(split)
         if not (resume and (self.ckpt_dir / SETTINGS_FILE).is_file()):
             write_description(
@@ -267,11 +313,27 @@ class ModelTraining:
                 preprocessing=describe_preprocessing(self.preprocessing, running_parser()),
                 likelihood=describe_likelihood(self.estimator.criterion),
                 grid=_grid(plain),
-                trained_on=describe_training(split, data["training"]["digest"], running_config()),
+                trained_on=self._trained_on(split, data["training"]["digest"]),
                 objective=describe_objective(self.estimator.criterion),
                 covariates=None if self.covariate_coding is None else self.covariate_coding.description(),
             )
-        write_run(self.output_dir / RUN_FILE, split, seed=self.seed, resumed=resume, data=data)
+        weights = None if self.initial is None else self.initial.weights
+        write_run(self.output_dir / RUN_FILE, split, seed=self.seed, weights=weights, resumed=resume, data=data)
+
+    def _trained_on(self, split: Split, digest: str) -> dict[str, Any]:
+        """Return the description of what the model has seen once it is trained."""
+        initial = self.initial
+        if initial is None:
+            return describe_training(split, digest, running_config())
+        return describe_training(split, digest, running_config(), initial.seen(), initial.digest)
+
+    def _write_earlier(self) -> None:
+        """Write whom the initial model was trained on, as far as it is known; evaluation refuses them too."""
+        path = self.output_dir / EARLIER_FILE
+        if self.initial is not None:
+            write_earlier(self.initial.earlier(), path)
+        else:
+            path.unlink(missing_ok=True)  # of a run that this one replaces
 
     def _calibrate(self, loader: Any, validated: bool) -> None:
         """Measure the noise, and write the weights again with it."""
@@ -295,9 +357,10 @@ class ModelTraining:
         held_out = split["test"]
         simulated = is_simulated(split["training"])
         label = "simulated" if simulated else ""
-        table = pd.read_csv(self.output_dir / METRICS_FILE)
-        figure = plot_losses(table.to_dict("list"), title=label)  # type: ignore[arg-type]  # pandas types keys as Hashable
-        save_figure(figure, self.output_dir / "loss_curves.png")
+        if self.train_only is None:
+            table = pd.read_csv(self.output_dir / METRICS_FILE)
+            figure = plot_losses(table.to_dict("list"), title=label)  # type: ignore[arg-type]  # pandas types keys as Hashable
+            save_figure(figure, self.output_dir / "loss_curves.png")
         if (self.output_dir / ACTIVITY_FILE).is_file():
             activity: Any = pd.read_csv(self.output_dir / ACTIVITY_FILE).to_dict("list")
             save_figure(plot_activity(activity, title=label), self.output_dir / "latent_activity.png")
@@ -305,7 +368,7 @@ class ModelTraining:
             print("No subject is held out: nothing is scored, and no reconstruction drawn.")
         else:
             self._score(plain, test_dataset, held_out, simulated)
-        print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out))
+        print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out), epochs=self.train_only is None)
 
     def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
         label = "simulated" if simulated else ""

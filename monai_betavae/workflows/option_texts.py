@@ -51,6 +51,8 @@ TEXTS: dict[str, Text] = {
     "missing_values": Text(several=True, numbers=True),
     "stratify": Text(several=True),
     "covariates": Text(several=True),
+    "init_from": Text(),
+    "train_only": Text(),
     "parts": Text(several=True),
     "resume_changes": Text(several=True),
     "tracking_uri": Text(url=True),

@@ -40,6 +40,7 @@ PATHS = (
     "checkpoint",
     "cache_dir",
     "split_file",
+    "init_from",
     "simulated_cohort",
 )
 """Ids of a config that hold a path or a dictionary with a path."""

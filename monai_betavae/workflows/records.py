@@ -27,6 +27,12 @@ PARTS = ("training", "validation", "test")
 
 SPLIT_FILE = "split.json"
 
+EARLIER_FILE = "earlier_subjects.json"
+"""Whom the model that a run started from was trained on, beside the run's ``split.json``."""
+
+Earlier = list[Record] | None
+"""Training and validation volumes of an earlier training, ``None`` where they aren't known."""
+
 COHORT_WAIT_S = 3600
 """Seconds for which other processes wait for the first one to simulate the cohort."""
 
@@ -363,3 +369,39 @@ def read_split(path: str | os.PathLike[str]) -> Split:
     if not well_formed:
         raise ValueError(f"{os.fspath(path)} must hold lists of records under {', '.join(PARTS)}.")
     return {part: split[part] for part in PARTS}
+
+
+def write_earlier(earlier: Sequence[Earlier], path: str | os.PathLike[str]) -> None:
+    """Write the volumes of earlier trainings: for each one a list of images and subjects, or null."""
+    content = [
+        None
+        if records is None
+        else [{"image": record["image"], "subject": record.get("subject")} for record in records]
+        for records in earlier
+    ]
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, default=str) + "\n", encoding="utf-8")
+
+
+def read_earlier(output_dir: str | os.PathLike[str]) -> list[Earlier]:
+    """Read what :func:`write_earlier` wrote into the folder of a run; empty for a run that started from no model.
+
+    Raises:
+        ValueError: naming the file, if it doesn't contain that.
+    """
+    path = Path(output_dir) / EARLIER_FILE
+    if not path.is_file():
+        return []
+    try:
+        found: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must be the {EARLIER_FILE} of a training run: {error}") from error
+    if not isinstance(found, list) or not all(records is None or _are_records(records) for records in found):
+        raise ValueError(f"{path} must hold null or a list of records for each earlier training.")
+    return list(found)
+
+
+def _are_records(found: Any) -> bool:
+    return isinstance(found, list) and all(
+        isinstance(record, dict) and isinstance(record.get("image"), str) for record in found
+    )

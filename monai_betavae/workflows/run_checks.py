@@ -146,7 +146,7 @@ def check_resumed(now: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> N
     if stored is None:
         return
     differing = []
-    then, today = (_flat(each) for each in (stored, json.loads(json.dumps(dict(now)))))
+    then, today = (flat_settings(each) for each in (stored, json.loads(json.dumps(dict(now)))))
     for name in dict.fromkeys([*then, *today]):
         before, after = then.get(name), today.get(name)
         if before != after and name not in FREE_ARGUMENTS and not (stored["likelihood"] is None and name in LIKELIHOOD):
@@ -157,11 +157,15 @@ def check_resumed(now: Mapping[str, Any], ckpt_dir: str | os.PathLike[str]) -> N
 
 
 LIKELIHOOD = ("distribution", "beta", "loss", "objective")
-"""Names of the likelihood's settings in :func:`_flat`."""
+"""Names of the likelihood's settings in :func:`flat_settings`."""
 
 
-def _flat(description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a description by the names that users know."""
+def flat_settings(description: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a description by the names that users know.
+
+    Args:
+        description: "network", "preprocessing", "likelihood" and "objective" of a model.
+    """
     network, preprocessing = description["network"], description["preprocessing"]
     likelihood = description["likelihood"] or {}
     found: dict[str, Any] = {**network.get("arguments", {}), "network_def": network.get("own", network.get("builder"))}

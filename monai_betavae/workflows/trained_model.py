@@ -296,7 +296,21 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.M
         >>> loaded is fresh, loaded.training, torch.equal(loaded.weight, trained.weight)
         (True, False, True)
     """
-    weights = load_weights_only(checkpoint)
+    load_state(network, load_weights_only(checkpoint), checkpoint)
+    return network.eval()
+
+
+def load_state(network: nn.Module, weights: Any, checkpoint: str | os.PathLike[str]) -> None:
+    """Load a state dict into a network, and print where it is from.
+
+    Args:
+        network: the network.
+        weights: the state dict.
+        checkpoint: file that it is from, with the ``model.json`` of its training beside it.
+
+    Raises:
+        ValueError: naming the file, if it doesn't fit the network.
+    """
     try:
         network.load_state_dict(weights)
     except Exception as error:  # a file may hold values that torch doesn't expect in place of weights
@@ -306,7 +320,6 @@ def load_weights(network: nn.Module, checkpoint: str | os.PathLike[str]) -> nn.M
             f"{reasons[min(1, len(reasons) - 1)]}"
         ) from error
     print_once(f"Weights: {os.fspath(checkpoint)}{_said_of(Path(checkpoint).parent)}")
-    return network.eval()
 
 
 def _said_of(ckpt_dir: Path) -> str:
@@ -314,5 +327,13 @@ def _said_of(ckpt_dir: Path) -> str:
     known = (read_description(ckpt_dir) or {}).get("trained_on")
     if not known:
         return ""
-    simulated = "simulated " if known.get("simulated") else ""
-    return f" (trained on {known.get('volumes')} {simulated}volumes of {known.get('subjects')} subjects)"
+    before = [_volumes_of(each) for each in reversed(known.get("before", []))]
+    return f" (trained on {_volumes_of(known)}{''.join(f', before that on {each}' for each in before)})"
+
+
+def _volumes_of(trained_on: Mapping[str, Any]) -> str:
+    """Return the numbers of a training's volumes and subjects."""
+    if not trained_on:
+        return "volumes that aren't known"
+    simulated = "simulated " if trained_on.get("simulated") else ""
+    return f"{trained_on.get('volumes')} {simulated}volumes of {trained_on.get('subjects')} subjects"

@@ -22,6 +22,7 @@ from ..networks.warm_start import MEAN_IMAGE_VOLUMES
 from ..plots import plot_reconstructions, plot_traversals, save_figure
 from .model_description import MODEL_FILE
 from .provenance import RUN_FILE
+from .records import SPLIT_FILE
 from .run_checks import (
     METRICS_FILE,
     RESUME_FILE,
@@ -198,21 +199,30 @@ def print_scores(scores: Mapping[str, Any]) -> None:
     print("\n".join(lines))
 
 
-def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool) -> None:
-    """Print where the results are, and the commands that use them."""
+def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool, epochs: bool = True) -> None:
+    """Print where the results are, and the commands that use them.
+
+    Args:
+        output_dir: folder of tables and pictures.
+        ckpt_dir: folder of weights.
+        validated: whether there were validation volumes.
+        scored: whether anything was scored.
+        epochs: whether there were epochs, and so a table of them and a checkpoint.
+    """
     elsewhere, bundle = "", running_bundle_root()
     root = run_root(bundle)
     if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
         elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
-    tables = [METRICS_FILE, *([SCORES_FILE] if scored else [])]
+    tables = [*([METRICS_FILE] if epochs else []), *([SCORES_FILE] if scored else [])] or [SPLIT_FILE]
+    which = f" ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} (to resume)" if epochs else ""
     print(
-        f"Weights:   {ckpt_dir / MODEL_FILE} ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} "
-        "(to resume)\n"
+        f"Weights:   {ckpt_dir / MODEL_FILE}{which}\n"
         f"Pictures:  {output_dir}/*.png\n"
         f"Tables:    {', '.join(str(output_dir / name) for name in tables)}\n"
         f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
         "--ckpt_dir <new>\n"
         f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
-        f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}\n"
-        "Longer:    the same training command with --resume True --max_epochs <more>"
+        f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}"
+        + "\nLonger:    the same training command with --resume True --max_epochs <more>"
+        * epochs
     )

@@ -165,6 +165,9 @@ CASES = {
     "n_folds": Case(3, split_sizes(7, 1, 4)),
     "fold": Case(1, lambda run, base: run.split() != base.split(), {"n_folds": 3}),
     "split_file": Case("{base}/split.json", lambda run, base: run.split() == base.split(), {"seed": 5}),
+    # the model that it starts from
+    "init_from": Case("{base}", losses),
+    "initial_model": Case("$monai_betavae.workflows.initial_model('{base}/model.pt')", losses),
     # the run
     "resume": Case(True, lambda run, base: True, free=True),
     "resume_changes": Case(["batch_size"], lambda run, base: True, free=True),
@@ -393,6 +396,8 @@ REFUSED = {
         {"_target_": "monai_betavae.data.brain_transforms", "spatial_shape": [8, 10, 8]},
         "'test#preprocessing' must be that of training",
     ),
+    # of a run without epochs, see tests/workflows/test_fine_tuning.py
+    "train_only": ("decoder", "`train_only` must be one of 'condition', got 'decoder'"),
     "train#callbacks#3#network": ("@netwrk", "'train#callbacks#3#network' refers to @netwrk"),
     "train#preprocessing#_target_": ("Compos", "Compos"),
 }
@@ -403,7 +408,7 @@ WIRING = (
     r".*#_target_|.*#_mode_|.*#_desc_|imports#\d|training#\d|check#\d|run|model_training#.*",
     r"estimator#(network|loss|optimizer|lr_scheduler)|.*#transforms#\d#keys|.*#transforms#1#labels",
     r"(train|validate|test)#dataset#transform|(train|validate)#dataloader(#sampler)?#dataset|train#trainer#callbacks",
-    r"train#callbacks#\d#network",
+    r"train#callbacks#\d#network|network_def#initial",
 )
 
 

@@ -8,7 +8,9 @@ from monai_betavae.networks import build_network
 from monai_betavae.networks.conditional_mean import (
     ConditionalMean,
     condition_of,
+    extend_condition,
     fit_condition,
+    keep_condition,
     n_covariates_of,
     regression,
 )
@@ -90,6 +92,62 @@ def test_the_mode_is_that_under_the_conditional_prior():
         other = network.decoder.corrected_codes(batch["image"], z + prior) - prior
         # of half of the voxels, so that single subjects may be a little off
         assert energy(z).mean() < energy(other).mean()
+
+
+def test_a_new_column_changes_no_bit_of_the_others():
+    generator = torch.Generator().manual_seed(0)
+    for n_covariates in range(1, 40):
+        old, new = ConditionalMean(n_covariates, 8), ConditionalMean(n_covariates + 3, 8)
+        weight, rows = (torch.randn(n, n_covariates + 3, generator=generator) for n in (8, 40))
+        rows[:, n_covariates:] = 0
+        with torch.no_grad():
+            old.weight.copy_(weight[:, :n_covariates])
+            new.weight.copy_(weight)
+            for n_rows in (1, 2, 40):
+                assert torch.equal(old(rows[:n_rows, :n_covariates]), new(rows[:n_rows]))
+            torch.testing.assert_close(new(rows), rows @ weight.T, rtol=1e-5, atol=1e-5)
+
+
+def test_a_new_site_is_fitted_to_what_the_old_columns_leave():
+    samples = grown(60)
+    network = conditional(samples)
+    fit_condition(network, pairs(samples))
+    before = network.decoder.condition.weight.detach().clone()
+    # volumes twice as bright, as of a new site, at the average of the old ones
+    others = [
+        {"image": 2 * each["image"], "covariates": torch.tensor([float(each["covariates"][0]), 0.0, 1.0])}
+        for each in grown(40, seed=3)
+    ]
+    extend_condition(network, 1)
+    assert n_covariates_of(network) == 3
+    assert torch.equal(network.decoder.condition.weight[:, 2], torch.zeros(8))
+    assert fit_condition(network, pairs(others))
+    after = network.decoder.condition.weight.detach()
+    assert torch.equal(after[:, :2], before)
+    batch = default_collate(grown(40, seed=4))
+    rows = torch.cat([batch["covariates"][:, :1], torch.zeros(40, 1), torch.ones(40, 1)], dim=1)
+    with torch.no_grad():
+        network.eval()
+        left = network.encode(2 * batch["image"], rows).mean.mean(0)
+        with_old = network.encode(2 * batch["image"], rows * torch.tensor([1.0, 1.0, 0.0])).mean.mean(0)
+    # new subjects of the site are as far from the mean as their number allows, and were far before
+    assert left.norm() < 0.2 * with_old.norm()
+    # nothing is left to fit where all columns are kept
+    keep_condition(network, 3)
+    assert not fit_condition(network, [])
+
+
+def test_what_cant_be_extended():
+    with pytest.raises(ValueError, match="`model` must be conditional on covariates"):
+        extend_condition(build_network(SHAPE, 3, channels=(4, 8)), 1)
+    network = build_network(SHAPE, 3, channels=(4, 8), n_covariates=2)
+    with pytest.raises(ValueError, match="`n_new` must be an integer >= 0, got -1"):
+        extend_condition(network, -1)
+    with pytest.raises(ValueError, match="`n_fixed` must be an integer from 0 to 2, got 3"):
+        keep_condition(network, 3)
+    plain = build_network(SHAPE, 3, channels=(4, 8))
+    keep_condition(plain, 0)
+    assert condition_of(plain) is None
 
 
 def test_without_covariates():

@@ -124,7 +124,7 @@ def test_unknown_arguments_of_a_part():
     assert refused(train__trainer__devcies=2) == (
         "'train#trainer#devcies' isn't an argument of lightning.pytorch.Trainer; did you mean 'devices'?"
     )
-    assert "isn't an argument of monai_betavae.networks.build_network" in refused(network_def__width=3)
+    assert "isn't an argument of monai_betavae.workflows.training_network" in refused(network_def__width=3)
 
 
 def test_arguments_of_parts_that_monai_finds_by_itself():

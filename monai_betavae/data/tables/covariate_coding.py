@@ -275,6 +275,23 @@ class CovariateCoding:
         new = [(name, level) for level in sorted(levels) if level not in known]
         return replace(self, added=(*self.added, *new))
 
+    def with_levels_of(self, records: Iterable[Record]) -> CovariateCoding:
+        """Return a coding that also knows the levels of categories in records; see :meth:`with_categories`.
+
+        Args:
+            records: the records; missing values add nothing.
+
+        Example:
+            >>> coding = CovariateCoding.fit([{"site": site} for site in "AAAB"], ["site"])
+            >>> coding.with_levels_of([{"site": "C"}, {"site": "A"}, {"site": None}]).columns
+            ('site=A', 'site=B', 'site=C')
+        """
+        checked, longer = checked_records(records), self
+        for name in self._categories():
+            levels = {level_of(value_of(record.get(name))) for record in checked}
+            longer = longer.with_categories(name, sorted(level for level in levels if level is not None))
+        return longer
+
     def description(self) -> dict[str, Any]:
         """Return the coding as plain values, which :meth:`from_description` turns into an equal one.
 

@@ -35,7 +35,7 @@ from ...networks.warm_start import variance_of
 from ...plots import plot_activity, plot_losses, save_figure
 from ...saving.atomic_files import atomic_path, write_table
 from ..covariates import Unseen
-from ..data_checks import check_held_out
+from ..data_checks import held_out_warnings
 from ..model_description import check_likelihood
 from ..records import Record, is_simulated, is_working_process
 from ..trained_model import check_outputs
@@ -430,10 +430,7 @@ class ModelEvaluation:
         messages = [*_notes_on_covariates(self.coding, held_out.records, self.unseen), *messages]
         if n_subjects < MIN_EVALUATED:
             messages.insert(0, few_subjects(n_subjects))
-        try:
-            check_held_out(self.records, self.training_output_dir)
-        except ValueError as error:
-            messages.insert(0, str(error))
+        messages[:0] = held_out_warnings(self.records, self.training_output_dir)
         summary["warnings"] = messages
         for part in found:
             for name, table in part.files.items():

@@ -196,6 +196,14 @@ def test_new_categories_are_appended():
         longer.rows([{"site": "Z", "sex": "F"}])
 
 
+def test_new_levels_of_records_are_appended():
+    coding = CovariateCoding.fit(PEOPLE, ["age", "site", "sex"])
+    records = [{"site": "D", "sex": "M"}, {"site": None, "sex": "X", "age": 3}, {"site": "C"}, {"site": "A"}]
+    longer = coding.with_levels_of(records)
+    assert longer == coding.with_categories("site", ["C", "D"]).with_categories("sex", ["X"])
+    assert longer.with_levels_of(records) == longer
+
+
 def test_new_categories_of_what_is_none():
     coding = CovariateCoding.fit(PEOPLE, ["age", "site"])
     with pytest.raises(ValueError, match="`name` must be one of 'site', got 'age'"):
