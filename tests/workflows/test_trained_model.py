@@ -44,7 +44,16 @@ def test_what_is_written_is_read(tmp_path):
     known = describe_training(SPLIT, "abc")
     write_model(tmp_path, network, SHAPE, 2.0, likelihood={"distribution": "laplace", "beta": 4.0}, trained_on=known)
     stored = read_description(tmp_path)
-    assert list(stored) == ["format", "network", "preprocessing", "likelihood", "objective", "grid", "trained_on"]
+    assert list(stored) == [
+        "format",
+        "network",
+        "preprocessing",
+        "likelihood",
+        "objective",
+        "grid",
+        "trained_on",
+        "covariates",
+    ]
     assert stored["format"] == "monai_betavae.model/2"
     assert stored["network"] == {"builder": "build_network", "arguments": network.description["arguments"]}
     assert stored["preprocessing"] == brain_transforms(SHAPE, 2.0).description

@@ -216,13 +216,9 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
     found: dict[str, Any] = {}
     if (folder / SPLIT_FILE).is_file():
         found["split"] = {part: len(members) for part, members in read_split(folder / SPLIT_FILE).items()}
-    scores = folder / "scores.json"
-    if scores.is_file():
-        try:
-            told = json.loads(scores.read_text(encoding="utf-8"))
-            found |= {"objective": str(told["objective"])} if "objective" in told else {}
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{scores} must be the scores.json of a training run: {error}") from error
+    objective = _objective_of(folder / "scores.json")
+    if objective is not None:
+        found["objective"] = objective
     metrics = folder / "metrics.csv"
     if metrics.is_file():
         import pandas as pd
@@ -244,6 +240,16 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
         except (ValueError, KeyError) as error:
             raise ValueError(f"{activity} must be the {ACTIVITY_FILE} of a training run: {error}") from error
     return found
+
+
+def _objective_of(scores: Path) -> str | None:
+    """Return the name of a run's objective, where its scores say one: the report's wording alone depends on it."""
+    try:
+        told = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None
+    except (ValueError, RecursionError):
+        return None
+    objective = told.get("objective") if isinstance(told, dict) else None
+    return objective if isinstance(objective, str) else None
 
 
 def output_mean(network: nn.Module) -> Array | None:
