@@ -431,7 +431,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         return mean
 
     @torch.no_grad()
-    def sample(self, n_samples: int, covariates: Any = None) -> Tensor:
+    def sample(self, n_samples: int, *, covariates: Any = None) -> Tensor:
         """Generate images: the mean of p(x|z) for codes drawn from the prior N(0, I), one code per image.
 
         It runs without gradient, in eval mode (the mode is restored), on the model's device. With a ``random_state``

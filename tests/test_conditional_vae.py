@@ -52,7 +52,11 @@ def test_the_same_image_at_other_covariates(fitted):
     # the simulator: the radius follows exp(0.12 growth), a volume exp(0.36 growth)
     assert float((volumes[1] / volumes[0]).log()) == pytest.approx(0.72, rel=0.25)
     torch.testing.assert_close(fitted.decode(z), fitted.decode(z, torch.zeros(2)))
-    dim, bright = (fitted.sample(6, torch.tensor([0.0, site])).amax(dim=(1, 2, 3, 4)) for site in (-0.5, 0.5))
+    dim, bright = (
+        fitted.sample(6, covariates=torch.tensor([0.0, site])).amax(dim=(1, 2, 3, 4)) for site in (-0.5, 0.5)
+    )
+        fitted.sample(6, covariates=torch.tensor([0.0, site])).amax(dim=(1, 2, 3, 4)) for site in (-0.5, 0.5)
+    )
     assert float((bright / dim).mean()) == pytest.approx(1.25 / 0.75, rel=0.1)
 
 

@@ -31,10 +31,10 @@ def plot_rate_distortion(
         the figure: the lower and the further left, the better.
 
     Example:
-        >>> figure = plot_rate_distortion({"PCA, 2": ([0, 5], [10, 6])}, {"this model": (4.0, 5.0)}, scale=10.0)
+        >>> figure = plot_rate_distortion({"PCA, 2": ([0, 5], [8, 4])}, {"this model": (4.0, 5.0)}, scale=8.0)
         >>> (axes,) = figure.axes
         >>> axes.lines[0].get_ydata().tolist(), axes.get_ylabel()
-        ([1.0, 0.6], 'squared error / mean image')
+        ([1.0, 0.5], 'squared error / mean image')
     """
     figure = Figure(figsize=(6.2, 4.2), layout="constrained")
     figure.suptitle(title)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from ..batches.covariates import COVARIATES_KEY, ConditionalBatches
+from ..bundle import running_parser
 from ..data import CovariateCoding
 from ..data.tables.covariate_values import level_of, value_of
 from ..networks.conditional_mean import fit_condition, n_covariates_of
@@ -23,7 +24,7 @@ Unseen = Mapping[str, Mapping[str, str | None]]
 
 
 def covariate_coding(
-    training: Sequence[Record],
+    training: Sequence[Record] | None,
     covariates: Sequence[str] | None,
     ckpt_dir: str | os.PathLike[str] | None = None,
     initial: InitialModel | None = None,
@@ -34,7 +35,9 @@ def covariate_coding(
     anew: a code must mean the same in both trainings.
 
     Args:
-        training: records of the training subjects, on which the coding is fitted.
+        training: records of the training subjects, on which the coding is fitted; ``None`` for those of the running
+            config's split. A config that asked for them would read the data also where there are no covariates, such as
+            for a check of its network.
         covariates: names of columns, such as ``["age", "sex", "site"]``.
         ckpt_dir: folder of the weights of a run that is resumed, whose coding is used again; ``None`` for a new run.
         initial: the model that the run starts from, ``None`` without one.
@@ -51,6 +54,8 @@ def covariate_coding(
     if not covariates and (initial is None or initial.coding is None):
         return None
     names = [covariates] if isinstance(covariates, str) else list(covariates or ())
+    if training is None:
+        training = running_parser().get_parsed_content("split")["training"]
     stored = None if ckpt_dir is None else trained_covariates(ckpt_dir)
     if initial is not None:
         return _coding_again(initial, names, stored, training)
@@ -186,4 +191,5 @@ def with_covariates(
         >>> with_covariates(volumes, [{"site": "B"}], None) is volumes
         True
     """
-    return dataset if coding is None else ConditionalDataset(dataset, records, coding, unseen)
+    # records that are found when they are read first aren't, without need
+    return dataset if coding is None else ConditionalDataset(dataset, list(records), coding, unseen)

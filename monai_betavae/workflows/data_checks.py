@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from monai.data import Dataset
 
 from .._checks import check_choice, check_real
-from ..data import cached_dataset, check_volumes
+from ..data import CovariateCoding, cached_dataset, check_volumes
 from ..data.checks.duplicates import same_content
 from ..data.checks.findings import (
     CUT_AWAY_NOTED,
@@ -26,6 +25,7 @@ from ..data.checks.volume_checks import grid_measures, summary
 from ..plots import plot_contact_sheet, save_figure
 from ..plots.contact_sheet import PlanesOfVolume, planes_of
 from ..saving.atomic_files import write_table
+from .covariates import with_covariates
 from .records import SPLIT_FILE, Record, is_working_process, print_once, process_rank, read_earlier, read_split
 
 if TYPE_CHECKING:
@@ -298,7 +298,8 @@ def volume_dataset(
     cache_dir: str | os.PathLike[str] | None = None,
     storage: str = "float32",
     num_workers: int = 2,
-) -> Dataset:
+    coding: CovariateCoding | None = None,
+) -> Any:
     """Make the cached dataset of a part of the cohort, reading every volume now.
 
     Args:
@@ -308,6 +309,7 @@ def volume_dataset(
         cache_dir: as in :func:`~monai_betavae.data.cached_dataset`.
         storage: as in :func:`~monai_betavae.data.cached_dataset`.
         num_workers: as in :func:`~monai_betavae.data.cached_dataset`.
+        coding: coding of a conditional model's covariates, which the samples then hold; ``None`` without any.
 
     Raises:
         ValueError: naming the file of an unusable volume, and how to continue.
@@ -318,7 +320,7 @@ def volume_dataset(
         (2, 20.0)
     """
     try:
-        return cached_dataset(
+        volumes = cached_dataset(
             data,
             transform,
             cache,
@@ -327,6 +329,7 @@ def volume_dataset(
             num_workers=num_workers,
             progress=process_rank() == 0,
         )
+        return with_covariates(volumes, data, coding)
     except RuntimeError as error:
         cause: BaseException | None = error  # MONAI wraps what a transform raises
         while isinstance(cause, RuntimeError):

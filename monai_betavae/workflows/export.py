@@ -53,7 +53,7 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
         inputs = images, torch.rand(2, n_covariates, generator=torch.Generator().manual_seed(1))
         shapes["covariates"] = {0: batch}
     with torch.no_grad():
-        program = torch.export.export(network, inputs, dynamic_shapes=_named(network, shapes))
+        program = torch.export.export(network, inputs, dynamic_shapes=_named(network, shapes, len(inputs)))
         with atomic_path(path) as temporary:
             torch.export.save(program, temporary)
         written = torch.export.load(path).module()
@@ -62,6 +62,7 @@ def export_program(filepath: str | os.PathLike[str], ckpt_dir: str | os.PathLike
     return path, difference
 
 
-def _named(network: torch.nn.Module, shapes: dict[str, Any]) -> dict[str, Any]:
-    """Return the shapes of the arguments that a network's ``forward`` has: other networks have no covariates."""
-    return {name: shapes.get(name) for name in inspect.signature(network.forward).parameters}
+def _named(network: torch.nn.Module, shapes: dict[str, Any], n_inputs: int) -> dict[str, Any]:
+    """Return the shapes of the first arguments of a network's ``forward``, by its own names."""
+    names = list(inspect.signature(network.forward).parameters)[:n_inputs]
+    return dict(zip(names, list(shapes.values())[:n_inputs], strict=True))

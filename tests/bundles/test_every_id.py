@@ -313,7 +313,6 @@ CASES = {
     "train#dataset#data": Case("$@split['training'][:6]", losses),
     "train#augmentation#seed": Case(7, losses, {"augment": True}),
     "train#samples": Case("$torch.utils.data.Subset(@train#dataset, range(4))", losses),
-    "train#conditional": Case("$torch.utils.data.Subset(@train#dataset, range(4))", losses),
     "train#dataloader#batch_size": Case(3, losses),
     "train#dataloader#sampler#shuffle": Case(False, losses),
     "train#dataloader#sampler#seed": Case(7, losses),
@@ -372,16 +371,12 @@ CASES = {
     "validate#dataset#storage": Case("uint8", losses),
     "validate#dataset#num_workers": Case(1, partial(content, "validate#dataset", lambda data: len(data) == 2)),
     "validate#dataset#data": Case("$@split['validation'][:1]", losses),
-    "validate#conditional": Case("$torch.utils.data.Subset(@validate#dataset, range(1))", losses),
     "validate#dataloader#batch_size": Case(1, attribute("validate#dataloader", "batch_size", 1)),
     "validate#dataloader#num_workers": Case(1, attribute("validate#dataloader", "num_workers", 1)),
     "test#dataset#cache": Case("none", attribute("test#dataset", "__class__.__name__", "Dataset")),
     "test#dataset#cache_dir": Case("{folder}/mine", partial(file, "mine/*/*.pt"), {"test#dataset#cache": "disk"}),
     "test#dataset#storage": Case("uint8", partial(content, "test#dataset", lambda data: len(data) == 2)),
     "test#dataset#num_workers": Case(1, partial(content, "test#dataset", lambda data: len(data) == 2)),
-    "test#conditional": Case(
-        "$torch.utils.data.Subset(@test#dataset, range(1))", lambda run, base: run.scores()["n_held_out"] == 1
-    ),
     "test#dataset#data": Case("$@split['test'][:1]", lambda run, base: run.scores()["n_held_out"] == 1),
 }
 
@@ -407,7 +402,7 @@ WIRING = (
     # what a part is made by or from: another target or another part is another entry, see the tests of swapped parts
     r".*#_target_|.*#_mode_|.*#_desc_|imports#\d|training#\d|check#\d|run|model_training#.*",
     r"estimator#(network|loss|optimizer|lr_scheduler)|.*#transforms#\d#keys|.*#transforms#1#labels",
-    r"(train|validate|test)#dataset#transform|(train|validate)#dataloader(#sampler)?#dataset|train#trainer#callbacks",
+    r"(train|validate|test)#dataset#(transform|coding)|(train|validate)#dataloader(#sampler)?#dataset|train#trainer#callbacks",
     r"train#callbacks#\d#network|network_def#initial",
 )
 
