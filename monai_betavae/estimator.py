@@ -449,7 +449,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         codes = torch.randn(n_samples, self.latent_dim, generator=generator(self.random_state, "sample"))
         return self.decode(codes, covariates)
 
-    def forward(self, x: Tensor, covariates: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *, covariates: Tensor | None = None) -> Tensor:
         """Encode the images and draw from the posterior q(z|x).
 
         Args:

@@ -55,8 +55,6 @@ def test_the_same_image_at_other_covariates(fitted):
     dim, bright = (
         fitted.sample(6, covariates=torch.tensor([0.0, site])).amax(dim=(1, 2, 3, 4)) for site in (-0.5, 0.5)
     )
-        fitted.sample(6, covariates=torch.tensor([0.0, site])).amax(dim=(1, 2, 3, 4)) for site in (-0.5, 0.5)
-    )
     assert float((bright / dim).mean()) == pytest.approx(1.25 / 0.75, rel=0.1)
 
 
@@ -65,7 +63,7 @@ def test_reconstructions_use_the_images_own(fitted):
     restored = fitted.reconstruct(batch)
     torch.testing.assert_close(restored, fitted.reconstruct(batch["image"], batch["covariates"]))
     torch.testing.assert_close(restored, fitted.decode(fitted.encode(batch).mean, batch["covariates"]))
-    assert fitted(batch["image"], batch["covariates"]).shape == (4, 8)
+    assert fitted(batch["image"], covariates=batch["covariates"]).shape == (4, 8)
 
 
 def test_files_bring_the_conditional_model_back(fitted, tmp_path):
