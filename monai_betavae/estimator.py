@@ -33,7 +33,7 @@ from ._estimator_arguments import (
 )
 from ._randomness import generator, seeded
 from ._sklearn_parameters import SklearnParameters
-from .batches.covariates import ConditionalBatches, batch_covariates, covariate_rows
+from .batches.covariates import batch_covariates, covariate_rows
 from .batches.gathered_rows import gather_posteriors
 from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor, item_names, plain_tensor
 from .batches.ordering import OrderedRows, check_not_empty, row_noise
@@ -584,7 +584,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
                     stacklevel=2,
                 )
             if warm_start(self, train_dataloader, seed=self.random_state):
-                self._fit_condition(train_dataloader)
+                fit_condition(self, train_dataloader)
             self._started = True
         elif os.path.isfile(ckpt_path):  # "last" and addresses are Lightning's to find
             load_weights_only(ckpt_path)  # only to refuse by name what Lightning would stumble over
@@ -594,7 +594,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             with name_resumed_checkpoint(trainer):
                 trainer.fit(self, training, validation, ckpt_path=ckpt_path, weights_only=True)
         self.fitted_ = True
-        self._fit_condition(train_dataloader)
+        fit_condition(self, train_dataloader)
         if val_dataloader is not None:
             calibrate_noise(self, val_dataloader)
         return self
@@ -739,7 +739,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             # processes that drew other numbers would get components of other voxels
             seed = 0 if self.random_state is None and trainer.world_size > 1 else self.random_state
             if warm_start(self, loader, seed=seed):
-                self._fit_condition(loader)
+                fit_condition(self, loader)
             self._started = True
 
     def on_fit_start(self) -> None:
@@ -825,12 +825,6 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         if n_covariates == 0:
             raise ValueError("`covariates` must not be given: the model isn't conditional.")
         return covariate_rows(covariates, n_covariates, n_rows).to(self.device)
-
-    def _fit_condition(self, loader: Any) -> None:
-        """Fit what a conditional model's covariates move codes by to the training images."""
-        n_covariates = n_covariates_of(self)
-        if n_covariates:
-            fit_condition(self, ConditionalBatches(loader, n_covariates, self.image_key))
 
     def _check_images(self, batch: Any, images: Tensor, where: str) -> None:
         bernoulli = self.default_dist == "bernoulli"

@@ -10,7 +10,6 @@ from quiet_trainer import QUIET
 from torch.utils.data import DataLoader, default_collate
 
 from monai_betavae import VAE, build_vae
-from monai_betavae.batches.covariates import ConditionalBatches
 from monai_betavae.networks.conditional_mean import extend_condition, fit_condition
 from monai_betavae.training import LastCheckpoint
 
@@ -78,7 +77,7 @@ def test_a_loaded_model_learns_a_new_site_alone_or_with_the_rest(fitted, tmp_pat
     new = [{**each, "covariates": torch.tensor([*each["covariates"], 1.0])} for each in grown(24, seed=5)]
     vae = VAE.load(fitted.save(tmp_path / "old.pt"))
     extend_condition(vae, 1)
-    assert fit_condition(vae, ConditionalBatches(loader(new), 3))
+    assert fit_condition(vae, loader(new))
     with_zero = [{**each, "covariates": torch.tensor([*each["covariates"], 0.0])} for each in old]
     assert torch.equal(vae.transform(loader(with_zero)), fitted.transform(loader(old)))
     loaded = VAE.load(vae.save(tmp_path / "new.pt"))
@@ -99,7 +98,7 @@ def test_codes_of_a_new_site_end_where_the_others_are(fitted):
     vae = copy.deepcopy(fitted)
     extend_condition(vae, 1)
     before = vae.transform(loader(at_new_site(60, 9)))
-    fit_condition(vae, ConditionalBatches(loader(at_new_site(40, 7)), 3))
+    fit_condition(vae, loader(at_new_site(40, 7)))
     after, mean = vae.transform(loader(at_new_site(60, 9))), fitted.transform(loader(grown(80))).mean(0)
     torch.testing.assert_close(fitted.decoder.condition.mean_code, mean, atol=0.05, rtol=0)
     assert (after.mean(0) - mean).norm() < 0.5 * (before.mean(0) - mean).norm()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .images import image_tensor, plain_tensor
+from .images import plain_tensor
 
 COVARIATES_KEY = "covariates"
 """Key of the coded covariates in dictionary batches."""
@@ -101,43 +101,3 @@ def array_batches(
         return parts
     rows = torch.from_numpy(covariates).split(batch_size)
     return [{image_key: part, COVARIATES_KEY: of_part} for part, of_part in zip(parts, rows, strict=True)]
-
-
-class ConditionalBatches:
-    """Images and coded covariates of a loader, in the order of its dataset; iterated as often as wanted.
-
-    Args:
-        loader: a ``DataLoader``, whose dataset is read item by item, or any other iterable of batches.
-        n_covariates: number of columns.
-        image_key: key of the images.
-        batch_size: number of items at once.
-
-    Example:
-        >>> items = [{"image": torch.zeros(1, 4, 4), "covariates": torch.tensor([float(i)])} for i in range(3)]
-        >>> loader = torch.utils.data.DataLoader(items, batch_size=1, shuffle=True)
-        >>> [rows.flatten().tolist() for _, rows in ConditionalBatches(loader, 1, batch_size=2)]
-        [[0.0, 1.0], [2.0]]
-    """
-
-    def __init__(self, loader: Iterable[Any], n_covariates: int, image_key: str = "image", batch_size: int = 4) -> None:
-        self.loader, self.n_covariates = loader, n_covariates
-        self.image_key, self.batch_size = image_key, batch_size
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield images of shape (batch, channel, ...) and covariates of shape (batch, n_covariates)."""
-        dataset: Any = getattr(self.loader, "dataset", None)
-        if dataset is None or not hasattr(dataset, "__len__") or isinstance(dataset, torch.utils.data.IterableDataset):
-            for batch in self.loader:
-                yield self._pair(batch)
-            return
-        for start in range(0, len(dataset), self.batch_size):
-            items = [dataset[row] for row in range(start, min(start + self.batch_size, len(dataset)))]
-            batch = {key: torch.stack([item[key] for item in items]) for key in (self.image_key, COVARIATES_KEY)
-                     if isinstance(items[0], Mapping) and key in items[0]}  # fmt: skip
-            yield self._pair(batch)
-
-    def _pair(self, batch: Any) -> tuple[Tensor, Tensor]:
-        images = image_tensor(batch, self.image_key)
-        covariates = batch_covariates(batch, self.n_covariates, len(images))
-        assert covariates is not None
-        return images, covariates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from .._checks import check_integer
 from .latent_model import device_of, evaluating
+from .principal_components import TrainingVolumes
 
 RIDGE = 0.1
 """Penalty of the regression of codes on covariates, in subjects at one standard deviation of a covariate."""
@@ -169,7 +171,7 @@ def extend_condition(model: Any, n_new: int) -> None:
     keep_condition(model, n_fixed)
 
 
-def fit_condition(model: Any, batches: Iterable[tuple[Tensor, Tensor]], n_rounds: int = 2) -> bool:
+def fit_condition(model: Any, dataloader: Iterable[Any], n_rounds: int = 2) -> bool:
     """Fit the conditional mean to the codes of training subjects.
 
     The codes of a round are posterior means under the conditional prior of the round before. Where the first columns
@@ -178,7 +180,7 @@ def fit_condition(model: Any, batches: Iterable[tuple[Tensor, Tensor]], n_rounds
 
     Args:
         model: estimator or network with ``encode`` and ``decoder``; one without a conditional mean is left unchanged.
-        batches: images and coded covariates; iterated once for each round.
+        dataloader: loader of the training samples with their coded covariates, read once for each round.
         n_rounds: number of rounds.
 
     Returns:
@@ -188,14 +190,17 @@ def fit_condition(model: Any, batches: Iterable[tuple[Tensor, Tensor]], n_rounds
     if condition is None or condition.n_fixed == condition.n_covariates:
         return False
     device, n_fixed = device_of(model), condition.n_fixed
+    shape, image_key = list(model.decoder.out_shape), getattr(model, "image_key", "image")
+    volumes = TrainingVolumes(dataloader, sys.maxsize, shape, image_key)
     for _ in range(n_rounds):
         codes, rows = [], []
         with evaluating(model), torch.no_grad():
-            for images, covariates in batches:
-                covariates = covariates.to(device)
-                z = model.encode(images.to(device), covariates).mean
-                codes.append((z + condition(covariates)).cpu())
-                rows.append(covariates.cpu())
+            for images, covariates in volumes.pairs(condition.n_covariates):
+                assert covariates is not None
+                given = covariates.to(device)
+                z = model.encode(images.to(device), given).mean
+                codes.append((z + condition(given)).cpu())
+                rows.append(covariates)
             targets, known = torch.cat(codes).double(), torch.cat(rows).double()
             if n_fixed:
                 targets = targets - known[:, :n_fixed] @ condition.weight[:, :n_fixed].cpu().double().T

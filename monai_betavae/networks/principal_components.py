@@ -66,7 +66,7 @@ class TrainingVolumes:
         from tqdm.auto import tqdm
 
         seen = 0
-        with tqdm(desc="reading training volumes for the start", unit="volume", delay=5, leave=False) as bar:
+        with tqdm(desc="reading volumes", unit="volume", delay=5, leave=False) as bar:
             for batch in self._loader:
                 images = image_tensor(batch, self.image_key)
                 covariates = batch_covariates(batch, n_covariates, len(images))

@@ -11,11 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
-from ..batches.covariates import COVARIATES_KEY, ConditionalBatches
+from ..batches.covariates import COVARIATES_KEY
 from ..bundle import running_parser
 from ..data import CovariateCoding
 from ..data.tables.covariate_values import level_of, value_of
-from ..networks.conditional_mean import fit_condition, n_covariates_of
+from ..networks.conditional_mean import n_covariates_of
 from .fine_tuning import InitialModel
 from .model_description import read_description
 from .records import Record, print_once
@@ -126,12 +126,6 @@ def check_coding(network: Any, coding: CovariateCoding | None) -> None:
             f"`network_def` must take {coded} coded covariates, as `covariates` says, and takes {taken}: give it "
             "n_covariates."
         )
-
-
-def fit_condition_to(estimator: Any, loader: Any) -> bool:
-    """Fit the conditional mean of an estimator to the volumes of a loader; return whether it has one."""
-    n_covariates = n_covariates_of(estimator)
-    return n_covariates > 0 and fit_condition(estimator, ConditionalBatches(loader, n_covariates, estimator.image_key))
 
 
 def stack_covariates(dataset: Sequence[Any], n_covariates: int) -> NDArray[np.float32] | None:

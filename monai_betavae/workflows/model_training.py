@@ -23,7 +23,7 @@ from ..data.checks.findings import MAX_CUT_AWAY, MIN_FILLED
 from ..estimator import VAE
 from ..evaluation.latent_activity import active_units, kl_per_dimension
 from ..networks.acceleration import accelerate
-from ..networks.conditional_mean import n_covariates_of
+from ..networks.conditional_mean import fit_condition, n_covariates_of
 from ..networks.latent_model import decode_array, encode_array
 from ..networks.noise import calibrate_noise
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES, warm_start
@@ -34,7 +34,7 @@ from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint, sa
 from ..training.callbacks import TIMING_FILE
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
 from ..training.latent_activity import ACTIVITY_FILE
-from .covariates import check_coding, fit_condition_to, stack_covariates
+from .covariates import check_coding, stack_covariates
 from .data_checks import check_grid
 from .fine_tuning import (
     InitialModel,
@@ -270,7 +270,7 @@ class ModelTraining:
                     )
             if self.trainer.is_global_zero:
                 self.network.load_state_dict(load_weights_only(self.ckpt_dir / MODEL_FILE))
-                if fit_condition_to(self.estimator, plain):
+                if fit_condition(self.estimator, plain):
                     self._save_weights()
                 self._end(plain, val_dataloader, test_dataset, split)
 
@@ -291,7 +291,7 @@ class ModelTraining:
                 _start_warm(self.estimator, plain, self.seed)
             else:
                 begin_from(self.estimator, self.network, self.initial, self.train_only)
-            fit_condition_to(self.estimator, plain)
+            fit_condition(self.estimator, plain)
         _print_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
         settings = running_settings()
         for callback in self.trainer.callbacks:

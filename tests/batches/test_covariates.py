@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset
 
-from monai_betavae.batches.covariates import ConditionalBatches, array_batches, batch_covariates, covariate_rows
+from monai_betavae.batches.covariates import array_batches, batch_covariates, covariate_rows
 
 IMAGES = torch.zeros(3, 1, 4, 4)
 
@@ -38,18 +37,6 @@ def test_other_values_are_refused(values, message):
 
 def test_one_row_stands_for_all():
     assert covariate_rows([1, 2], 2, 3).tolist() == [[1.0, 2.0]] * 3
-
-
-class Stream(IterableDataset):
-    def __iter__(self):
-        return iter([{"image": IMAGES[0], "covariates": torch.tensor([float(i)])} for i in range(3)])
-
-
-@pytest.mark.parametrize("dataset", [list(Stream()), Stream()])
-def test_batches_can_be_read_twice(dataset):
-    batches = ConditionalBatches(DataLoader(dataset, batch_size=2), 1, batch_size=2)
-    for _ in range(2):
-        assert [rows.flatten().tolist() for _, rows in batches] == [[0.0, 1.0], [2.0]]
 
 
 def test_arrays_in_batches_keep_their_rows():

@@ -23,11 +23,6 @@ def conditional(samples, latent_dim=8, **options):
     return network
 
 
-def pairs(samples):
-    batch = default_collate(samples)
-    return list(zip(batch["image"].split(8), batch["covariates"].split(8), strict=True))
-
-
 def test_the_regression_is_that_of_the_normal_equations():
     rng = np.random.default_rng(0)
     rows, codes = rng.normal(size=(40, 3)), rng.normal(size=(40, 2))
@@ -55,7 +50,7 @@ def test_other_shapes_are_refused(covariates):
 def test_codes_are_what_the_covariates_leave(kind):
     samples = grown(80)
     network = conditional(samples, warm_start=kind)
-    assert fit_condition(network, pairs(samples))
+    assert fit_condition(network, DataLoader(samples, batch_size=8))
     found = []
     for batch in (default_collate(samples), default_collate(grown(60, seed=1))):
         with torch.no_grad():
@@ -77,7 +72,7 @@ def test_codes_are_what_the_covariates_leave(kind):
 def test_the_mode_is_that_under_the_conditional_prior():
     samples = grown(60)
     network = conditional(samples, n_corrections=20, latent_dim=4)
-    fit_condition(network, pairs(samples))
+    fit_condition(network, DataLoader(samples, batch_size=8))
     batch = default_collate(grown(10, seed=1))
     network.eval()
     prior = network.decoder.condition(batch["covariates"]).detach()
@@ -111,7 +106,7 @@ def test_a_new_column_changes_no_bit_of_the_others():
 def test_a_new_site_is_fitted_to_what_the_old_columns_leave():
     samples = grown(60)
     network = conditional(samples)
-    fit_condition(network, pairs(samples))
+    fit_condition(network, DataLoader(samples, batch_size=8))
     before = network.decoder.condition.weight.detach().clone()
     # volumes twice as bright, as of a new site, at the average of the old ones
     others = [
@@ -121,7 +116,7 @@ def test_a_new_site_is_fitted_to_what_the_old_columns_leave():
     extend_condition(network, 1)
     assert n_covariates_of(network) == 3
     assert torch.equal(network.decoder.condition.weight[:, 2], torch.zeros(8))
-    assert fit_condition(network, pairs(others))
+    assert fit_condition(network, DataLoader(others, batch_size=8))
     after = network.decoder.condition.weight.detach()
     assert torch.equal(after[:, :2], before)
     batch = default_collate(grown(40, seed=4))
@@ -170,7 +165,7 @@ def test_a_conditional_network_needs_them():
 def test_torchscript_and_export_hold_the_covariates(kind):
     samples = grown(40)
     network = conditional(samples, warm_start=kind)
-    fit_condition(network, pairs(samples))
+    fit_condition(network, DataLoader(samples, batch_size=8))
     network.eval()
     batch = default_collate(samples[:3])
     inputs = batch["image"], batch["covariates"]

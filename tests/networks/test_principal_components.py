@@ -4,9 +4,15 @@ import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
+from torch.utils.data import DataLoader, IterableDataset
 
 import monai_betavae.networks.principal_components as module
-from monai_betavae.networks.principal_components import exact_components, principal_components, varying_voxels
+from monai_betavae.networks.principal_components import (
+    TrainingVolumes,
+    exact_components,
+    principal_components,
+    varying_voxels,
+)
 
 SHAPE = (12, 14, 10)
 
@@ -93,3 +99,18 @@ def test_no_more_components_than_volumes_allow():
     assert not found.components[2:].any()
     with pytest.raises(ValueError, match=r"at least two volumes.*got 1"):
         principal_components(Volumes([low_rank(1)]), 2)
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter([{"image": torch.zeros(1, 4, 4), "covariates": torch.tensor([float(i)])} for i in range(3)])
+
+
+@pytest.mark.parametrize("dataset", [list(Stream()), Stream()])
+def test_volumes_with_covariates_can_be_read_twice(dataset):
+    volumes = TrainingVolumes(DataLoader(dataset, batch_size=2), 3, [1, 4, 4], "image")
+    for _ in range(2):
+        assert [rows.flatten().tolist() for _, rows in volumes.pairs(1)] == [[0.0, 1.0], [2.0]]
+    with pytest.raises(ValueError, match="covariates"):
+        next(volumes.pairs(2))
+    assert [rows for _, rows in volumes.pairs(0)] == [None, None]

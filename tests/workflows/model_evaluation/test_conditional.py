@@ -46,7 +46,7 @@ class Run:
             SHAPE, 3, channels=(4, 8), warm_start="deformable", n_covariates=self.coding.n_columns, random_state=0
         ).eval()
         warm_start(self.network, DataLoader(images, batch_size=8))
-        assert fit_condition(self.network, [(images, rows)])
+        assert fit_condition(self.network, [{"image": images, "covariates": rows}])
         assert self.network.decoder.condition.weight.abs().max() > 0.1
 
     def images(self, part):
