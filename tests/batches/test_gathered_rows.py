@@ -1,8 +1,6 @@
 """Terms that compare the images of a batch are those of the global batch, however the processes share it."""
 
-import multiprocessing
 import os
-import subprocess
 import sys
 from functools import partial
 from pathlib import Path
@@ -11,6 +9,7 @@ import lightning.pytorch as pl
 import pytest
 import torch
 import torch.distributed as dist
+from forked_ranks import RANKS, results_of_ranks, run_ranks, run_script
 from torch import nn
 from torch.distributions import Normal
 from torch.nn.parallel import DistributedDataParallel
@@ -162,32 +161,12 @@ def run_rank(rank, n_processes, folder):
             dist.destroy_process_group()
 
 
-RANKS = [(rank, n_processes) for n_processes in (1, 2, 3) for rank in range(n_processes)]
-
-
-def run_ranks(folder):
-    """Start every rank of every group at once; forks, since importing torch takes longer than all they do."""
-    fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=run_rank, args=(*rank, folder)) for rank in RANKS]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    assert [rank.exitcode for rank in ranks] == [0] * len(ranks)
-
-
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
     """What every rank of a group of 1, 2 and 3 processes got."""
     folder = tmp_path_factory.mktemp("ranks")
-    command = [sys.executable, __file__, str(folder)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, env=environment)
-    assert done.returncode == 0, done.stderr
-    return {
-        (rank, n_processes): torch.load(folder / f"rank {rank} of {n_processes}.pt", weights_only=True)
-        for rank, n_processes in RANKS
-    }
+    run_script(__file__, folder)
+    return results_of_ranks(folder)
 
 
 def assert_same(found, expected, case):
@@ -249,4 +228,4 @@ def test_training_is_that_of_one_process(found, case):
 
 
 if __name__ == "__main__":
-    run_ranks(Path(sys.argv[1]))
+    run_ranks(run_rank, Path(sys.argv[1]))

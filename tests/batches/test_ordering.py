@@ -1,9 +1,6 @@
 """Row i of the embedding is item i of the dataset, however the loader or the processes deal the items out."""
 
 import itertools
-import multiprocessing
-import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -11,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
+from forked_ranks import results_of_ranks, run_ranks, run_script
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset, WeightedRandomSampler
 from torch.utils.data.distributed import DistributedSampler
@@ -268,37 +266,12 @@ def run_rank(rank, n_processes, folder):
         dist.destroy_process_group()
 
 
-RANKS = [(rank, n_processes) for n_processes in (1, 2, 3) for rank in range(n_processes)]
-
-
-def run_ranks(folder):
-    """Start every rank of every group at once; forks, since importing torch takes longer than all they do."""
-    fork = multiprocessing.get_context("fork")
-    ranks = [fork.Process(target=run_rank, args=(*rank, folder)) for rank in RANKS]
-    for rank in ranks:
-        rank.start()
-    for rank in ranks:
-        rank.join()
-    assert [rank.exitcode for rank in ranks] == [0] * len(ranks)
-
-
-def run_script(*arguments):
-    command = [sys.executable, __file__, *map(str, arguments)]
-    done = subprocess.run(
-        command, capture_output=True, text=True, timeout=500, env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
-    assert done.returncode == 0, done.stderr
-
-
 @pytest.fixture(scope="module")
 def embedded(tmp_path_factory):
     """What every rank of a group of 1, 2 and 3 processes got."""
     folder = tmp_path_factory.mktemp("ranks")
-    run_script("embed", folder)
-    return {
-        (rank, n_processes): torch.load(folder / f"rank {rank} of {n_processes}.pt", weights_only=True)
-        for rank, n_processes in RANKS
-    }
+    run_script(__file__, "embed", folder)
+    return results_of_ranks(folder)
 
 
 @pytest.fixture(scope="module")
@@ -426,7 +399,7 @@ def train_on(n_items, n_processes, folder):
 
 @pytest.mark.slow
 def test_training_on_several_processes_equals_training_on_one(tmp_path):
-    run_script("train", tmp_path)
+    run_script(__file__, "train", tmp_path)
     for n_items, n_processes in itertools.product(TRAINED_SIZES, (2, 3)):
         alone, shared = tmp_path / f"{n_items} on 1", tmp_path / f"{n_items} on {n_processes}"
         losses = np.genfromtxt(alone / "metrics.csv", delimiter=",", names=True)
@@ -452,7 +425,7 @@ if __name__ == "__main__":
         for n_processes, n_items in itertools.product((3, 2, 1), TRAINED_SIZES):
             train_on(n_items, n_processes, Path(sys.argv[2]) / f"{n_items} on {n_processes}")
     else:
-        run_ranks(Path(sys.argv[2]))
+        run_ranks(run_rank, Path(sys.argv[2]))
 
 
 def test_batches_whose_rows_differ_in_shape_are_refused():

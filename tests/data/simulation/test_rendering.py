@@ -1,19 +1,13 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from unmoved_warps import VOXEL_MM, warp_of
 
-from monai_betavae.data.simulation.anatomy import Anatomy, Warp
+from monai_betavae.data.simulation.anatomy import Anatomy
 from monai_betavae.data.simulation.rendering import add_lesion, place_lesion, render_signal, scan
 from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
 
 SHAPE = (24, 24, 24)
-VOXEL_MM = 3.0
-
-
-def warp_of(shape=SHAPE):
-    index = np.indices(shape).reshape(3, -1).astype(np.float32)
-    position = (index - index.mean(axis=1, keepdims=True)) * np.float32(VOXEL_MM)
-    return Warp(np.arange(np.prod(shape)), position, position)
 
 
 def anatomy_with(site):
@@ -41,7 +35,7 @@ def test_lesion_goes_part_of_the_way_to_csf():
 
 def test_scan_without_nuisance_is_the_signal_times_the_gain():
     signal = np.linspace(0, 1, np.prod(SHAPE), dtype=np.float32)
-    image = scan(signal, np.ones_like(signal), warp_of(), SHAPE, Nuisance(gain=800))
+    image = scan(signal, np.ones_like(signal), warp_of(SHAPE), SHAPE, Nuisance(gain=800))
     assert image.dtype == np.int16
     np.testing.assert_array_equal(image.ravel(), np.rint(800 * signal))
 
@@ -50,24 +44,25 @@ def test_noise_is_rician():
     zeros, ones = np.zeros(np.prod(SHAPE), np.float32), np.ones(np.prod(SHAPE), np.float32)
     nuisance = Nuisance(noise=0.05, gain=10000)
     # without signal: Rayleigh of mean sigma * sqrt(pi / 2); with much signal A: mean A + sigma² / 2A, deviation sigma
-    empty = scan(zeros, ones, warp_of(), SHAPE, nuisance)
+    empty = scan(zeros, ones, warp_of(SHAPE), SHAPE, nuisance)
     assert empty.mean() == pytest.approx(500 * np.sqrt(np.pi / 2), rel=0.02)
-    full = scan(ones, ones, warp_of(), SHAPE, nuisance)
+    full = scan(ones, ones, warp_of(SHAPE), SHAPE, nuisance)
     assert full.mean() == pytest.approx(10000 * (1 + 0.05**2 / 2), rel=0.002)
     assert full.std() == pytest.approx(500, rel=0.03)
 
 
 def test_noise_fades_with_the_brain():
     ones, zeros = np.ones(np.prod(SHAPE), np.float32), np.zeros(np.prod(SHAPE), np.float32)
-    assert (scan(zeros, zeros, warp_of(), SHAPE, Nuisance(noise=0.05)) == 0).all()
-    half = scan(ones, 0.5 * ones, warp_of(), SHAPE, Nuisance(noise=0.05, gain=10000))
+    assert (scan(zeros, zeros, warp_of(SHAPE), SHAPE, Nuisance(noise=0.05)) == 0).all()
+    half = scan(ones, 0.5 * ones, warp_of(SHAPE), SHAPE, Nuisance(noise=0.05, gain=10000))
     assert half.std() == pytest.approx(250, rel=0.03)
 
 
 def test_bias_field_is_smooth_and_as_strong_as_asked():
     ones = np.ones(np.prod(SHAPE), np.float32)
     weak, strong = (
-        np.log(scan(ones, ones, warp_of(), SHAPE, Nuisance(bias=bias, gain=20000)) / 20000.0) for bias in (0.02, 0.06)
+        np.log(scan(ones, ones, warp_of(SHAPE), SHAPE, Nuisance(bias=bias, gain=20000)) / 20000.0)
+        for bias in (0.02, 0.06)
     )
     # one seed, one field: three times as strong
     np.testing.assert_allclose(strong, 3 * weak, atol=5e-4)
@@ -81,27 +76,27 @@ def test_lesion_has_the_volume_asked_for_and_one_piece_around_its_site(millilitr
     site = np.array([4.5, -7.5, 1.5])
     voxel_ml = VOXEL_MM**3 / 1000
     factors = Factors(lesion=millilitres, lesion_intensity=0.5)
-    weight = place_lesion(anatomy_with(site), warp_of(), white, SHAPE, voxel_ml, factors, Nuisance())
+    weight = place_lesion(anatomy_with(site), warp_of(SHAPE), white, SHAPE, voxel_ml, factors, Nuisance())
     inside = weight.reshape(SHAPE) > 0
     assert inside.sum() * voxel_ml == pytest.approx(millilitres, rel=0.1)
     assert ndimage.label(inside)[1] == 1
-    assert weight[np.argmin(np.linalg.norm(warp_of().scanner - site[:, None], axis=0))] == 1
+    assert weight[np.argmin(np.linalg.norm(warp_of(SHAPE).scanner - site[:, None], axis=0))] == 1
     assert weight[weight > 0].min() >= 0.3
 
 
 def test_lesion_is_irregular():
     white = np.ones(np.prod(SHAPE), np.float32)
     site = np.array([1.5, 1.5, 1.5])
-    weight = place_lesion(anatomy_with(site), warp_of(), white, SHAPE, 0.027, Factors(lesion=6.0), Nuisance())
-    distance = np.linalg.norm(warp_of().scanner - site[:, None], axis=0)
+    weight = place_lesion(anatomy_with(site), warp_of(SHAPE), white, SHAPE, 0.027, Factors(lesion=6.0), Nuisance())
+    distance = np.linalg.norm(warp_of(SHAPE).scanner - site[:, None], axis=0)
     # a ball would hold every voxel nearer than its farthest one
     assert distance[weight > 0].max() > 1.15 * distance[weight == 0].min()
 
 
 def test_lesion_stays_in_white_matter():
-    white = (warp_of().scanner[0] > 0).astype(np.float32)
+    white = (warp_of(SHAPE).scanner[0] > 0).astype(np.float32)
     weight = place_lesion(
-        anatomy_with([1.5, 1.5, 1.5]), warp_of(), white, SHAPE, 0.027, Factors(lesion=8.0), Nuisance()
+        anatomy_with([1.5, 1.5, 1.5]), warp_of(SHAPE), white, SHAPE, 0.027, Factors(lesion=8.0), Nuisance()
     )
     assert (weight[white == 0] == 0).all()
     assert (weight > 0).sum() * 0.027 == pytest.approx(8.0, rel=0.05)

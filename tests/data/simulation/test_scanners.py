@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from unmoved_warps import VOXEL_MM, warp_of
 
-from monai_betavae.data.simulation.anatomy import FIELD_CENTRE_MM, Warp
+from monai_betavae.data.simulation.anatomy import FIELD_CENTRE_MM
 from monai_betavae.data.simulation.rendering import scan
 from monai_betavae.data.simulation.scanners import (
     Scanner,
@@ -19,13 +20,6 @@ from monai_betavae.data.simulation.scanners import (
 from monai_betavae.data.simulation.subject_factors import Nuisance
 
 SHAPE = (32, 32, 32)
-VOXEL_MM = 3.0
-
-
-def warp_of(shape=SHAPE):
-    index = np.indices(shape).reshape(3, -1).astype(np.float32)
-    position = (index - index.mean(axis=1, keepdims=True)) * np.float32(VOXEL_MM)
-    return Warp(np.arange(np.prod(shape)), position, position)
 
 
 def test_a_site_follows_from_seed_and_name():
@@ -72,7 +66,7 @@ def test_point_spread_has_the_widths_asked_for(axis):
     spot = profile[:, None, None] * profile[None, :, None] * profile
     full = np.ones(spot.size, np.float32)
     scanner = Scanner(in_plane_mm=2.0, slice_mm=6.0, slice_axis=axis)
-    seen = blurred(spot.ravel().astype(np.float32), full, warp_of(), SHAPE, VOXEL_MM, scanner)
+    seen = blurred(spot.ravel().astype(np.float32), full, warp_of(SHAPE), SHAPE, VOXEL_MM, scanner)
     seen = seen.reshape(SHAPE).astype(float)
     assert seen.sum() == pytest.approx(spot.sum(), rel=1e-3)
     for number, name in enumerate("xyz"):
@@ -85,9 +79,9 @@ def test_point_spread_leaves_flat_signal_and_the_edge_of_the_brain_alone():
     inside = np.zeros(SHAPE, np.float32)
     inside[8:24, 8:24, 8:24] = 1
     signal = 0.7 * inside.ravel()
-    seen = blurred(signal, inside.ravel(), warp_of(), SHAPE, VOXEL_MM, Scanner(in_plane_mm=5.0, slice_mm=6.0))
+    seen = blurred(signal, inside.ravel(), warp_of(SHAPE), SHAPE, VOXEL_MM, Scanner(in_plane_mm=5.0, slice_mm=6.0))
     np.testing.assert_allclose(seen, signal, atol=1e-4)
-    assert blurred(signal, inside.ravel(), warp_of(), SHAPE, VOXEL_MM, Scanner()) is signal
+    assert blurred(signal, inside.ravel(), warp_of(SHAPE), SHAPE, VOXEL_MM, Scanner()) is signal
 
 
 def test_distortion_is_cubic_and_as_large_as_asked():
@@ -127,7 +121,7 @@ def test_scans_of_a_site_have_its_noise_its_bias_and_no_more():
     nuisance = Nuisance(noise=0.02, bias=0.03, gain=10000)
 
     def seen(scanner, **changes):
-        return scan(ones, ones, warp_of(), SHAPE, nuisance, scanner, VOXEL_MM).astype(float)
+        return scan(ones, ones, warp_of(SHAPE), SHAPE, nuisance, scanner, VOXEL_MM).astype(float)
 
     plain = seen(None)
     np.testing.assert_array_equal(seen(Scanner()), plain)
@@ -136,7 +130,7 @@ def test_scans_of_a_site_have_its_noise_its_bias_and_no_more():
     assert noise[1] / noise[0] == pytest.approx(4, rel=0.05)
     scanner = Scanner(site="site-A", site_bias=0.1)
     ratio = np.log(seen(scanner) / plain).ravel()
-    field = site_bias_field(warp_of().scanner, scanner)
+    field = site_bias_field(warp_of(SHAPE).scanner, scanner)
     # the noise of both is the same, so that little of it is left in the ratio
     assert np.corrcoef(ratio, field)[0, 1] > 0.99
     assert (ratio - field).std() < 0.005
