@@ -40,7 +40,7 @@ def losses(beta: float, n_epochs: int) -> dict[str, Callable[[], BetaVAELoss]]:
     return {
         "constant beta": lambda: BetaVAELoss(beta),
         f"linear warm-up over {2 * n_epochs // 3} epochs": lambda: BetaVAELoss(beta, schedule=rising),
-        "free bits of 1 nat": lambda: FreeBitsLoss(beta, free_nats=1.0),
+        "free bits of 3 nats": lambda: FreeBitsLoss(beta, free_nats=3.0),
     }
 
 

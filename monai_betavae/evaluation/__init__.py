@@ -18,6 +18,8 @@
 ``residuals``              residual maps, thresholds from healthy subjects
 ``anomaly``                lesion detection: AUPRC, Dice, pseudo-healthy pairs
 ``normative``              deviation of latents and voxels from a healthy reference, multiple-comparison correction
+``residual_deviation``     deviation of a subject by its most unusual voxels
+``adjusted_scores``        scores of deviation adjusted for what covariates do to healthy subjects' scores
 ``calibration``            whether p-values of healthy subjects are uniform, by covariate
 ``ms_ssim``                diversity of volumes
 ``mmd``                    distance between two sets of samples, and its test
@@ -26,6 +28,7 @@
 =========================  ==========================================================================================
 """
 
+from .adjusted_scores import AdjustedScores, adjust_scores
 from .aggregate_posterior import aggregate_posterior
 from .anomaly import dice, healthy_pair_error, voxel_auprc
 from .calibration import GroupCalibration, binomial_interval, calibration_by_group, expected_share
@@ -48,15 +51,19 @@ from .reliability import (
     intraclass_correlation,
     within_subject_deviation,
 )
+from .residual_deviation import ResidualDeviation, residual_deviation
 from .residuals import healthy_threshold, residual_map
 from .stability import canonical_correlations, udr
 
 __all__ = [
+    "AdjustedScores",
     "Estimate",
     "GroupCalibration",
     "Identification",
     "RateDistortion",
+    "ResidualDeviation",
     "active_units",
+    "adjust_scores",
     "aggregate_posterior",
     "binomial_interval",
     "brain_mask",
@@ -93,6 +100,7 @@ __all__ = [
     "probe_held_out",
     "reconstruction_scores",
     "refined_codes",
+    "residual_deviation",
     "residual_map",
     "sample_codes",
     "sap",

@@ -56,8 +56,8 @@ def latent_deviation(
     Returns:
         "z", "p_values" and "q_values", shape (n_subjects, latent_dim), NaN in excluded dimensions, with
         Benjamini-Hochberg q-values over the dimensions of each subject; "score", "p_subject" and "q_subject", shape
-        (n_subjects,), with q-values over the subjects; "active", shape (latent_dim,), boolean, the dimensions that
-        count.
+        (n_subjects,), with q-values over the subjects; "reference_score", shape (n,), the leave-one-out scores of the
+        training subjects; "active", shape (latent_dim,), boolean, the dimensions that count.
 
     Raises:
         ValueError: if shapes don't match, a value isn't finite, the reference has fewer than 3 subjects, or no
@@ -114,6 +114,7 @@ def latent_deviation(
         "score": score,
         "p_subject": p_subject,
         "q_subject": correct_p_values(p_subject[None])[0],
+        "reference_score": healthy,
         "active": active,
     }
 

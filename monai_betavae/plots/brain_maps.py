@@ -16,7 +16,14 @@ Array = NDArray[Any]
 
 
 def plot_maps(
-    maps: Array, images: Array, affine: Array, names: Sequence[str], title: str = "", masks: Array | None = None
+    maps: Array,
+    images: Array,
+    affine: Array,
+    names: Sequence[str],
+    title: str = "",
+    masks: Array | None = None,
+    *,
+    threshold: float | None = None,
 ) -> Figure:
     """Draw maps on top of their images with nilearn, in three planes through the centre of mass of each map.
 
@@ -27,6 +34,7 @@ def plot_maps(
         names: one per map.
         title: title of the figure.
         masks: masks of the same shape, drawn as outlines; the planes then go through their centres. ``None`` for none.
+        threshold: magnitude from which a voxel is drawn; ``None`` for a fifth of the largest ones (99th percentile).
 
     Returns:
         the figure, with one row per map.
@@ -42,6 +50,7 @@ def plot_maps(
 
     maps, images = np.asarray(maps, dtype=np.float32), np.asarray(images, dtype=np.float32)
     extent = float(np.percentile(np.abs(maps[maps != 0]), 99)) if np.any(maps) else 1.0
+    drawn_from = extent / 5 if threshold is None else threshold
     # a diverging colour map would suggest negative values
     colours = "inferno" if float(maps.min()) >= 0 else "RdBu_r"
     figure = Figure(figsize=(9.0, 2.6 * len(maps) + 0.4))
@@ -58,17 +67,17 @@ def plot_maps(
             "title": figure_label(name),
         }
         anatomy = nib.Nifti1Image(images[row], affine)
-        if np.any(maps[row]):
+        if np.any(np.abs(maps[row]) > drawn_from):
             display = plotting.plot_stat_map(
                 nib.Nifti1Image(maps[row], affine),
                 bg_img=anatomy,
-                threshold=extent / 5,
-                vmax=extent,
+                threshold=drawn_from,
+                vmax=max(extent, drawn_from),
                 cmap=colours,
                 black_bg=False,
                 **place,
             )
-        else:  # nilearn warns of maps that are zero everywhere
+        else:  # nilearn warns of maps in which nothing is drawn
             display = plotting.plot_anat(anatomy, black_bg=False, **place)
         if masks is not None and np.any(masks[row]):
             display.add_contours(nib.Nifti1Image(masks[row].astype(np.float32), affine), levels=[0.5], colors="lime")

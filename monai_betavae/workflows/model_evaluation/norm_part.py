@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..._checks import is_missing
 from ...data import CovariateCoding
 from ...data.tables.covariate_values import level_of, value_of
 from ...data.tables.covariates import head_of, is_number, kind_of_covariate, ordered_covariates
+from ...evaluation.adjusted_scores import MIN_PER_COLUMN, adjust_scores
 from ...evaluation.calibration import calibration_by_group, expected_share
 from ...evaluation.normative import correct_p_values, latent_deviation, significant_count, voxel_deviation
 from ...evaluation.reconstruction import brain_mask
-from ...plots import plot_p_values
+from ...evaluation.residual_deviation import FWHM, QUANTILE, residual_deviation
+from ...plots import plot_maps, plot_p_values
 from .part import MIN_TO_FIT, Part, as_dict, conditional_text, format_estimate, replace_non_finite
-from .subjects import Subjects, covariates_of, is_healthy
+from .subjects import Subjects, covariates_of, is_healthy, spacing_of
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Array = NDArray[Any]
 
@@ -26,12 +33,32 @@ LIMIT = 0.05
 USUAL = ("age", "sex", "gender", "site")
 """What the calibration is broken down by for a model that isn't conditional."""
 
+MAPPED = 5
+"""Number of subjects whose map of deviating voxels is drawn and written, those of the largest residual deviation."""
+
+MAP_FROM = 3.0
+"""|z| from which a voxel is drawn."""
+
+
+class HealthyResiduals(NamedTuple):
+    """Residuals of healthy validation subjects.
+
+    Attributes:
+        residuals: image - reconstruction, shape (n, x, y, z).
+        mask: voxels that are brain in at least half of them, shape (x, y, z).
+        covariates: coded ones, shape (n, n_covariates); ``None`` for a model that isn't conditional.
+    """
+
+    residuals: Array
+    mask: Array
+    covariates: Array | None = None
+
 
 def normative_part(
     held_out: Subjects,
     reference: Subjects,
     held_out_residuals: Array,
-    reference_residuals: Array | None,
+    validated: HealthyResiduals | None,
     whose: str,
     coding: CovariateCoding | None = None,
     label: str = "",
@@ -42,10 +69,10 @@ def normative_part(
         held_out: the evaluated subjects.
         reference: training or validation subjects without a known lesion and without the diagnosis "patient".
         held_out_residuals: image - reconstruction for ``held_out.images``, shape (k, x, y, z).
-        reference_residuals: the same for validation subjects; ``None`` if there are too few.
+        validated: the same for healthy validation subjects; ``None`` if there are none.
         whose: part of the split that the reference comes from, "training" or "validation".
         coding: of the covariates that the model is conditional on; ``None`` without any.
-        label: title of the picture.
+        label: title of the pictures.
     """
     import pandas as pd
 
@@ -53,13 +80,16 @@ def normative_part(
         return None
     part = Part("normative", "Deviation from the norm")
     found = latent_deviation(held_out.mu, held_out.logvar, reference.mu, reference.logvar)
-    q = correct_p_values(found["p_subject"][None])[0]
+    p = found["p_subject"]
+    adjusted = _adjusted_p(found["score"], held_out.covariates, found["reference_score"], reference.covariates)
+    p = p if adjusted is None else adjusted
+    q = correct_p_values(p[None])[0]
     table = pd.DataFrame(
         {
             "subject": held_out.column("subject"),
             "image": [record["image"] for record in held_out.records],
             "latent_deviation": found["score"],
-            "p": found["p_subject"],
+            "p": p,
             "q": q,
             "deviating_dimensions": significant_count(correct_p_values(found["p_values"])),
         }
@@ -76,51 +106,151 @@ def normative_part(
         )
     )
     part.scores.update(
-        n_reference=len(reference), deviating_subjects=int((q <= 0.05).sum()), n_subjects=len(held_out), of=whose
+        n_reference=len(reference), deviating_subjects=int((q <= LIMIT).sum()), n_subjects=len(held_out), of=whose
     )
     if coding is not None:
         part.text(
             f"{conditional_text(coding.names)}. The deviation is therefore adjusted for them: it is that from subjects "
             "alike in these, as far as the conditional mean describes how codes follow them."
+            + (
+                " Before scores are ranked, they are also adjusted for how much healthy subjects of these covariates "
+                "deviate."
+                if adjusted is not None
+                else f" Scores are ranked as they are: to adjust them, too, {MIN_PER_COLUMN} reference subjects for "
+                "each coded covariate are needed."
+            )
         )
-    if whose == "validation":
-        _add_calibration(part, held_out, found["p_subject"], len(reference), coding, label)
-    if reference_residuals is not None and len(reference_residuals) >= MIN_TO_FIT:
-        inside = brain_mask(held_out.images[:, 0])
-        counts = []
-        for residual, mask in zip(held_out_residuals, inside, strict=True):  # one subject at a time, to save memory
-            tested = voxel_deviation(residual[None], reference_residuals, mask)
-            counts.append(int(significant_count(correct_p_values(tested["p"]))[0]))
-        column = np.full(len(held_out), np.nan)
-        column[held_out.shown] = counts
-        table["deviating_voxels"] = column
-        part.text(
-            f"deviating_voxels counts the voxels whose residuals differ from those of {len(reference_residuals)} "
-            "healthy validation subjects in the same voxel, at a false discovery rate of 5 % within the subject."
-        )
+    n_by_score = {"latents": (p, len(reference))} if whose == "validation" else {}
+    if validated is not None and len(validated.residuals) >= MIN_TO_FIT:
+        p_residual = _add_residuals(part, table, held_out, held_out_residuals, validated, label)
+        n_by_score["residuals"] = p_residual, len(validated.residuals)
+    _add_calibration(part, held_out, n_by_score, coding, label)
     part.files["deviation.csv"] = table
     shown = table.sort_values("latent_deviation", ascending=False).drop(columns="image").head(10)
     rows = [[None if value != value else value for value in row] for row in shown.to_numpy(dtype=object).tolist()]
-    part.table(list(shown.columns), rows, "The ten subjects that deviate most; deviation.csv lists all")
+    part.table(list(shown.columns), rows, "The ten subjects whose codes deviate most; deviation.csv lists all")
     return part
 
 
-def _add_calibration(
-    part: Part, held_out: Subjects, p: Array, n_reference: int, coding: CovariateCoding | None, label: str
-) -> None:
-    """Add how many healthy subjects are beyond the limit, of all and by covariate, and the quantiles of p."""
-    import pandas as pd
+def _adjusted_p(scores: Array, covariates: Array | None, healthy: Array, known: Array | None) -> Array | None:
+    """Return p of scores adjusted for covariates; ``None`` for a model without any or too small a reference."""
+    if covariates is None or known is None or len(known) < MIN_PER_COLUMN * (known.shape[1] + 1):
+        return None
+    return adjust_scores(scores, covariates, healthy, known).p
 
+
+def _add_residuals(
+    part: Part,
+    table: pd.DataFrame,
+    held_out: Subjects,
+    residuals: Array,
+    validated: HealthyResiduals,
+    label: str,
+) -> Array:
+    """Add columns, maps and pictures of deviating voxels; return p of each volume, NaN where the image isn't kept."""
+    n = len(validated.residuals)
+    inside = brain_mask(held_out.images[:, 0])
+    counts = []
+    for residual, mask in zip(residuals, inside, strict=True):  # one subject at a time, to save memory
+        tested = voxel_deviation(residual[None], validated.residuals, mask)
+        counts.append(int(significant_count(correct_p_values(tested["p"]))[0]))
+    spacing = spacing_of(held_out.affines[0])
+    found = residual_deviation(residuals, validated.residuals, validated.mask, spacing=spacing)
+    adjusted = _adjusted_p(found.scores, held_out.shown_covariates, found.reference, validated.covariates)
+    p = found.p if adjusted is None else adjusted
+    columns = {
+        "residual_deviation": found.scores,
+        "p_residual": p,
+        "q_residual": correct_p_values(p[None])[0],
+        "deviating_voxels": counts,
+    }
+    for name, values in columns.items():
+        table[name] = np.full(len(held_out), np.nan)
+        table.loc[held_out.shown, name] = values
+    part.scores["deviating_subjects_residual"] = int((columns["q_residual"] <= LIMIT).sum())
+    part.text(
+        "residual_deviation finds what codes can't express, such as a local disease. Residuals, image - "
+        f"reconstruction, are smoothed by {FWHM:g} mm and compared with those of {n} healthy validation subjects in "
+        f"the same voxel. The score is the {QUANTILE:g} quantile of |z| over the brain, relative to the subject's own "
+        "root mean square; p_residual is its rank among the reference's, adjusted for covariates as p is. "
+        "deviating_voxels counts the "
+        "voxels whose unsmoothed residuals deviate at a false discovery rate of 5 % within the subject."
+    )
+    most = np.argsort(-found.scores, kind="stable")[:MAPPED]
+    names = [f"{held_out.records[held_out.shown[row]].get('subject')}\np {p[row]:.3g}" for row in most]
+    affine = held_out.affines[0]
+    figure = plot_maps(found.z[most], held_out.images[most, 0], affine, names, label, threshold=MAP_FROM)
+    part.picture(
+        "deviation.png",
+        figure,
+        f"Where the subjects of the largest residual deviation differ from healthy ones: z of smoothed residuals, from "
+        f"{MAP_FROM:g}. Blue: darker than expected.",
+    )
+    for row in most:
+        index = int(held_out.shown[row])
+        part.maps[f"deviation_maps/{_map_name(held_out.records[index], index)}.nii.gz"] = (
+            found.z[row],
+            held_out.affines[row],
+        )
+    return _of_all(held_out, p)
+
+
+def _map_name(record: Mapping[str, Any], row: int) -> str:
+    """Return the start of a map's file name: subject and session where they are plain words, else the row."""
+    words = [str(record[key]) for key in ("subject", "session") if not is_missing(record.get(key))]
+    plain = words and all(re.fullmatch(r"[\w-]{1,100}", word) for word in words)
+    return "_".join([*(words if plain else [f"volume-{row}"]), "zmap"])
+
+
+def _of_all(held_out: Subjects, values: Array) -> Array:
+    """Return values of the volumes whose images are kept as one for each volume, NaN for the others."""
+    column = np.full(len(held_out), np.nan)
+    column[held_out.shown] = values
+    return column
+
+
+def _add_calibration(
+    part: Part,
+    held_out: Subjects,
+    p_by_score: Mapping[str, tuple[Array, int]],
+    coding: CovariateCoding | None,
+    label: str,
+) -> None:
+    """Add, for each score, how many healthy subjects are beyond the limit, and the quantiles of p.
+
+    Args:
+        part: to add to.
+        held_out: the evaluated subjects.
+        p_by_score: p of each volume, NaN where unknown, and the size of the reference, by what the score is of.
+        coding: as for :func:`normative_part`.
+        label: title of the pictures.
+    """
     scans = _one_scan_each(held_out)
     if len(scans) < MIN_TO_FIT:
         return
-    tested = [row for row in scans if is_healthy(held_out.records[row])]
-    if not tested:
-        return
+    for name, (p, n_reference) in p_by_score.items():
+        tested = [row for row in scans if is_healthy(held_out.records[row]) and np.isfinite(p[row])]
+        if tested:
+            _add_one_calibration(part, held_out, name, p, tested, n_reference, coding, label)
+
+
+def _add_one_calibration(
+    part: Part,
+    held_out: Subjects,
+    name: str,
+    p: Array,
+    tested: Sequence[int],
+    n_reference: int,
+    coding: CovariateCoding | None,
+    label: str,
+) -> None:
+    import pandas as pd
+
+    end = "" if name == "latents" else f"_{name}"
     quantities, categories = _grouped(held_out, tested, coding)
     rows = calibration_by_group(p[tested], quantities, categories, limit=LIMIT, n_reference=n_reference)
     expected = expected_share(LIMIT, n_reference)
-    part.scores["calibration"] = {
+    part.scores[f"calibration{end}"] = {
         "limit": LIMIT,
         "expected": expected,
         "n": len(tested),
@@ -128,12 +258,13 @@ def _add_calibration(
             [{**row._asdict(), "share": as_dict(row.share), "expected": list(row.expected)} for row in rows]
         ),
     }
-    part.files["calibration.csv"] = pd.DataFrame(
+    part.files[f"calibration{end}.csv"] = pd.DataFrame(
         [[row.by, row.group, row.n, row.beyond, *row.share, *row.expected] for row in rows],
         columns=["by", "group", "n", "beyond", "share", "low", "high", "expected_low", "expected_high"],
     )
     part.text(
-        f"Calibration: of {len(tested)} evaluated subjects without a known lesion or disease (the first scan of each), "
+        f"Calibration of the deviation of {name}: of {len(tested)} evaluated subjects without a known lesion or "
+        "disease (the first scan of each), "
         f"the share with p of at most {LIMIT:g}. As p is a rank among {n_reference} subjects, a calibrated norm has "
         f"{100 * expected:.1f} % of healthy subjects there, in every group. The interval of the share is the binomial "
         "one, 95 %. The last column is where the share of a calibrated norm lies in 95 % of studies with as many "
@@ -142,19 +273,20 @@ def _add_calibration(
     part.table(
         ["by", "group", "n", f"p ≤ {LIMIT:g}", "share", "if calibrated"],
         [[row.by, row.group, row.n, row.beyond, format_estimate(row.share), _range_text(row.expected)] for row in rows],
-        "Healthy subjects beyond the limit",
+        f"Healthy subjects beyond the limit, by the deviation of {name}",
     )
     low, high = rows[0].expected
     if not low <= rows[0].share.value <= high:
         many = "too many" if rows[0].share.value > high else "too few"
         part.warn(
-            f"The norm isn't calibrated: {rows[0].beyond} of {len(tested)} healthy subjects have p of at most "
-            f"{LIMIT:g}, {many} ({_range_text(rows[0].expected)} of them would be right)."
+            f"The norm of {name} isn't calibrated: {rows[0].beyond} of {len(tested)} healthy subjects have p of at "
+            f"most {LIMIT:g}, {many} ({_range_text(rows[0].expected)} of them would be right)."
         )
     part.picture(
-        "calibration.png",
+        f"calibration{end}.png",
         plot_p_values(p[tested], n_reference, label),
-        "p of the healthy subjects against uniform quantiles, with the band that holds 95 % of uniform p.",
+        f"p of the healthy subjects by the deviation of {name}, against uniform quantiles, with the band that holds "
+        "95 % of uniform p.",
     )
 
 

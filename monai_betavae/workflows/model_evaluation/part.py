@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from matplotlib.figure import Figure
+from numpy.typing import NDArray
 
 from ...evaluation.intervals import Estimate
 from .report import Report, interval_text
@@ -14,6 +15,7 @@ from .report import Report, interval_text
 if TYPE_CHECKING:
     import pandas as pd
 
+Array = NDArray[Any]
 
 VAE_NAME, REFINED_NAME, PCA_NAME = "this model", "this model, refined codes", "PCA"
 MEAN_NAME, MEAN_RESIDUAL_NAME, INTENSITY_NAME = "mean training image", "mean image residual", "intensity threshold"
@@ -40,6 +42,7 @@ class Part:
         scores: entries for ``scores.json``.
         files: tables by file name.
         pictures: figures, or the bytes of a GIF, by file name.
+        maps: volumes with their 4x4 affines, by file name, ``.nii.gz``, in a folder of their own or not.
         warnings: messages that readers must not miss, repeated at the top of the report.
     """
 
@@ -49,6 +52,7 @@ class Part:
         self.scores: dict[str, Any] = {}
         self.files: dict[str, pd.DataFrame] = {}
         self.pictures: dict[str, Figure | bytes] = {}
+        self.maps: dict[str, tuple[Array, Array]] = {}
         self.warnings: list[str] = []
         self._content: list[tuple[str, tuple[Any, ...]]] = []
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ from ..trained_model import check_outputs
 from .covariate_part import disentanglement_part, probes_part
 from .lesion_part import LESION_KINDS, anomaly_part
 from .model_parts import generation_part, latents_part, likelihood_part, reconstruction_part
-from .norm_part import normative_part
+from .norm_part import HealthyResiduals, normative_part
 from .part import MEAN_RESIDUAL_NAME, MIN_TO_FIT, PCA_NAME, REFINED_NAME, VAE_NAME, Part, replace_non_finite
 from .rate_distortion_part import rate_distortion_part
 from .reliability_part import reliability_part
@@ -365,14 +366,15 @@ class ModelEvaluation:
             enough = len(healthy) >= MIN_TO_FIT
             reference, whose = (validation, "validation") if enough else (training, "training")
             kept = [row for row, index in enumerate(validation.shown) if index in healthy]
-            residuals = None
+            validated = None
             if kept:
                 volumes, given = validation.images[kept], validation.shown_covariates
                 given = None if given is None else given[kept]
                 fitted = reconstruct_array(self.network, volumes, self.device, self.batch_size, covariates=given)
-                residuals = (volumes - fitted)[:, 0]
+                mask = brain_mask(volumes[:, 0]).mean(axis=0) >= 0.5
+                validated = HealthyResiduals((volumes - fitted)[:, 0], mask, given)
             ours = (held_out.images - restored)[:, 0]
-            return normative_part(held_out, _healthy(reference), ours, residuals, whose, self.coding, label)
+            return normative_part(held_out, _healthy(reference), ours, validated, whose, self.coding, label)
 
         def disentanglement() -> Part | None:
             groups = [training, held_out]
@@ -435,6 +437,9 @@ class ModelEvaluation:
         for part in found:
             for name, table in part.files.items():
                 write_table(table, self.output_dir / name)
+            for name, (volume, affine) in part.maps.items():
+                with atomic_path(self.output_dir / name) as temporary:
+                    nib.save(nib.Nifti1Image(volume, affine), temporary)
             for name, picture in part.pictures.items():
                 if isinstance(picture, bytes):
                     with atomic_path(self.output_dir / name) as temporary:
@@ -625,5 +630,11 @@ def _healthy(subjects: Subjects) -> Subjects:
     rows = [row for row, record in enumerate(subjects.records) if is_healthy(record)]
     records = [subjects.records[row] for row in rows]
     return Subjects(
-        records, subjects.mu[rows], subjects.logvar[rows], subjects.images[:0], subjects.shown[:0], subjects.affines[:0]
+        records,
+        subjects.mu[rows],
+        subjects.logvar[rows],
+        subjects.images[:0],
+        subjects.shown[:0],
+        subjects.affines[:0],
+        None if subjects.covariates is None else subjects.covariates[rows],
     )

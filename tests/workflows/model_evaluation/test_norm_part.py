@@ -5,7 +5,9 @@ import pytest
 from subjects_of_numbers import subjects
 
 from monai_betavae.data import CovariateCoding
-from monai_betavae.workflows.model_evaluation.norm_part import normative_part
+from monai_betavae.evaluation import latent_deviation
+from monai_betavae.evaluation.reconstruction import brain_mask
+from monai_betavae.workflows.model_evaluation.norm_part import HealthyResiduals, normative_part
 
 
 def residuals(n, seed, group):
@@ -14,10 +16,15 @@ def residuals(n, seed, group):
     return (noise * (group.images[:, 0] > 0)).astype(np.float32)[:n]
 
 
+def validated(n, seed, group, covariates=None):
+    """Residuals of n healthy subjects, with the mask of the group's brains."""
+    return HealthyResiduals(residuals(n, seed, group), brain_mask(group.images[:, 0]).mean(axis=0) >= 0.5, covariates)
+
+
 def test_a_subject_far_away_deviates_and_the_others_do_not():
     reference, held_out = subjects(60, 1), subjects(12, 2, prefix="new")
     held_out.mu[4] = 12.0
-    part = normative_part(held_out, reference, residuals(12, 3, held_out), residuals(60, 4, reference), "validation")
+    part = normative_part(held_out, reference, residuals(12, 3, held_out), validated(60, 4, reference), "validation")
     table = part.files["deviation.csv"]
     assert table["subject"].tolist() == [f"new-{i}" for i in range(12)]
     assert table["latent_deviation"].idxmax() == 4
@@ -33,7 +40,7 @@ def test_voxels_unlike_the_reference_are_counted():
     reference, held_out = subjects(60, 1), subjects(6, 2, prefix="new")
     ours = residuals(6, 3, held_out)
     ours[2, 3:6, 3:6, 3:6] += 2.0  # 27 voxels, twenty standard deviations off
-    table = normative_part(held_out, reference, ours, residuals(60, 4, reference), "training").files["deviation.csv"]
+    table = normative_part(held_out, reference, ours, validated(60, 4, reference), "training").files["deviation.csv"]
     assert 27 <= table["deviating_voxels"][2] <= 32
     assert table["deviating_voxels"].drop(2).max() <= 3
 
@@ -79,7 +86,7 @@ def test_a_norm_that_is_too_narrow_or_too_wide_is_warned_of():
     shifted = subjects(60, 2, prefix="new")
     shifted.mu += 2.0
     (warning,) = calibrated(shifted).warnings
-    assert "The norm isn't calibrated" in warning
+    assert "The norm of latents isn't calibrated" in warning
     assert "too many" in warning
     useless = subjects(120, 2, prefix="new")
     useless.mu[:] = 0.0  # nobody deviates: p is 1
@@ -126,3 +133,71 @@ def test_a_conditional_model_is_broken_down_by_what_it_is_conditional_on():
     texts = " ".join(arguments[0] for kind, arguments in part._content if kind == "text")
     assert "The model is conditional on iq, sex: its codes are what is left of the images without them" in texts
     assert "adjusted for them" in texts
+
+
+def test_residuals_find_a_local_change_and_map_it():
+    reference, held_out = subjects(60, 1), subjects(40, 2, prefix="new")
+    ours = residuals(40, 3, held_out)
+    ours[7, 4:6, 4:6, 4:6] -= 2.0
+    held_out.records[7]["session"] = "ses-2"
+    held_out.records[8]["subject"] = "../new"
+    part = normative_part(held_out, reference, ours, validated(60, 4, reference), "validation")
+    table = part.files["deviation.csv"]
+    assert table["residual_deviation"].idxmax() == 7
+    assert table["p_residual"][7] == pytest.approx(1 / 61)
+    assert (table["p_residual"].drop(7) > 0.05).mean() > 0.85
+    volume, affine = part.maps["deviation_maps/new-7_ses-2_zmap.nii.gz"]
+    assert volume.shape == (10, 10, 10)
+    assert np.unravel_index(np.argmin(volume), volume.shape) in {
+        (x, y, z) for x in (4, 5) for y in (4, 5) for z in (4, 5)
+    }
+    assert np.array_equal(affine, held_out.affines[7])
+    assert len(part.maps) == 5
+    assert "deviation.png" in part.pictures
+    assert part.scores["calibration_residuals"]["n"] == 40
+    assert part.files["calibration_residuals.csv"]["beyond"][0] == (table["p_residual"] <= 0.05).sum()
+
+
+def test_maps_are_named_by_row_where_a_subject_is_no_plain_word():
+    reference, held_out = subjects(60, 1), subjects(6, 2, prefix="new")
+    ours = residuals(6, 3, held_out)
+    ours[3, 4:6, 4:6, 4:6] -= 2.0
+    held_out.records[3]["subject"] = "../new"
+    part = normative_part(held_out, reference, ours, validated(60, 4, reference), "validation")
+    assert "deviation_maps/volume-3_zmap.nii.gz" in part.maps
+    assert not any(".." in name for name in part.maps)
+
+
+def test_a_conditional_model_ranks_scores_adjusted_for_covariates():
+    """At site B healthy codes vary more; p is uniform at each site all the same."""
+    rng = np.random.default_rng(5)
+    coding = CovariateCoding.fit([{"site": "AB"[i % 2]} for i in range(600)], ["site"])
+    reference, held_out = subjects(600, 1), subjects(600, 2, prefix="new")
+    for group in (reference, held_out):
+        for row, record in enumerate(group.records):
+            record["site"] = "AB"[row % 2]
+        group.mu[1::2] = 3 * rng.standard_normal(group.mu[1::2].shape)
+    raw = normative_part(held_out, reference, held_out.images[:, 0], None, "validation").files["deviation.csv"]["p"]
+    assert (raw[1::2] <= 0.05).mean() - (raw[::2] <= 0.05).mean() > 0.05
+    for group in (reference, held_out):
+        group.covariates = coding.rows(group.records)
+    part = normative_part(held_out, reference, held_out.images[:, 0], None, "validation", coding)
+    p = part.files["deviation.csv"]["p"]
+    for site in (0, 1):
+        assert 0.01 <= (p[site::2] <= 0.05).mean() <= 0.1
+    texts = " ".join(arguments[0] for kind, arguments in part._content if kind == "text")
+    assert "they are also adjusted for how much healthy subjects" in texts
+
+
+def test_a_reference_too_small_to_adjust_scores_is_said():
+    reference, held_out = subjects(20, 1), subjects(6, 2, prefix="new")
+    coding = CovariateCoding.fit([{"site": "ABCDEF"[i % 6]} for i in range(60)], ["site"])
+    for group in (reference, held_out):
+        for row, record in enumerate(group.records):
+            record["site"] = "ABCDEF"[row % 6]
+        group.covariates = coding.rows(group.records)
+    part = normative_part(held_out, reference, held_out.images[:, 0], None, "validation", coding)
+    texts = " ".join(arguments[0] for kind, arguments in part._content if kind == "text")
+    assert "Scores are ranked as they are" in texts
+    ranks = latent_deviation(held_out.mu, held_out.logvar, reference.mu, reference.logvar)["p_subject"]
+    assert part.files["deviation.csv"]["p"].tolist() == ranks.tolist()
