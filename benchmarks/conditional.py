@@ -1,25 +1,34 @@
-"""Conditional models on simulated brains: sites taken out, adjusted deviation, the same brain at another age.
+"""Conditional models on simulated brains: sites taken out, adjusted deviation, other ages, new sites.
 
 python benchmarks/conditional.py [--seeds "[0,1,2]"] [--n_epochs 20] [--work_dir folder]
 
-Everything at 6 mm, 32 latents, from seeds that nothing else uses. Trainings run with each seed; figures are the mean,
-with the lowest and highest. What is in the working folder already is used again.
+1,500 brains at 6 mm of three sites with strong effects (contrast, blur, noise, bias field, distortion), 240 of them
+patients with a known local atrophy; 32 latents, beta 1 at 3 mm (0.125 at 6 mm), the noise measured. Of the controls,
+400 are for training, 400 the reference of the norm, and the others are held out. Trainings run with each seed. A
+figure is the mean over seeds with a 95 % bootstrap interval over the held-out subjects, resampled alike for all seeds;
+differences are paired. What is in the working folder already is used again.
 
-Sites: 500 brains of three sites with strong effects (contrast, blur, noise, bias field, distortion), 300 for training
-and 200 held out. The site is predicted from codes by a logistic regression that is fitted on the training subjects'
-codes; the score is balanced accuracy, by chance 0.333. Age: ridge regression, R². "location and scale": each site's
-codes shifted and scaled to the mean and spread of all training codes, as in ComBat without its shrinkage. "images":
-decoded at the average site, then the same probes on principal components of the images.
+Sites: predicted from codes by a logistic regression that is fitted on the training subjects' codes; the score is
+balanced accuracy on the reference and held-out controls, by chance 0.333. Age: ridge regression, R². "ComBat":
+neuroCombat 0.2.12 on the plain model's codes of all controls together, age and sex preserved, its usual use.
+"location and scale": each site's codes shifted and scaled to the mean and spread of all training codes. "images":
+principal components of the images, as they are, decoded, and decoded at the average site.
 
-Norm: 600 brains of three strong sites, 30 % of them patients with a known local atrophy. Training and reference take
-controls alone: 240 and 60; the other controls and all patients are held out. p: the rank of the mean |z| of the codes
-among the reference's. The share beyond the limit is that of held-out controls with p <= 0.05, ideally 0.05. The linear
-norm is a regression of each voxel on the same coded covariates, its score the mean |z| over the brain.
+Norm: "codes" is the mean |z| of the codes, "residuals" the 0.999 quantile of smoothed residuals' |z|
+(`residual_deviation`), both ranked among the reference, after an adjustment for the covariates if adjusted
+(`adjust_scores`). The linear norm is a regression of each voxel on the same coded covariates; its residuals are scored
+in the same way. Ideally 0.05 of the held-out controls are beyond the 5 % limit, in every group.
 
-Age curve: the ventricles of held-out subjects of the first cohort, decoded at 45 and at 70 years, by the darkness
-within 8 mm of the template's ventricles; the slope relative to that of the simulator's own typical brains.
+Age curve: the ventricles of 60 held-out controls, decoded at 45 and at 70 years, by the darkness within 8 mm of the
+template's ventricles, relative to the same subjects simulated at these ages, scanned at the same site and measured in
+the same way. The correlation is that of the subjects' own growth, decoded and simulated.
 
-Repeats: 40 subjects of one site, scanned twice; ICC(1,1), median over latents.
+New site: a model of 400 controls of sites A and B is fine-tuned for as many epochs on 20 of site C, with a fifth of the
+learning rate, or keeps all but its new column; beside models of 20 and of 200 subjects of site C alone. Error on 150
+other controls of site C, relative to the mean image of the 200.
+
+Repeats: 40 subjects of one site, scanned twice, plain models of 300 others; ICC(1,1), median over latents. The interval
+is over subjects.
 """
 
 from __future__ import annotations
@@ -27,6 +36,7 @@ from __future__ import annotations
 import json
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,19 +48,29 @@ import torch
 from measure import report
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.stats import rankdata
 from sklearn.linear_model import LogisticRegression, RidgeCV
-from sklearn.metrics import balanced_accuracy_score, r2_score, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
 
-from monai_betavae import build_vae
+from monai_betavae import VAE, build_vae
 from monai_betavae.data import CovariateCoding, brain_transforms, discover, simulate_cohort
 from monai_betavae.data.simulation import load_anatomy, simulate_subject
-from monai_betavae.data.simulation.ageing import typical_factors
+from monai_betavae.data.simulation.ageing import factors_at_age
 from monai_betavae.data.simulation.anatomy import cohort_grid
-from monai_betavae.evaluation import intraclass_correlation, latent_deviation, squared_error
-from monai_betavae.evaluation.reconstruction import fit_pca
+from monai_betavae.data.simulation.scanners import draw_scanner
+from monai_betavae.data.simulation.sessions import draw_session
+from monai_betavae.data.simulation.subject_factors import draw_subject
+from monai_betavae.evaluation import (
+    adjust_scores,
+    intraclass_correlation,
+    latent_deviation,
+    residual_deviation,
+    squared_error,
+)
+from monai_betavae.evaluation.reconstruction import brain_mask, fit_pca
+from monai_betavae.networks.conditional_mean import extend_condition, fit_condition, keep_condition, n_covariates_of
 from monai_betavae.networks.latent_model import decode_array, encode_array
 from monai_betavae.training import warmup_and_decay
 
@@ -61,6 +81,8 @@ SPACING, SHAPE, LATENT_DIM, BETA = 6.0, (32, 40, 32), 32, 0.125
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 ALL = ("age", "sex", "site")
+COHORT_SEED, N_SUBJECTS, N_TRAINING, N_REFERENCE, N_AGED = 2034, 1500, 400, 400, 60
+N_RESAMPLES = 1000
 
 
 def images_of(place: Path, make: Callable[[Path], Any]) -> tuple[Array, list[dict[str, Any]]]:
@@ -75,8 +97,22 @@ def images_of(place: Path, make: Callable[[Path], Any]) -> tuple[Array, list[dic
     return np.load(stored), records
 
 
-def fitted(images: Array, rows: Array | None, training: Array, n_epochs: int, seed: int) -> Any:
+def fitted(
+    images: Array, rows: Array | None, training: Array, n_epochs: int, seed: int, start: Path | None = None
+) -> Any:
     """Train a model on some of the images, conditional on coded covariates if there are any."""
+    samples = [
+        {"image": torch.from_numpy(images[i]), **({} if rows is None else {"covariates": torch.from_numpy(rows[i])})}
+        for i in training
+    ]
+    loader = DataLoader(samples, batch_size=4, shuffle=True)
+    if start is not None:  # fit goes on from the weights
+        vae = VAE.load(start)
+        keep_condition(vae, n_covariates_of(vae) - 1)
+        vae.lr, vae.lr_scheduler = 2e-4, warmup_and_decay
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "This VAE is trained")
+            return vae.fit(loader)
     vae = build_vae(
         SHAPE,
         LATENT_DIM,
@@ -89,21 +125,44 @@ def fitted(images: Array, rows: Array | None, training: Array, n_epochs: int, se
         max_epochs=n_epochs,
         **QUIET,
     )
-    samples = [
-        {"image": torch.from_numpy(images[i]), **({} if rows is None else {"covariates": torch.from_numpy(rows[i])})}
-        for i in training
-    ]
-    return vae.fit(DataLoader(samples, batch_size=4, shuffle=True))
+    return vae.fit(loader)
 
 
-def probes(codes: Array, site: Array, age: Array, training: Array, held_out: Array) -> dict[str, float]:
-    """Return how well site and age are predicted from codes."""
-    by_site = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(codes[training], site[training])
-    by_age = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 5, 17))).fit(codes[training], age[training])
-    return {
-        "site": float(balanced_accuracy_score(site[held_out], by_site.predict(codes[held_out]))),
-        "age": float(r2_score(age[held_out], by_age.predict(codes[held_out]))),
-    }
+class Cohort:
+    """The cohort of sites and patients, and who is for what."""
+
+    def __init__(self, folder: Path) -> None:
+        self.images, self.records = images_of(
+            folder / "brains",
+            lambda place: simulate_cohort(
+                place,
+                N_SUBJECTS,
+                COHORT_SEED,
+                spacing=SPACING,
+                lesion_fraction=0.0,
+                site_effects="strong",
+                disease_fraction=0.16,
+            ),
+        )
+        self.patient = np.array([each["diagnosis"] == "patient" for each in self.records])
+        self.site = np.array([each["site"] for each in self.records])
+        self.age = np.array([float(each["age"]) for each in self.records])
+        self.controls, self.patients = np.flatnonzero(~self.patient), np.flatnonzero(self.patient)
+        self.training = self.controls[:N_TRAINING]
+        self.reference = self.controls[N_TRAINING : N_TRAINING + N_REFERENCE]
+        self.held_out = self.controls[N_TRAINING + N_REFERENCE :]
+
+    def coding(self, names: Sequence[str], rows: Array | None = None) -> CovariateCoding:
+        """Return the coding of the training subjects' covariates."""
+        return CovariateCoding.fit([self.records[i] for i in (self.training if rows is None else rows)], names)
+
+
+def probed(codes: Array, cohort: Cohort) -> dict[str, Any]:
+    """Return the site and age that are predicted from codes for the controls beyond the training."""
+    of, asked = cohort.training, np.concatenate([cohort.reference, cohort.held_out])
+    by_site = make_pipeline(StandardScaler(), LogisticRegression(max_iter=5000)).fit(codes[of], cohort.site[of])
+    by_age = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-3, 5, 17))).fit(codes[of], cohort.age[of])
+    return {"site": by_site.predict(codes[asked]).tolist(), "age": by_age.predict(codes[asked]).tolist()}
 
 
 def location_and_scale(codes: Array, site: Array, training: Array) -> Array:
@@ -117,35 +176,79 @@ def location_and_scale(codes: Array, site: Array, training: Array) -> Array:
     return made
 
 
-def sites(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
-    """Take the site out of codes and images."""
-    images, records = images_of(
-        folder / "strong6",
-        lambda place: simulate_cohort(place, 500, 2030, spacing=SPACING, lesion_fraction=0.0, site_effects="strong"),
-    )
-    site, age = np.array([each["site"] for each in records]), np.array([float(each["age"]) for each in records])
-    training, held_out = np.arange(300), np.arange(300, 500)
-    found: dict[str, Any] = {}
-    base = squared_error(images[held_out], np.broadcast_to(images[training].mean(axis=0), images[held_out].shape)).sum()
+def combat(codes: Array, cohort: Cohort) -> Array | None:
+    """Return the controls' codes harmonised by ComBat; ``None`` where neuroCombat isn't installed."""
+    try:
+        from neuroCombat import neuroCombat
+    except ImportError:
+        print("neuroCombat isn't installed: pip install neuroCombat==0.2.12")
+        return None
+    import pandas as pd
+
+    who = cohort.controls
+    sex = [str(cohort.records[i]["sex"]) for i in who]
+    covariates = pd.DataFrame({"site": cohort.site[who], "age": cohort.age[who], "sex": sex})
+    made = codes.copy()
+    made[who] = neuroCombat(
+        dat=codes[who].T, covars=covariates, batch_col="site", categorical_cols=["sex"], continuous_cols=["age"]
+    )["data"].T
+    return made
+
+
+def models(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
+    """Train the models of the cohort: sites, norm and age curve."""
+    cohort = Cohort(folder)
+    images = cohort.images
+    asked = np.concatenate([cohort.held_out, cohort.patients])
+    errors: dict[str, Any] = {}
+    found: dict[str, Any] = {"codes": {}, "norm": {}}
+    mean = images[cohort.training].mean(axis=0)
+    inside = brain_mask(images[cohort.training][:, 0]).mean(axis=0) >= 0.5
+    known = cohort.coding(ALL).rows(cohort.records)
+
+    def scored(name: str, residuals: Array, adjusted: bool) -> None:
+        of = residual_deviation(residuals[asked], residuals[cohort.reference], inside, spacing=SPACING)
+        ranked("residuals, " + name, of.scores, of.p, of.reference, adjusted)
+
+    def ranked(name: str, scores: Array, p: Array, reference: Array, adjusted: bool) -> None:
+        if adjusted:
+            scores, p, _ = adjust_scores(scores, known[asked], reference, known[cohort.reference])
+        found["norm"][name] = {"score": scores.tolist(), "p": p.tolist()}
+
     for name, names in (("plain", ()), ("conditional on site", ("site",)), ("conditional on age, sex and site", ALL)):
-        coding = CovariateCoding.fit([records[i] for i in training], names) if names else None
-        rows = None if coding is None else coding.rows(records)
-        vae = fitted(images, rows, training, n_epochs, seed)
-        codes, _ = encode_array(vae, images, covariates=rows)
+        coding = cohort.coding(names) if names else None
+        rows = None if coding is None else coding.rows(cohort.records)
+        vae = fitted(images, rows, cohort.training, n_epochs, seed)
+        codes, logvar = encode_array(vae, images, covariates=rows)
         restored = decode_array(vae, codes, covariates=rows)
-        found[name] = probes(codes, site, age, training, held_out)
-        found[name]["error"] = float(squared_error(images[held_out], restored[held_out]).sum() / base)
-        if name == "plain":
-            moved = location_and_scale(codes, site, training)
-            found["plain, location and scale"] = probes(moved, site, age, training, held_out)
+        found["codes"][name] = probed(codes, cohort)
+        errors[name] = squared_error(images[cohort.held_out], restored[cohort.held_out]).tolist()
         if names == ("site",):
             average = decode_array(vae, codes, covariates=0 * rows)
             for what, volumes in (("images", images), ("images, decoded", restored), ("images, at one site", average)):
-                pca = fit_pca(volumes[training], LATENT_DIM)
-                found[what] = probes(pca.transform(volumes.reshape(500, -1)), site, age, training, held_out)
-        if names == ALL:
-            found["slope"] = age_slope(vae, coding, codes[held_out], folder)
-    return found
+                pca = fit_pca(volumes[cohort.training], LATENT_DIM)
+                found["codes"][what] = probed(pca.transform(volumes.reshape(len(volumes), -1)), cohort)
+            continue
+        if name == "plain":
+            found["codes"]["plain, location and scale"] = probed(
+                location_and_scale(codes, cohort.site, cohort.training), cohort
+            )
+            harmonised = combat(codes, cohort)
+            if harmonised is not None:
+                found["codes"]["plain, ComBat"] = probed(harmonised, cohort)
+        adjusted = names == ALL
+        kind = "adjusted" if adjusted else "unadjusted"
+        of = latent_deviation(codes[asked], logvar[asked], codes[cohort.reference], logvar[cohort.reference])
+        ranked(f"codes, {kind}", of["score"], of["p_subject"], of["reference_score"], adjusted)
+        scored(kind, (images - restored)[:, 0], adjusted)
+        if adjusted:
+            found["growth"] = growth(vae, coding, codes, cohort, folder)
+    design = np.column_stack([np.ones(len(images)), known])
+    flat = images.reshape(len(images), -1)
+    weights = np.linalg.lstsq(design[cohort.training], flat[cohort.training], rcond=None)[0]
+    scored("linear norm of each voxel", (flat - design @ weights).reshape(images[:, 0].shape).astype(np.float32), True)
+    base = squared_error(images[cohort.held_out], np.broadcast_to(mean, images[cohort.held_out].shape))
+    return {**found, "errors": errors, "base": base.tolist()}
 
 
 def darkness(volumes: Array, inside: Array) -> Array:
@@ -156,27 +259,45 @@ def darkness(volumes: Array, inside: Array) -> Array:
     return found
 
 
-def age_slope(vae: Any, coding: Any, codes: Array, folder: Path) -> float:
-    """Return how fast decoded ventricles grow with age, relative to the simulator's typical brains."""
+def growth(vae: Any, coding: Any, codes: Array, cohort: Cohort, folder: Path) -> dict[str, Any]:
+    """Return how much each subject's decoded ventricles grow from 45 to 70 years, and the simulated ones."""
     transform: Any = brain_transforms(SHAPE, SPACING)
-    anatomy, ages = load_anatomy(SPACING), (45, 70)
-    true = []
-    for age in ages:
-        subject = simulate_subject(anatomy, typical_factors(age), spacing=SPACING)
-        path = folder / f"typical_{age}.nii.gz"
-        nib.save(nib.Nifti1Image(subject.volume, cohort_grid(SPACING)[1]), path)
-        sample = transform({"image": str(path), "subject": f"typical-{age}"})
-        true.append(sample["image"].numpy())
-    inside = near_ventricles(anatomy, np.asarray(sample["image_affine"]))
-    first, last = darkness(np.stack(true), inside)
+    ages, who = (45, 70), cohort.held_out[:N_AGED]
+    inside = near_ventricles(
+        load_anatomy(SPACING), np.asarray(transform(cohort.records[who[0]])["image_affine"], dtype=float)
+    )
+    stored = folder / "aged.npy"
+    if not stored.is_file():
+        np.save(stored, np.stack([[aged(cohort.records[i], age, transform, folder) for i in who] for age in ages]))
+    simulated = [darkness(each, inside) for each in np.load(stored)]
+    told = [{name: cohort.records[i][name] for name in ("sex", "site")} for i in who]
     decoded = [
         darkness(
-            decode_array(vae, codes, covariates=np.repeat(coding.row_of({"age": age})[None], len(codes), axis=0)),
+            decode_array(vae, codes[who], covariates=np.stack([coding.row_of({**each, "age": age}) for each in told])),
             inside,
         )
         for age in ages
     ]
-    return float((decoded[1] - decoded[0]).mean() / (last - first))
+    return {"decoded": (decoded[1] - decoded[0]).tolist(), "simulated": (simulated[1] - simulated[0]).tolist()}
+
+
+def aged(record: dict[str, Any], age: float, transform: Any, folder: Path) -> Array:
+    """Return the image of a subject of the cohort at another age, of the same head in the same scanner."""
+    subject = int(str(record["subject"]).removeprefix("sub-")) - 1
+    factors, covariates = draw_subject(COHORT_SEED, subject, lesion=False)
+    if covariates.site != record["site"] or abs(covariates.age - float(record["age"])) > 0.1:
+        raise AssertionError(f"{record['subject']} isn't the subject that the seed draws.")
+    scan = simulate_subject(
+        load_anatomy(SPACING),
+        factors_at_age(factors, covariates.age, age),
+        draw_session(COHORT_SEED, subject, 0),
+        spacing=SPACING,
+        scanner=draw_scanner(COHORT_SEED, covariates.site),
+    )
+    path = folder / "aged.nii.gz"
+    nib.save(nib.Nifti1Image(scan.volume, cohort_grid(SPACING)[1]), path)
+    made: Array = transform({"image": str(path), "subject": record["subject"]})["image"].numpy()
+    return made
 
 
 def near_ventricles(anatomy: Any, affine: Array) -> Array:
@@ -190,73 +311,201 @@ def near_ventricles(anatomy: Any, affine: Array) -> Array:
     return inside
 
 
-def norm(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
-    """Score held-out controls and patients against a norm of controls."""
-    images, records = images_of(
-        folder / "disease",
-        lambda place: simulate_cohort(
-            place, 600, 2031, spacing=SPACING, lesion_fraction=0.0, site_effects="strong", disease_fraction=0.3
-        ),
+def new_site(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
+    """Bring a model of two sites to a third."""
+    cohort = Cohort(folder)
+    images, third = cohort.images, sorted(set(cohort.site))[-1]
+    old = cohort.controls[cohort.site[cohort.controls] != third][:N_TRAINING]
+    new = cohort.controls[cohort.site[cohort.controls] == third]
+    few, many, held_out = new[:20], new[:200], new[200:350]
+    coding = cohort.coding(("site",), old)
+    rows = np.zeros((len(images), coding.n_columns), np.float32)
+    rows[old] = coding.rows([cohort.records[i] for i in old])
+    vae = fitted(images, rows, old, n_epochs, seed)
+    file = folder / f"two_sites_{seed}.pt"
+    vae.save(file)
+    found = {"this model, not told of the site": restored_error(vae, images, rows, held_out)}
+    extend_condition(vae, 1)
+    widened = np.concatenate([rows, (cohort.site == third)[:, None].astype(np.float32)], axis=1)
+    vae.save(folder / f"three_sites_{seed}.pt")
+    fit_condition(vae, loader_of(images, widened, few))
+    found["only its new column, 20 subjects"] = restored_error(vae, images, widened, held_out)
+    vae = fitted(images, widened, few, n_epochs, seed, folder / f"three_sites_{seed}.pt")
+    found["fine-tuned on 20 subjects"] = restored_error(vae, images, widened, held_out)
+    for which, name in ((few, "20"), (many, "200")):
+        vae = fitted(images, None, which, n_epochs, seed)
+        found[f"from the start on {name} subjects"] = restored_error(vae, images, None, held_out)
+    base = np.broadcast_to(images[many].mean(axis=0), images[held_out].shape)
+    return {"errors": found, "base": squared_error(images[held_out], base).tolist()}
+
+
+def loader_of(images: Array, rows: Array, which: Array) -> Any:
+    """Return a loader of some subjects with their coded covariates."""
+    return DataLoader(
+        [{"image": torch.from_numpy(images[i]), "covariates": torch.from_numpy(rows[i])} for i in which], batch_size=4
     )
-    patient = np.array([each["diagnosis"] == "patient" for each in records])
-    age, site = np.array([float(each["age"]) for each in records]), np.array([each["site"] for each in records])
-    controls = np.flatnonzero(~patient)
-    training, reference = controls[:240], controls[240:300]
-    held_out = np.concatenate([controls[300:], np.flatnonzero(patient)])
-    thirds = np.quantile(age[training], [1 / 3, 2 / 3])
-    coding = CovariateCoding.fit([records[i] for i in training], ALL)
-    found: dict[str, Any] = {}
-    for name, rows in (("unadjusted", None), ("adjusted", coding.rows(records))):
-        vae = fitted(images, rows, training, n_epochs, seed)
-        mu, logvar = encode_array(vae, images, covariates=rows)
-        scored = latent_deviation(mu[held_out], logvar[held_out], mu[reference], logvar[reference])
-        found[name] = summary(scored["score"], scored["p_subject"], patient, age, site, held_out, thirds)
-    flat = images.reshape(len(images), -1)
-    inside = images[training].mean(axis=(0, 1)).ravel() > 0.1
-    design = np.column_stack([np.ones(len(images)), coding.rows(records)])
-    weights = np.linalg.lstsq(design[training], flat[training][:, inside], rcond=None)[0]
-    rest = flat[:, inside] - design @ weights
-    z = np.abs(rest / rest[training].std(axis=0)).mean(axis=1)
-    p = (1 + (z[reference][None] >= z[held_out][:, None]).sum(axis=1)) / (len(reference) + 1)
-    found["linear norm of each voxel"] = summary(z[held_out], p, patient, age, site, held_out, thirds)
-    return found
 
 
-def summary(
-    score: Array, p: Array, patient: Array, age: Array, site: Array, held_out: Array, thirds: Array
-) -> dict[str, Any]:
-    """Return the AUROC of patients, and the share of controls beyond the limit, overall and by age and site."""
-    sick, controls = patient[held_out], ~patient[held_out]
-    beyond = {"all": float((p[controls] <= 0.05).mean())}
-    which = np.digitize(age[held_out], thirds)
-    for number, name in enumerate(("youngest", "middle", "oldest")):
-        beyond[name] = float((p[controls & (which == number)] <= 0.05).mean())
-    for name in np.unique(site):
-        beyond[str(name)] = float((p[controls & (site[held_out] == name)] <= 0.05).mean())
-    return {"AUROC": float(roc_auc_score(sick, score)), "beyond": beyond}
+def restored_error(vae: Any, images: Array, rows: Array | None, which: Array) -> list[float]:
+    """Return each subject's squared error."""
+    given = None if rows is None else rows[which]
+    codes, _ = encode_array(vae, images[which], covariates=given)
+    error: list[float] = squared_error(images[which], decode_array(vae, codes, covariates=given)).tolist()
+    return error
 
 
-def repeats(folder: Path, seed: int, n_epochs: int) -> dict[str, float]:
-    """Return the reliability of codes of repeated scans, of a plain model of the first cohort's site and PCA."""
-    images, records = images_of(
+def repeats(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
+    """Return codes of repeated scans, of a plain model of the first cohort's site and PCA."""
+    images, _ = images_of(
         folder / "plain6", lambda place: simulate_cohort(place, 300, 2033, spacing=SPACING, lesion_fraction=0.0)
     )
     scans, twice = images_of(
         folder / "repeats",
         lambda place: simulate_cohort(place, 40, 2032, spacing=SPACING, lesion_fraction=0.0, n_sessions=2),
     )
-    vae = fitted(images, None, np.arange(len(records)), n_epochs, seed)
-    subjects = [each["subject"] for each in twice]
-    codes = {"this model": encode_array(vae, scans)[0]}
-    pca = fit_pca(images, LATENT_DIM)
-    codes["PCA"] = pca.transform(scans.reshape(len(scans), -1))
-    return {name: float(np.median(intraclass_correlation(each, subjects))) for name, each in codes.items()}
+    vae = fitted(images, None, np.arange(len(images)), n_epochs, seed)
+    codes = {"this model": encode_array(vae, scans)[0].tolist()}
+    codes["PCA"] = fit_pca(images, LATENT_DIM).transform(scans.reshape(len(scans), -1)).tolist()
+    return {"codes": codes, "subjects": [str(each["subject"]) for each in twice]}
 
 
-def range_text(values: Sequence[float], digits: int = 3) -> str:
-    """Return the mean with the lowest and the highest value."""
-    text = f"{np.mean(values):.{digits}f}"
-    return text if len(values) == 1 else f"{text} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+def interval(statistic: Callable[[Array], float], n: int, digits: int = 3) -> str:
+    """Return a statistic of rows of subjects, with its 95 % bootstrap interval over the n subjects."""
+    rng = np.random.default_rng(0)
+    made = [statistic(rng.integers(0, n, n)) for _ in range(N_RESAMPLES)]
+    low, high = np.nanquantile(made, [0.025, 0.975])
+    return f"{statistic(np.arange(n)):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+
+
+def r_squared(true: Array, predicted: Array) -> float:
+    """Return the share of variance that is predicted."""
+    return float(1 - ((true - predicted) ** 2).sum() / ((true - true.mean()) ** 2).sum())
+
+
+def balanced(true: Array, predicted: Array) -> float:
+    """Return the mean over sites of the share of its subjects that are told rightly."""
+    return float(np.mean([(predicted[true == name] == name).mean() for name in np.unique(true)]))
+
+
+def auroc(sick: Array, score: Array) -> float:
+    """Return the probability that a patient's score is above a control's."""
+    ranks = rankdata(score)
+    n = int(sick.sum())
+    return float((ranks[sick].sum() - n * (n + 1) / 2) / (n * (len(sick) - n)))
+
+
+def site_rows(runs: Sequence[Any], cohort: Cohort) -> list[dict[str, Any]]:
+    """Return the table of sites."""
+    asked = np.concatenate([cohort.reference, cohort.held_out])
+    site, age, n = cohort.site[asked], cohort.age[asked], len(asked)
+    rows: list[dict[str, Any]] = []
+    for name in runs[0]["codes"]:
+        sites = [np.array(run["codes"][name]["site"]) for run in runs]
+        ages = [np.array(run["codes"][name]["age"]) for run in runs]
+        row: dict[str, Any] = {
+            "codes": name,
+            "site, balanced accuracy": interval(
+                lambda of, sites=sites: np.mean([balanced(site[of], each[of]) for each in sites]), n
+            ),
+            "age, R²": interval(lambda of, ages=ages: np.mean([r_squared(age[of], each[of]) for each in ages]), n),
+            "error": "–",
+        }
+        if name in runs[0]["errors"]:
+            errors = np.mean([run["errors"][name] for run in runs], axis=0)
+            base = np.array(runs[0]["base"])
+            row["error"] = interval(lambda of, errors=errors, base=base: errors[of].sum() / base[of].sum(), len(base))
+        rows.append(row)
+    return rows
+
+
+def norm_rows(runs: Sequence[Any], cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return the tables of AUROC with paired differences, and of shares of controls beyond the limit."""
+    asked = np.concatenate([cohort.held_out, cohort.patients])
+    sick, n_controls = cohort.patient[asked], len(cohort.held_out)
+    score = {name: [np.array(run["norm"][name]["score"]) for run in runs] for name in runs[0]["norm"]}
+    best = "residuals, adjusted"
+
+    def area(name: str, of: Array) -> float:
+        return float(np.mean([auroc(sick[of], each[of]) for each in score[name]]))
+
+    areas = []
+    for name in score:
+        row = {"norm": name, "AUROC of patients": interval(lambda of, name=name: area(name, of), len(asked))}
+        row["residuals, adjusted, minus it"] = (
+            "–" if name == best else interval(lambda of, name=name: area(best, of) - area(name, of), len(asked))
+        )
+        areas.append(row)
+    age, site = cohort.age[cohort.held_out], cohort.site[cohort.held_out]
+    third = np.digitize(age, np.quantile(cohort.age[cohort.training], [1 / 3, 2 / 3]))
+    groups = {"all": np.ones(n_controls, bool)}
+    groups |= {name: third == number for number, name in enumerate(("youngest", "middle", "oldest"))}
+    groups |= {str(name): site == name for name in np.unique(site)}
+    shares = []
+    for name in score:
+        p = np.array([run["norm"][name]["p"][:n_controls] for run in runs])
+        shares.append(
+            {
+                "norm": name,
+                **{
+                    group: interval(lambda of, p=p, who=who: (p[:, of][:, who[of]] <= 0.05).mean(), n_controls)
+                    for group, who in groups.items()
+                },
+            }
+        )
+    return areas, shares
+
+
+def growth_rows(runs: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the table of the same brain at another age."""
+    decoded = np.mean([run["growth"]["decoded"] for run in runs], axis=0)
+    simulated = np.array(runs[0]["growth"]["simulated"])
+    n = len(simulated)
+    return [
+        {
+            "growth of decoded ventricles / simulated": interval(
+                lambda of: decoded[of].mean() / simulated[of].mean(), n, 2
+            ),
+            "by seed": ", ".join(f"{np.mean(run['growth']['decoded']) / simulated.mean():.2f}" for run in runs),
+            "correlation over subjects": interval(
+                lambda of: float(np.corrcoef(decoded[of], simulated[of])[0, 1]), n, 2
+            ),
+        }
+    ]
+
+
+def new_site_rows(runs: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the table of a new site."""
+    base = np.array(runs[0]["base"])
+    errors = {name: np.mean([run["errors"][name] for run in runs], axis=0) for name in runs[0]["errors"]}
+    many = errors["from the start on 200 subjects"]
+    return [
+        {
+            "model": name,
+            "error": interval(lambda of, own=own: own[of].sum() / base[of].sum(), len(base)),
+            "relative to 200 subjects": interval(lambda of, own=own: own[of].sum() / many[of].sum(), len(base)),
+        }
+        for name, own in errors.items()
+    ]
+
+
+def repeat_rows(runs: Sequence[Any]) -> list[dict[str, Any]]:
+    """Return the table of reliability."""
+    subjects = np.array(runs[0]["subjects"])
+    names = np.unique(subjects)
+
+    def median(which: str, of: Array) -> float:
+        scans = [(number, row) for number, index in enumerate(of) for row in np.flatnonzero(subjects == names[index])]
+        who, rows = [f"{number}" for number, _ in scans], [row for _, row in scans]
+        return float(
+            np.mean(
+                [np.median(intraclass_correlation(np.array(run["codes"][which])[rows], np.array(who))) for run in runs]
+            )
+        )
+
+    return [
+        {"codes": name, "median ICC": interval(lambda of, name=name: median(name, of), len(names))}
+        for name in runs[0]["codes"]
+    ]
 
 
 def main(seeds: Sequence[int] = (0, 1, 2), n_epochs: int = 20, work_dir: str | None = None) -> None:
@@ -264,41 +513,26 @@ def main(seeds: Sequence[int] = (0, 1, 2), n_epochs: int = 20, work_dir: str | N
     folder = Path(work_dir or tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     runs: dict[str, list[Any]] = {}
-    for part in (sites, norm, repeats):
+    for part in (models, new_site, repeats):
         for seed in seeds:
             stored = folder / f"{part.__name__}_{n_epochs}_{seed}.json"
             if not stored.is_file():
                 began = time.monotonic()
                 stored.write_text(json.dumps(part(folder, seed, n_epochs)))
-                print(part.__name__, seed, f"{time.monotonic() - began:.0f} s", stored.read_text(), flush=True)
+                print(part.__name__, seed, f"{time.monotonic() - began:.0f} s", flush=True)
             runs.setdefault(part.__name__, []).append(json.loads(stored.read_text()))
-    site_rows = []
-    for name in runs["sites"][0]:
-        if name == "slope":
-            continue
-        row: dict[str, Any] = {"codes": name}
-        for column, key in (("site, balanced accuracy", "site"), ("age, R²", "age"), ("error", "error")):
-            values = [run[name][key] for run in runs["sites"] if key in run[name]]
-            row[column] = range_text(values) if values else "–"
-        site_rows.append(row)
-    norm_rows = []
-    for name in runs["norm"][0]:
-        row = {"norm": name, "AUROC of patients": range_text([run[name]["AUROC"] for run in runs["norm"]])}
-        for group in runs["norm"][0][name]["beyond"]:
-            row[group] = range_text([run[name]["beyond"][group] for run in runs["norm"]])
-        norm_rows.append(row)
-    slope = [{"growth of decoded ventricles / simulator's": range_text([run["slope"] for run in runs["sites"]], 2)}]
-    icc = [
-        {"codes": name, "median ICC": range_text([run[name] for run in runs["repeats"]])} for name in runs["repeats"][0]
-    ]
+    cohort = Cohort(folder)
+    areas, shares = norm_rows(runs["models"], cohort)
     report(
         "conditional",
         "Conditional models on simulated brains",
         {
-            "Sites": site_rows,
-            "Adjusted deviation; share of held-out controls beyond the 5 % limit": norm_rows,
-            "The same brain at another age": slope,
-            "Repeated scans": icc,
+            "Sites": site_rows(runs["models"], cohort),
+            "Patients among held-out controls": areas,
+            "Share of held-out controls beyond the 5 % limit": shares,
+            "The same brain at another age": growth_rows(runs["models"]),
+            "A new site": new_site_rows(runs["new_site"]),
+            "Repeated scans": repeat_rows(runs["repeats"]),
         },
         notes=(__doc__ or "").partition("folder]\n\n")[2],
     )

@@ -20,6 +20,9 @@ from .fine_tuning import InitialModel
 from .model_description import read_description
 from .records import Record, print_once
 
+AT_KEY = "covariates_at"
+"""Key of a sample's coded covariates that its codes are decoded at, in place of its own."""
+
 Unseen = Mapping[str, Mapping[str, str | None]]
 
 
@@ -146,6 +149,7 @@ class ConditionalDataset(Dataset[Any]):
         records: the records.
         coding: the coding.
         unseen: as in :meth:`~monai_betavae.data.CovariateCoding.rows`.
+        at: as in :func:`rows_at`; the samples then also hold these rows, under "covariates_at".
 
     Example:
         >>> coding = CovariateCoding.fit([{"site": site} for site in "AAAB"], ["site"])
@@ -155,22 +159,59 @@ class ConditionalDataset(Dataset[Any]):
     """
 
     def __init__(
-        self, volumes: Any, records: Sequence[Record], coding: CovariateCoding, unseen: Unseen | None = None
+        self,
+        volumes: Any,
+        records: Sequence[Record],
+        coding: CovariateCoding,
+        unseen: Unseen | None = None,
+        at: Mapping[str, Any] | None = None,
     ) -> None:
         if len(volumes) != len(records):
             raise ValueError(f"`records` must be those of the {len(volumes)} samples, got {len(records)}.")
         self.volumes = volumes
-        self.rows = torch.from_numpy(coding.rows(records, unseen=unseen))
+        rows = coding.rows(records, unseen=unseen)
+        self.rows = {COVARIATES_KEY: torch.from_numpy(rows)}
+        if at is not None:
+            self.rows[AT_KEY] = torch.from_numpy(rows_at(rows, coding, at))
 
     def __len__(self) -> int:
         return len(self.volumes)
 
     def __getitem__(self, index: int) -> Any:
-        return {**self.volumes[index], COVARIATES_KEY: self.rows[index]}
+        return {**self.volumes[index], **{key: rows[index] for key, rows in self.rows.items()}}
+
+
+def rows_at(rows: NDArray[np.float32], coding: CovariateCoding, at: Mapping[str, Any]) -> NDArray[np.float32]:
+    """Return coded covariates of which some are the same for all, such as one site.
+
+    Args:
+        rows: coded covariates, shape (n, n_columns).
+        coding: the coding.
+        at: values by name; ``None`` for those of the average subject.
+
+    Raises:
+        ValueError: if ``at`` names no covariate of the coding, or a level that training had none of.
+
+    Example:
+        >>> coding = CovariateCoding.fit([{"site": site} for site in "AAAB"], ["site"])
+        >>> rows_at(coding.rows([{"site": "A"}, {"site": "B"}]), coding, {"site": "B"}).tolist()
+        [[-0.75, 0.75], [-0.75, 0.75]]
+    """
+    if not isinstance(at, Mapping) or not at or not set(at) <= set(coding.names):
+        raise ValueError(f"`at` must give values of some of {list(coding.names)}, got {at!r:.200}.")
+    given = coding.row_of({name: value for name, value in at.items() if value is not None})
+    made = rows.copy()
+    for name in at:
+        made[:, coding.slices()[name]] = given[coding.slices()[name]]
+    return made
 
 
 def with_covariates(
-    dataset: Any, records: Sequence[Record], coding: CovariateCoding | None, unseen: Unseen | None = None
+    dataset: Any,
+    records: Sequence[Record],
+    coding: CovariateCoding | None,
+    unseen: Unseen | None = None,
+    at: Mapping[str, Any] | None = None,
 ) -> Any:
     """Return a dataset with coded covariates, or the dataset itself for a model without any.
 
@@ -179,11 +220,18 @@ def with_covariates(
         records: the records.
         coding: the coding, or ``None``.
         unseen: as in :meth:`~monai_betavae.data.CovariateCoding.rows`.
+        at: as in :class:`ConditionalDataset`.
+
+    Raises:
+        ValueError: if ``at`` is given without a coding, or isn't as described.
 
     Example:
         >>> volumes = [{"image": torch.zeros(1, 4, 4)}]
         >>> with_covariates(volumes, [{"site": "B"}], None) is volumes
         True
     """
-    # records that are found when they are read first aren't, without need
-    return dataset if coding is None else ConditionalDataset(dataset, list(records), coding, unseen)
+    if coding is None:  # records that are found when they are read first aren't, without need
+        if at is not None:
+            raise ValueError(f"`at` must not be given for a model that isn't conditional on covariates, got {at!r}.")
+        return dataset
+    return ConditionalDataset(dataset, list(records), coding, unseen, at)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -23,12 +24,14 @@ from ..networks.conditional_mean import n_covariates_of
 from ..networks.latent_model import encode_images, logvar_of
 from ..networks.modules import reconstruction_network
 from ..saving.atomic_files import atomic_path, write_table
+from .covariates import AT_KEY
 from .data_checks import refuse_bad_headers
 from .model_description import data_options_of
 from .records import SPLIT_FILE, Record, given_records, is_working_process, print_once, read_split
 from .trained_model import check_outputs
 
 LATENTS_FILE, RECONSTRUCTIONS_FOLDER = "latents.csv", "reconstructions"
+RECONSTRUCTIONS_AT_FOLDER = "reconstructions_at"
 
 
 class InferenceRecords(Sequence[Record]):
@@ -193,6 +196,12 @@ class VolumeInference:
         output_dir: folder of the results.
         device: where to compute.
         image_key: key of the images in a batch.
+        at: values of covariates that codes are decoded at in place of the subjects' own, such as ``{"site": "A"}``; the
+            loader's samples hold them coded, see :func:`~monai_betavae.workflows.with_covariates`. The volumes are then
+            in ``reconstructions_at``, with the values in ``at.json``, and not in ``reconstructions``.
+
+    Raises:
+        ValueError: if ``at`` is given with an inferer of one's own, which encodes and decodes at once.
 
     Example:
         >>> import contextlib, io, tempfile
@@ -223,7 +232,11 @@ class VolumeInference:
         output_dir: str | os.PathLike[str],
         device: torch.device | str = "cpu",
         image_key: str = "image",
+        at: Mapping[str, Any] | None = None,
     ) -> None:
+        if at is not None and type(inferer) is not SimpleInferer:
+            raise ValueError(f"`inferer` must be a SimpleInferer if `at` is given, got a {type(inferer).__name__}.")
+        self.at = at
         self.network = network
         self.dataloader = dataloader
         self.inferer = inferer
@@ -246,6 +259,7 @@ class VolumeInference:
         loader = OrderedRows(self.dataloader, share=False)
         rows: list[dict[str, Any]] = []
         names = OutputNames()
+        folder = self.output_dir / (RECONSTRUCTIONS_FOLDER if self.at is None else RECONSTRUCTIONS_AT_FOLDER)
         network: Any = reconstruction_network(self.network.to(self.device).eval())
         with torch.inference_mode():
             batches = loader.image_batches(self.image_key)
@@ -254,6 +268,8 @@ class VolumeInference:
                 covariates = batch_covariates(batch.content, n_covariates_of(network), len(images))
                 covariates = None if covariates is None else covariates.to(self.device)
                 given = () if covariates is None else (covariates,)
+                if self.at is not None:
+                    given = (batch.content[AT_KEY].to(self.device),)
                 q = encode_images(network, images, covariates=covariates)
                 # calling the network would encode once more, which only an inferer of one's own may need
                 simple = type(self.inferer) is SimpleInferer
@@ -264,15 +280,18 @@ class VolumeInference:
                     path = sample[f"{self.image_key}_path"]
                     rows.append(_row(sample.get("subject"), path, mu[index], logvar[index]))
                     restored = self.postprocessing({**sample, "pred": reconstructions[index].float().cpu()})["pred"]
-                    target = self.output_dir / RECONSTRUCTIONS_FOLDER / names.unique(path, str(sample.get("subject")))
+                    target = folder / names.unique(path, str(sample.get("subject")))
                     with atomic_path(target) as temporary:
                         nib.save(volume_image(restored, path), temporary)
         if not rows:
             raise ValueError("`dataloader` must give at least one volume, got none.")
+        if self.at is not None:
+            with atomic_path(folder / "at.json") as temporary:
+                temporary.write_text(json.dumps(dict(self.at)) + "\n", encoding="utf-8")
         write_table(pd.DataFrame(rows), self.output_dir / LATENTS_FILE)
+        where = "" if self.at is None else f" (at {', '.join(f'{name} {value}' for name, value in self.at.items())})"
         print(
-            f"Latents:          {self.output_dir / LATENTS_FILE} ({len(rows)} rows)\n"
-            f"Reconstructions:  {self.output_dir / RECONSTRUCTIONS_FOLDER}"
+            f"Latents:          {self.output_dir / LATENTS_FILE} ({len(rows)} rows)\nReconstructions:  {folder}{where}"
         )
 
 

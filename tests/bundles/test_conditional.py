@@ -9,7 +9,7 @@ import pytest
 import torch
 from bundle_runs import latents, run_bundle, tiny_cohort, train
 
-from monai_betavae.data import CovariateCoding
+from monai_betavae.data import CovariateCoding, RestoreVolumed
 from monai_betavae.networks.latent_model import encode_array
 from monai_betavae.workflows import load_weights, trained_covariates, trained_network, trained_preprocessing
 from monai_betavae.workflows.export import export_program
@@ -50,6 +50,24 @@ def test_inference_uses_each_subjects_covariates(run):
     np.testing.assert_allclose(codes, encode_array(network, images, covariates=rows)[0], rtol=1e-4, atol=1e-5)
     # what it would be for the average subject
     assert np.abs(codes - encode_array(network, images, covariates=0 * rows)[0]).max() > 1e-3
+
+
+def test_volumes_are_decoded_at_other_covariates(run, tmp_path):
+    options = {"ckpt_dir": str(run), "training_output_dir": str(run), "device": "$torch.device('cpu')"}
+    run_bundle("inference", output_dir=str(tmp_path), at={"age": 35}, **options)
+    assert not (tmp_path / "reconstructions").exists()
+    assert json.loads((tmp_path / "reconstructions_at" / "at.json").read_text()) == {"age": 35}
+    network, coding = load_weights(trained_network(run), run / "model.pt").eval(), trained_covariates(run)
+    record = json.loads((run / "split.json").read_text())["test"][0]
+    sample = trained_preprocessing(run)(record)
+    z = torch.from_numpy(pd.read_csv(tmp_path / "latents.csv").filter(like="mu_").to_numpy(np.float32)[:1])
+    rows = torch.from_numpy(coding.rows([{**record, "age": 35}]))
+    with torch.no_grad():
+        expected = RestoreVolumed("pred")({**sample, "pred": network.decode(z, rows)[0]})["pred"]
+    written = nib.load(tmp_path / "reconstructions_at" / f"{record['subject']}_T1w_reconstruction.nii.gz")
+    np.testing.assert_allclose(written.get_fdata(), expected[0], rtol=1e-3, atol=1e-2 * float(expected.max()))
+    with pytest.raises(ValueError, match="`at` must give values of some of"):
+        run_bundle("inference", output_dir=str(tmp_path / "no"), at={"weight": 70}, **options)
 
 
 def test_samples_at_covariates(run, tmp_path):
