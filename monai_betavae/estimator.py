@@ -39,7 +39,7 @@ from .batches.images import MAX_VALUE, batch_targets, check_images, image_tensor
 from .batches.ordering import OrderedRows, check_not_empty, row_noise
 from .batches.process_shares import BatchShare, batch_share, draw_codes
 from .losses import BetaVAELoss, likelihood
-from .networks.conditional_mean import condition_of, fit_condition, n_covariates_of
+from .networks.conditional_mean import condition_of, fit_condition, keep_condition, n_covariates_of
 from .networks.correction import RENEWAL_BATCHES, renew_gain, set_variance
 from .networks.latent_model import evaluating
 from .networks.lone_images import check_lone_images, naming_lone_values
@@ -58,7 +58,7 @@ from .networks.warm_start import check_started, variance_of, warm_start
 from .objectives import describe_objective, objective_from_description
 from .objectives.batch_terms import takes_gathered, warn_of_batch_terms
 from .saving.descriptions import is_plain, name_of
-from .saving.estimator_file import EstimatorFiles, check_checkpoint
+from .saving.estimator_file import EstimatorFiles, check_checkpoint, kept_covariates
 from .saving.safe_loading import load_weights_only, name_resumed_checkpoint
 from .schedules import Schedule
 from .training.device import check_precision, on_fit_device
@@ -138,6 +138,9 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         criterion: the loss, a :class:`~monai_betavae.BetaVAELoss` or what was passed in.
         beta: its weight of the KL divergence.
         fitted: whether the model was trained, or loaded from a trained one.
+        fits_condition: whether the training of a conditional model ends with a fit of its conditional mean, also in a
+            Trainer that you build. Set it to false if you go back to weights of an earlier epoch and call
+            :func:`~monai_betavae.networks.conditional_mean.fit_condition` after that.
         trainer_params: arguments that :meth:`fit` gives to the Trainer.
         hparams: the arguments above and those of the Trainer that the reference has, without networks and objects.
 
@@ -226,6 +229,7 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         # the step at which the template's curvature was measured, and the likelihood's variance if a schedule sets it
         self._renewed_at: tuple[int, float | None] = (-1, None)
         self._at_end = False
+        self.fits_condition = True
         # of the images of the last validation batch, for callbacks; None where this process owns none of them
         self.validated_posterior: Normal | None = None
         self._initial: dict[str, Any] | None = None  # copies of what training changes, for sklearn.base.clone
@@ -301,6 +305,17 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         if described is None:
             return name_of(self.criterion)
         return None if described["name"] == "beta-vae" and described["arguments"]["schedule"] is None else described
+
+    @property
+    def _n_kept_covariates(self) -> int:
+        """Number of first columns of the conditional mean that fits leave as they are."""
+        condition = condition_of(self)
+        return 0 if condition is None else condition.n_fixed
+
+    def _keep_covariates(self, n_kept: Any) -> None:
+        """Keep the columns that the model of a file kept."""
+        if n_kept:
+            keep_condition(self, n_kept)
 
     @property
     def fitted(self) -> bool:
@@ -594,7 +609,6 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
             with name_resumed_checkpoint(trainer):
                 trainer.fit(self, training, validation, ckpt_path=ckpt_path, weights_only=True)
         self.fitted_ = True
-        fit_condition(self, train_dataloader)
         if val_dataloader is not None:
             calibrate_noise(self, val_dataloader)
         return self
@@ -776,8 +790,20 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         self._renew_gain(end=True)
 
     def on_fit_end(self) -> None:
-        """Note that the model is trained, also when a Trainer of the user's did it."""
+        """Note that the model is trained, and fit its conditional mean, also when a Trainer of the user's did it."""
         self.fitted_ = True
+        if not self.fits_condition or n_covariates_of(self) == 0:
+            return
+        loader = training_loader(self.trainer)
+        if loader is None:
+            warnings.warn(
+                "The conditional mean is as the optimizer left it: it is fitted to the training volumes, which came "
+                "from an iterator or several loaders. Call monai_betavae.networks.conditional_mean."
+                "fit_condition(vae, loader) with one loader of them.",
+                stacklevel=2,
+            )
+            return
+        fit_condition(self, loader)
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Check images while they are still on the CPU, where it doesn't make a GPU wait."""
@@ -798,6 +824,8 @@ class VAE(SklearnParameters, EstimatorFiles, pl.LightningModule):
         fitting = trainer is not None and trainer.state.fn == TrainerFn.FITTING
         described = self._described_loss() if fitting else None
         check_checkpoint(checkpoint, trainer, self.criterion if self._loss_given else None, described)
+        # before anything makes an optimizer, which gets none of the columns that are kept
+        self._keep_covariates(kept_covariates(checkpoint))
         if trainer is not None and trainer.state.fn == TrainerFn.FITTING and self.lr_scheduler is not None:
             made = self.configure_optimizers()
             resume_schedule(checkpoint, made["optimizer"], made["lr_scheduler"])

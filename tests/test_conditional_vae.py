@@ -1,6 +1,7 @@
 """The estimator with covariates: training, codes, files, refusals."""
 
 import copy
+import json
 
 import lightning.pytorch as pl
 import pytest
@@ -11,7 +12,8 @@ from torch.utils.data import DataLoader, default_collate
 
 from monai_betavae import VAE, build_vae
 from monai_betavae.networks.conditional_mean import extend_condition, fit_condition
-from monai_betavae.training import LastCheckpoint
+from monai_betavae.training import LastCheckpoint, StepSeeds
+from monai_betavae.training.step_seeds import order_by_epoch
 
 
 def model(**options):
@@ -90,6 +92,43 @@ def test_a_loaded_model_learns_a_new_site_alone_or_with_the_rest(fitted, tmp_pat
     assert not torch.equal(vae.fc_mu.weight, fitted.fc_mu.weight)
 
 
+def test_columns_that_are_kept_stay_so_in_files(fitted, tmp_path):
+    def new(n_covariates, n=24):
+        rows = torch.ones(n_covariates)
+        return [{**each, "covariates": torch.tensor([*each["covariates"], *rows[2:]])} for each in grown(n, seed=5)]
+
+    vae = copy.deepcopy(fitted)
+    extend_condition(vae, 1)
+    fit_condition(vae, loader(new(3)))
+    loaded = VAE.load(vae.save(tmp_path / "kept.pt"))
+    assert (loaded.decoder.condition.n_fixed, loaded.decoder.condition.weight.requires_grad) == (2, False)
+    before = loaded.decoder.condition.weight.detach().clone()
+    with pytest.warns(UserWarning, match="goes on from its weights"):
+        loaded.fit(loader(new(3), shuffle=True))
+    assert torch.equal(loaded.decoder.condition.weight[:, :2], before[:, :2])
+    assert not torch.equal(loaded.decoder.condition.weight[:, 2], before[:, 2])
+    # a checkpoint of the training is resumed with the same columns, and the optimizer that has none of them
+    path = tmp_path / "last.ckpt"
+    loaded.trainer.save_checkpoint(path)
+    read = VAE.load_from_checkpoint(path)
+    assert (read.decoder.condition.n_fixed, read.decoder.condition.weight.requires_grad) == (2, False)
+    other = model(n_covariates=3, max_epochs=4)
+    other.fit(loader(new(3), shuffle=True), ckpt_path=path)
+    assert torch.equal(other.decoder.condition.weight[:, :2], before[:, :2])
+    # those of a model that keeps none are all trained again
+    assert VAE.load(fitted.save(tmp_path / "all.pt")).decoder.condition.weight.requires_grad
+
+
+@pytest.mark.parametrize("kept", [3, -1, "2", [1]])
+def test_a_file_that_keeps_columns_it_has_not_is_refused(fitted, tmp_path, kept):
+    path = fitted.save(tmp_path / "vae.pt")
+    content = torch.load(path, weights_only=True)
+    described = {**json.loads(content["description"]), "kept_covariates": kept}
+    torch.save({**content, "description": json.dumps(described)}, path)
+    with pytest.raises(ValueError, match=r"vae\.pt can't be loaded: `n_fixed` must be an integer from 0 to 2, got"):
+        VAE.load(path)
+
+
 def test_codes_of_a_new_site_end_where_the_others_are(fitted):
     def at_new_site(n, seed):
         rows = [(each, torch.tensor([float(each["covariates"][0]), 0.0, 1.0])) for each in grown(n, seed=seed)]
@@ -116,12 +155,66 @@ def test_a_resumed_training_ends_with_the_same_weights(tmp_path):
         assert torch.equal(value, states["resumed"][name]), name
 
 
-def test_a_trainer_of_ones_own_starts_it_too():
+class Data(pl.LightningDataModule):
+    def __init__(self, samples):
+        super().__init__()
+        self.samples = samples
+
+    def train_dataloader(self):
+        return loader(self.samples, shuffle=True)
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The loaders that the conditional mean was fitted from, at the start and at the end of a training."""
+    found = []
+
+    def counted(vae, read, *args):
+        found.append(read)
+        return fit_condition(vae, read, *args)
+
+    monkeypatch.setattr("monai_betavae.estimator.fit_condition", counted)
+    return found
+
+
+@pytest.mark.filterwarnings("ignore:You have overridden `on_before_batch_transfer`")
+@pytest.mark.parametrize("kind", ["loader", "datamodule"])
+def test_a_trainer_of_ones_own_gives_the_model_of_fit(reads, kind):
     train = grown(24)
-    vae = model()
-    trainer = pl.Trainer(max_epochs=1, **{name: value for name, value in QUIET.items() if name != "max_epochs"})
-    trainer.fit(vae, loader(train, shuffle=True))
-    assert vae.decoder.condition.weight.abs().max() > 0.1
+    fitted = model(max_epochs=2).fit(loader(train, shuffle=True))
+    assert len(reads) == 2  # at the start and at the end
+    vae = model(max_epochs=2)
+    trainer = pl.Trainer(**{**QUIET, "max_epochs": 2}, callbacks=[StepSeeds(0)])
+    with order_by_epoch(given := loader(train, shuffle=True), 0):
+        trainer.fit(vae, given if kind == "loader" else Data(train))
+    assert len(reads) == 4
+    assert vae.decoder.condition.mean_code.abs().max() > 0
+    if kind == "loader":  # a datamodule's loader has an order of its own
+        for name, value in fitted.state_dict().items():
+            assert torch.equal(value, vae.state_dict()[name]), name
+    # nothing is left to fit
+    before = vae.decoder.condition.weight.detach().clone()
+    fit_condition(vae, loader(train), n_rounds=1)
+    torch.testing.assert_close(vae.decoder.condition.weight, before, rtol=0.01, atol=0.01)
+
+
+def test_the_fit_at_the_end_can_be_left_to_others(reads):
+    train = grown(24)
+    vae = model(max_epochs=1)
+    vae.fits_condition = False
+    vae.fit(loader(train))
+    assert len(reads) == 1  # at the start
+    assert vae.fitted
+
+
+def test_loaders_that_cant_be_read_again_are_told(reads):
+    samples = grown(16)
+    vae = model(max_epochs=1, warm_start="none")
+    with pytest.warns(UserWarning, match=r"fit_condition\(vae, loader\)"):
+        pl.Trainer(**{**QUIET, "max_epochs": 1}).fit(vae, iter([default_collate(samples)]))
+    assert reads == []
+    plain = model(max_epochs=1, warm_start="none", n_covariates=0)
+    pl.Trainer(**{**QUIET, "max_epochs": 1}).fit(plain, iter([default_collate(samples)]))  # has nothing to say
 
 
 def test_the_prior_learns_in_training():

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from .._checks import check_integer, check_real
 from .intervals import LEVEL, N_RESAMPLES, Estimate, estimate
@@ -296,6 +296,7 @@ def detection_auroc(
     scores: Array,
     is_patient: Array,
     *,
+    subjects: ArrayLike | None = None,
     level: float = LEVEL,
     n_resamples: int = N_RESAMPLES,
     seed: int | None = 0,
@@ -307,6 +308,8 @@ def detection_auroc(
     Args:
         scores: one score for each subject, shape (n,), high for patients.
         is_patient: boolean or 0 and 1, shape (n,).
+        subjects: label of each score's subject where some have several, as in
+            :func:`~monai_betavae.evaluation.estimate`.
         level: coverage of the interval.
         n_resamples: number of bootstrap resamples of subjects.
         seed: seed of the resamples; with the same seed, the intervals of two scores are paired.
@@ -331,7 +334,9 @@ def detection_auroc(
             f"with {int(patients.sum())} patients."
         )
     values = _per_subject("scores", scores, len(patients))
-    return estimate(values, patients, statistic=_auroc, level=level, n_resamples=n_resamples, seed=seed)
+    return estimate(
+        values, patients, statistic=_auroc, subjects=subjects, level=level, n_resamples=n_resamples, seed=seed
+    )
 
 
 def _auroc(values: Floats, patients: Booleans) -> float:

@@ -32,8 +32,8 @@ class ConditionalMean(nn.Module):
         mean_code: buffer of shape (latent_dim,), what the fit leaves of the training subjects' codes on average. Images
             don't depend on it: it is where the codes of a new site are moved to, see :func:`fit_condition`.
         weight: parameter B of shape (latent_dim, n_covariates), zero until it is fitted.
-        n_fixed: number of first columns that fits leave as they are, 0 unless :func:`keep_condition` sets it; not in
-            files.
+        n_fixed: number of first columns that fits leave as they are, 0 unless :func:`keep_condition` sets it. It isn't
+            among the weights; files of :class:`~monai_betavae.VAE` have it in their description.
 
     Args:
         n_covariates: number of columns of the coding, see :class:`~monai_betavae.data.CovariateCoding`.

@@ -143,6 +143,8 @@ def describe_estimator(estimator: Any) -> dict[str, Any]:
     loss = estimator._described_loss()
     if loss is not None:
         description["loss"] = loss
+    if estimator._n_kept_covariates:
+        description["kept_covariates"] = estimator._n_kept_covariates
     return description
 
 
@@ -184,6 +186,8 @@ def load_estimator(
         estimator.load_state_dict(content["state_dict"])
     except Exception as error:  # what a file may hold in place of weights is more than torch expects
         raise ValueError(f"{source}: the weights don't fit the networks. {error}") from error
+    with name_file_in_errors(source):
+        estimator._keep_covariates(description.get("kept_covariates"))
     estimator.fitted_ = bool(description.get("fitted", True))
     return estimator
 
@@ -249,6 +253,21 @@ def check_checkpoint(
                 f"`loss` must be that of the run which is resumed: the checkpoint's was {_brief(before)}, this model's "
                 f"is {_brief(described)}."
             )
+
+
+def kept_covariates(checkpoint: Mapping[str, Any]) -> Any:
+    """Return how many first columns of its conditional mean the model of a checkpoint kept, ``None`` for none.
+
+    Args:
+        checkpoint: Lightning's checkpoint, loaded.
+
+    Example:
+        >>> kept_covariates({}) is None
+        True
+    """
+    if CHECKPOINT_KEY not in checkpoint:
+        return None
+    return parse_description(checkpoint[CHECKPOINT_KEY], "the checkpoint").get("kept_covariates")
 
 
 def _brief(described: Any) -> str:

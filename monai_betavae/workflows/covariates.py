@@ -54,18 +54,24 @@ def covariate_coding(
         >>> coding.columns
         ('site=A', 'site=B')
     """
-    if not covariates and (initial is None or initial.coding is None):
+    stored = None if ckpt_dir is None else trained_covariates(ckpt_dir)
+    if not covariates and stored is None and (initial is None or initial.coding is None):
         return None
     names = [covariates] if isinstance(covariates, str) else list(covariates or ())
     if training is None:
         training = running_parser().get_parsed_content("split")["training"]
-    stored = None if ckpt_dir is None else trained_covariates(ckpt_dir)
     if initial is not None:
         return _coding_again(initial, names, stored, training)
+    if stored is None and ckpt_dir is not None and read_description(ckpt_dir) is not None:
+        raise ValueError(
+            f"`covariates` must be those of the run that is resumed, which has none, got {names}: leave --covariates "
+            "out."
+        )
     if stored is not None:
         if list(stored.names) != names:
             raise ValueError(
-                f"`covariates` must be those of the run that is resumed, {list(stored.names)}, got {names}."
+                f"`covariates` must be those of the run that is resumed, in their order, got {names or 'none'}: give "
+                f'--covariates "{list(stored.names)}".'
             )
         return stored
     coding = CovariateCoding.fit(training, names)

@@ -264,6 +264,8 @@ class ModelTraining:
                 for message in KNOWN_NOISE:
                     warnings.filterwarnings("ignore", message=message)
                 checkpoint = self.ckpt_dir / RESUME_FILE if resume else None
+                # the best weights get theirs below, from volumes that aren't augmented
+                self.estimator.fits_condition = False
                 with name_resumed_checkpoint(self.trainer):
                     self.trainer.fit(
                         self.estimator, train_dataloader, val_dataloader, ckpt_path=checkpoint, weights_only=True

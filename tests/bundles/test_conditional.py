@@ -1,6 +1,8 @@
 """Covariates through the bundle: trained, described, used, resumed, exported, refused."""
 
 import json
+import re
+import shutil
 
 import nibabel as nib
 import numpy as np
@@ -8,7 +10,10 @@ import pandas as pd
 import pytest
 import torch
 from bundle_runs import latents, run_bundle, tiny_cohort, train
+from monai.bundle import ckpt_export
 
+from monai_betavae import bundle_root
+from monai_betavae.bundle import config_file
 from monai_betavae.data import CovariateCoding, RestoreVolumed
 from monai_betavae.networks.latent_model import encode_array
 from monai_betavae.workflows import load_weights, trained_covariates, trained_network, trained_preprocessing
@@ -89,8 +94,50 @@ def test_a_run_is_resumed_with_its_coding(cohort, tmp_path):
     train(tmp_path, cohort, covariates=COVARIATES, resume=True, max_epochs=3)
     assert json.loads((tmp_path / "model.json").read_text())["covariates"] == before
     assert len(pd.read_csv(tmp_path / "metrics.csv")) == 3
-    with pytest.raises(ValueError, match="covariates"):
-        train(tmp_path, cohort, covariates=["age"], resume=True, max_epochs=4)
+    # neither others, nor none, nor another order, which would be that of other columns
+    for covariates in (["age"], ["sex", "age"], None):
+        with pytest.raises(ValueError, match=re.escape("""give --covariates "['age', 'sex']".""")):
+            train(tmp_path, cohort, covariates=covariates, resume=True, max_epochs=4)
+
+
+def test_a_run_without_covariates_is_resumed_without(cohort, tmp_path):
+    train(tmp_path, cohort)
+    with pytest.raises(ValueError, match="which has none, got \\['age'\\]: leave --covariates out"):
+        train(tmp_path, cohort, covariates=["age"], resume=True, max_epochs=3)
+
+
+def shuffled(cohort, folder):
+    """Copy a cohort, its table's rows in another order."""
+    shutil.copytree(cohort, folder)
+    path = folder / "participants.tsv"
+    table = pd.read_csv(path, sep="\t").sample(frac=1, random_state=1)
+    assert not table.index.is_monotonic_increasing
+    table.to_csv(path, sep="\t", index=False, na_rep="n/a")
+    return folder
+
+
+def test_the_order_of_the_tables_rows_changes_nothing(cohort, run, tmp_path):
+    train(tmp_path / "run", shuffled(cohort, tmp_path / "brains"), covariates=COVARIATES, augment=True)
+    for name in ("model.pt", "metrics.csv", "scores.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (run / name).read_bytes(), name
+    covariates = [json.loads((each / "model.json").read_text())["covariates"] for each in (tmp_path / "run", run)]
+    assert covariates[0] == covariates[1]
+    np.testing.assert_array_equal(
+        latents(run, dataset_dir=str(tmp_path / "brains")), latents(run, dataset_dir=str(cohort))
+    )
+
+
+def test_the_order_of_covariates_is_that_of_columns_and_nothing_else(cohort, run, tmp_path):
+    train(tmp_path, cohort, covariates=COVARIATES[::-1], augment=True)
+    weights = [torch.load(each / "model.pt", weights_only=True) for each in (run, tmp_path)]
+    columns = [trained_covariates(each).columns for each in (run, tmp_path)]
+    assert columns[0] != columns[1]
+    order = [columns[1].index(name) for name in columns[0]]
+    for name, value in weights[0].items():
+        other = weights[1][name][:, order] if name.endswith("condition.weight") else weights[1][name]
+        # sums over the columns are in another order
+        torch.testing.assert_close(other, value, rtol=1e-3, atol=1e-4, msg=lambda text, name=name: f"{name}: {text}")
+    np.testing.assert_allclose(latents(tmp_path), latents(run), rtol=1e-2, atol=1e-3)
 
 
 def test_what_is_refused(cohort, run, tmp_path):
@@ -110,14 +157,72 @@ def test_what_is_refused(cohort, run, tmp_path):
         path.write_text(kept)
 
 
-def test_exports_take_the_covariates(run, tmp_path):
-    path, difference = export_program(tmp_path / "model.pt2", run)
-    assert difference < 1e-4
+@pytest.fixture(scope="module")
+def expected(run):
+    """Three images and rows of covariates, and the trained network's reconstructions and codes."""
     network = load_weights(trained_network(run), run / "model.pt").eval()
-    images, rows = torch.rand(3, 1, 8, 10, 8), torch.rand(3, network.decoder.condition.n_covariates)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(3, 1, 8, 10, 8, generator=generator)
+    rows = torch.randn(3, network.decoder.condition.n_covariates, generator=generator)
     with torch.no_grad():
-        expected = network(images, rows)
-        torch.testing.assert_close(torch.export.load(path).module()(images, rows), expected, rtol=1e-3, atol=1e-4)
+        outputs = network(images, rows), *network.posterior_parameters(images, rows)
+        # covariates that an export had lost would be seen, in codes and in images
+        others = network(images, -rows), network.posterior_parameters(images, -rows)[0]
+    assert min((one - other).abs().max() for one, other in zip(outputs, others, strict=False)) > 1e-3
+    return images, rows, outputs
+
+
+def assert_outputs(found, outputs):
+    assert len(found) == len(outputs)
+    for one, other in zip(found, outputs, strict=True):
+        torch.testing.assert_close(torch.as_tensor(one), other, rtol=1e-4, atol=1e-4)
+
+
+def test_torch_programs_take_the_covariates(run, expected, tmp_path):
+    images, rows, outputs = expected
+    for codes in (False, True):
+        path, difference = export_program(tmp_path / f"codes_{codes}.pt2", run, codes)
+        assert difference < 1e-4
+        with torch.no_grad():
+            found = torch.export.load(path).module()(images, rows)
+        assert_outputs(found if codes else [found], outputs if codes else outputs[:1])
+
+
+@pytest.mark.slow  # torch's exporter takes half a minute
+def test_the_onnx_model_takes_the_covariates(run, expected, tmp_path):
+    import onnxruntime
+
+    images, rows, outputs = expected
+    path, difference = export_program(tmp_path / "model.onnx", run, codes=True)
+    assert difference < 1e-4
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert [each.name for each in session.get_inputs()] == ["image", "covariates"]
+    assert [each.name for each in session.get_outputs()] == ["pred", "mu", "logvar"]
+    for n in (1, 3):
+        found = session.run(None, {"image": images[:n].numpy(), "covariates": rows[:n].numpy()})
+        assert_outputs(found, [each[:n] for each in outputs])
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.* is deprecated")
+@pytest.mark.parametrize("form", ["flat", "zoo"])
+def test_monais_torchscript_export_takes_the_covariates(run, expected, form, tmp_path):
+    root, options = bundle_root(), {"ckpt_dir": str(run)}
+    if form == "zoo":
+        root, options = write_zoo_bundle(tmp_path / "zoo", run), {}
+    ckpt_export(
+        "network_def",
+        str(tmp_path / "model.ts"),
+        ckpt_file=str(run / "model.pt"),
+        meta_file=str(config_file(root, "metadata.json")),
+        config_file=str(config_file(root, "inference.json")),
+        **options,
+    )
+    exported = torch.jit.load(tmp_path / "model.ts")
+    images, rows, outputs = expected
+    with torch.no_grad():
+        mu, logvar = exported.posterior_parameters(images, rows)
+        assert_outputs([exported(images, rows), mu, logvar], outputs)
+        assert_outputs([exported.decode(mu, rows)], outputs[:1])
 
 
 def test_the_zoos_form_holds_them(run, tmp_path):

@@ -123,6 +123,7 @@ def start_docs_commands(commands, checkout, data):
         "verify_net_in_out": "verify",
         "ckpt_export": "torchscript",
         "onnx_export": "onnx",
+        "--codes": "codes",
         "export_program.py": "program",
         "write_zoo_bundle.py": "zoo",
     }
@@ -339,6 +340,18 @@ def test_the_onnx_export_reconstructs_as_the_network(commands, place, images, ex
     session = onnxruntime.InferenceSession(place / "data" / "model.onnx", providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-3)
+
+
+def test_the_onnx_model_with_codes_gives_the_networks(commands, place, images, expected):
+    import onnxruntime
+
+    assert "largest difference to the network's output" in commands.done("codes")
+    session = onnxruntime.InferenceSession(place / "data" / "codes.onnx", providers=["CPUExecutionProvider"])
+    found = session.run(["pred", "mu"], {"image": images.numpy()})
+    with torch.no_grad():
+        mu = trained_network(place / "checkout/bundles/vae/models").encode(images).mean
+    for one, other in zip(found, (expected, mu), strict=True):
+        np.testing.assert_allclose(one, other.numpy(), atol=1e-3)
 
 
 def test_the_exported_program_reconstructs_as_the_network(commands, place, images, expected):
@@ -696,9 +709,9 @@ def test_errors_are_one_line(commands, place, name, message):
 
 
 def test_every_command_of_the_docs_runs(commands):
-    assert len(docs_commands()) == 18
+    assert len(docs_commands()) == 19
     for name in ("train", "override", "resume", "evaluation", "inference", "generation", "two", "torchrun",
-                 "mlflow", "verify", "torchscript", "onnx", "program", "zoo"):  # fmt: skip
+                 "mlflow", "verify", "torchscript", "onnx", "program", "codes", "zoo"):  # fmt: skip
         commands.done(name)
 
 

@@ -239,6 +239,9 @@ def test_auroc_is_the_share_of_pairs_and_scikit_learns():
     assert found.value == pytest.approx(np.mean(pairs)) == pytest.approx(roc_auc_score(patients, scores))
     assert 0.5 < found.low < found.value < found.high < 1
     assert found == detection_auroc(scores, patients, n_resamples=300)
+    # scans of one subject, which are all alike, tell no more than one of them
+    four = [np.repeat(each, 4) for each in (scores, patients, np.arange(len(scores)))]
+    assert detection_auroc(*four[:2], subjects=four[2], n_resamples=300) == pytest.approx(found, abs=1e-12)
     assert detection_auroc(-scores, patients, n_resamples=2).value == pytest.approx(1 - found.value)
 
 

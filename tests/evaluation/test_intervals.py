@@ -54,6 +54,67 @@ def test_one_subject_has_no_interval():
     assert math.isnan(found.high)
 
 
+def clusters(sizes, seed=0):
+    """Rows of subjects, in mixed order: a value of each subject, and a little noise of each row."""
+    rng = np.random.default_rng(seed)
+    subjects = rng.permutation(np.repeat(np.arange(len(sizes)), sizes))
+    return rng.normal(size=len(sizes))[subjects] + 0.1 * rng.normal(size=len(subjects)), subjects
+
+
+def ratio(values, weights):
+    return float((values * weights).sum() / weights.sum())
+
+
+@pytest.mark.parametrize("sizes", [[2] * 12, [1, 2, 3, 1, 5, 2, 1, 4]])
+def test_subjects_are_drawn_with_all_their_rows(sizes):
+    values, subjects = clusters(sizes)
+    weights = np.linspace(1, 2, len(values))
+    found = estimate(values, weights, statistic=ratio, subjects=subjects, seed=5, n_resamples=300)
+    # independently: how often each subject is drawn, as weights of its rows
+    first = list(dict.fromkeys(subjects.tolist()))
+    drawn = np.random.default_rng(5).integers(0, len(sizes), (300, len(sizes)))
+    counts = np.stack([(drawn == first.index(subject)).sum(axis=1) for subject in subjects], axis=1)
+    scores = (counts * values * weights).sum(axis=1) / (counts * weights).sum(axis=1)
+    assert found.value == ratio(values, weights)
+    assert (found.low, found.high) == pytest.approx(tuple(np.quantile(scores, [0.025, 0.975])), rel=1e-12)
+
+
+def test_repeated_rows_leave_the_interval_as_it_is():
+    values, _ = clusters([1] * 20)
+    once = estimate(values, np.abs(values), statistic=ratio)
+    five = np.repeat(values, 5)
+    again = estimate(five, np.abs(five), statistic=ratio, subjects=np.repeat(np.arange(20), 5))
+    assert again == pytest.approx(once, rel=1e-12)
+    # as rows of different subjects they would promise too much
+    naive = estimate(five, np.abs(five), statistic=ratio)
+    assert naive.high - naive.low < 0.6 * (once.high - once.low)
+
+
+def test_subjects_of_one_row_each_change_no_bit():
+    values, _ = clusters([1] * 23)
+    for names in (np.arange(23)[::-1], [f"subject {i}" for i in range(23)], np.random.default_rng(0).permutation(23)):
+        assert estimate(values, subjects=names) == estimate(values)
+
+
+def test_the_interval_of_alike_scans_covers_what_it_says():
+    rng = np.random.default_rng(1)
+    hits, naive_hits = 0, 0
+    for number in range(200):
+        scans = np.repeat(rng.normal(size=30), 4) + 0.1 * rng.normal(size=120)
+        found = estimate(scans, level=0.8, n_resamples=200, seed=number, subjects=np.repeat(np.arange(30), 4))
+        naive = estimate(scans, level=0.8, n_resamples=200, seed=number)
+        hits += found.low <= 0 <= found.high
+        naive_hits += naive.low <= 0 <= naive.high
+    assert 140 <= hits <= 178  # binomial(200, 0.8)
+    assert naive_hits < 120  # half as wide
+
+
+def test_scans_of_one_subject_have_no_interval():
+    found = estimate(np.arange(4.0), subjects=["a"] * 4)
+    assert found.value == 1.5
+    assert math.isnan(found.low)
+
+
 def test_resamples_without_a_value_are_left_out():
     labels = np.array([1.0, 0, 0, 0])
     found = estimate(labels, statistic=lambda a: a.mean() / (a.max() > 0) if a.max() > 0 else math.nan)
@@ -67,6 +128,7 @@ def test_resamples_without_a_value_are_left_out():
         ((np.zeros(0),), {}, "`arrays` must have the same number of rows, at least one, got \\[0\\]"),
         ((np.zeros(3), np.zeros(4)), {}, "got \\[3, 4\\]"),
         ((np.zeros(3),), {"level": 1.5}, "`level` must be a finite number > 0 and <= 1, got 1.5"),
+        ((np.zeros(3),), {"subjects": [1, 2]}, r"`subjects` must have shape \(3,\), a label for each row, got \(2,\)"),
         ((np.zeros(3),), {"n_resamples": 0}, "`n_resamples` must be an integer >= 1"),
     ],
 )

@@ -146,3 +146,23 @@ def test_at_random_moments(cohort, whole, tmp_path):
     assert (tmp_path / "broken" / "output" / "latents.csv").read_bytes() == (
         whole / "output" / "latents.csv"
     ).read_bytes()
+
+
+def test_a_conditional_run_ends_as_if_it_had_not_been_killed(cohort, tmp_path):
+    options = {"covariates": ["age", "sex", "site"], "max_epochs": 30}
+    assert runs(tmp_path / "whole", cohort, [], **options)["outcomes"] == ["done"], logs(tmp_path / "whole")[-3000:]
+    kills = [
+        {"call": "fsync", "number": 3},
+        {"call": "replace", "number": 7},
+        {"call": "replace", "number": 5, "later": 0.03},
+        {"call": "replace", "number": 9, "later": 0.02, "by": "SIGTERM"},
+    ]
+    found = runs(tmp_path / "broken", cohort, kills, **options)
+    assert found["outcomes"] == ["killed", "killed", "killed", "stopped", "done"], logs(tmp_path / "broken")[-3000:]
+    assert_same(tmp_path / "broken", tmp_path / "whole")
+    described = json.loads((tmp_path / "broken" / "models" / "model.json").read_text())
+    assert [entry["name"] for entry in described["covariates"]["covariates"]] == options["covariates"]
+    embed(tmp_path / "whole")
+    embed(tmp_path / "broken")
+    written = [(tmp_path / name / "output" / "latents.csv").read_bytes() for name in ("whole", "broken")]
+    assert written[0] == written[1]

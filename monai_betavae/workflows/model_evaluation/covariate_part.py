@@ -122,7 +122,9 @@ def probes_part(
         part.scores[name] = entry
         if name in conditional:
             entry["conditioned"] = True  # its codes are meant to say nothing of it, so PCA's aren't better
-        elif VAE_NAME in probed and PCA_NAME in probed and is_surpassed(probed[VAE_NAME], probed[PCA_NAME], seed):
+        elif {VAE_NAME, PCA_NAME} <= probed.keys() and is_surpassed(
+            probed[VAE_NAME], probed[PCA_NAME], held_out.people, seed
+        ):
             surpassed.append(name)
         marked = covariate_label(name, conditional)
         rows.append([f"{marked} (control: no effect)" if name == control else marked, *row[1:]])
@@ -211,8 +213,15 @@ def _list_left_out(part: Part, left_out: Mapping[str, str]) -> None:
         part.table(["not probed", "why"], rows)
 
 
-def is_surpassed(ours: ProbeScore, theirs: ProbeScore, seed: int) -> bool:
-    """Return whether another probe of the same rows scores higher, by the bootstrap interval of the difference."""
+def is_surpassed(ours: ProbeScore, theirs: ProbeScore, people: Array, seed: int) -> bool:
+    """Return whether another probe of the same rows scores higher, by the bootstrap interval of the difference.
+
+    Args:
+        ours: of this model.
+        theirs: of the other.
+        people: label of each volume's subject, among which are the probes' rows.
+        seed: of the interval.
+    """
     score: Callable[[Array, Array], float] = r_squared if ours.kind == "regression" else balanced_accuracy
     if not np.array_equal(ours.rows, theirs.rows) or theirs.value <= ours.value:
         return False
@@ -223,7 +232,8 @@ def is_surpassed(ours: ProbeScore, theirs: ProbeScore, seed: int) -> bool:
         except ValueError:  # the resample has a single value
             return float("nan")
 
-    return estimate(ours.target, theirs.predicted, ours.predicted, statistic=difference, seed=seed).low > 0
+    arrays = ours.target, theirs.predicted, ours.predicted
+    return estimate(*arrays, statistic=difference, subjects=people[ours.rows], seed=seed).low > 0
 
 
 def _with_interval(score: ProbeScore) -> str:

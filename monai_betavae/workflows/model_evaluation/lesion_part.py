@@ -60,6 +60,7 @@ def anomaly_part(
     if not sick or not well:
         return None
     part = Part("anomaly", "Lesions")
+    people, others = held_out.shown_people[sick], validation.shown_people[well]
     images, kind = held_out.images[sick, 0], LESION_KINDS[lesions]
     shape = images.shape[1:]
     truth = np.stack([on_grid(records[row][LESION_KEY], held_out.affines[row], shape) for row in sick])
@@ -83,7 +84,7 @@ def anomaly_part(
         precision = voxel_auprc(values, truth & inside, inside)
         overlap = dice(segmented, truth)
         prevalence = precision.prevalence
-        area, mean_dice = estimate(precision.per_subject, seed=seed), estimate(overlap, seed=seed)
+        area, mean_dice = (estimate(each, subjects=people, seed=seed) for each in (precision.per_subject, overlap))
         part.scores[method_key(method)] = replace_non_finite(
             {
                 "auprc": precision.pooled,
@@ -120,7 +121,9 @@ def anomaly_part(
     part.picture(
         "residuals.png", maps, "Residuals over the anatomy, subjects with the largest lesions; green: the lesion."
     )
-    _detection(part, scores, inside, healthy_scores, healthy_inside, seed)
+    # a row without a subject has its number as a label, which both groups may have
+    labels_of_all = [f"evaluated {name}" for name in people] + [f"validation {name}" for name in others]
+    _detection(part, scores, inside, healthy_scores, healthy_inside, labels_of_all, seed)
     return part
 
 
@@ -188,6 +191,7 @@ def _detection(
     inside: Array,
     healthy_scores: Mapping[str, Array],
     healthy_inside: Array,
+    people: Sequence[str],
     seed: int,
 ) -> None:
     """Add the AUROC of the mean residual for subjects with a lesion against healthy ones."""
@@ -196,7 +200,8 @@ def _detection(
     patient = np.array([True] * n_sick + [False] * n_well)
     for method, values in scores.items():
         healthy = subject_scores(healthy_scores[method], healthy_inside)
-        found = detection_auroc(np.concatenate([subject_scores(values, inside), healthy]), patient, seed=seed)
+        both = np.concatenate([subject_scores(values, inside), healthy])
+        found = detection_auroc(both, patient, subjects=people, seed=seed)
         part.scores[method_key(method)]["detection_auroc"] = as_dict(found)
         rows.append([method, format_estimate(found)])
     caption = f"AUROC of the mean score in the brain: {n_sick} subjects with a lesion among {n_well} healthy ones"

@@ -70,15 +70,15 @@ def reconstruction_part(
         row: list[Any] = [label]
         for method in methods:
             column = f"{name}{COLUMN_ENDS[method]}"
-            known = table[column].to_numpy(dtype=float) if column in table else np.zeros(0)
-            known = known[np.isfinite(known)]
-            found = estimate(known, seed=seed) if len(known) else None
+            values = table[column].to_numpy(dtype=float) if column in table else np.zeros(0)
+            known = np.isfinite(values)
+            found = estimate(values[known], subjects=held_out.people[known], seed=seed) if known.any() else None
             row.append(None if found is None else format_estimate(found))
             if found is not None:
                 part.scores[column] = as_dict(found)
         rows.append(row)
     for name in ("mse", "mae"):
-        part.scores[name] = as_dict(estimate(table[name].to_numpy(dtype=float), seed=seed))
+        part.scores[name] = as_dict(estimate(table[name].to_numpy(dtype=float), subjects=held_out.people, seed=seed))
     part.text(
         "Mean over subjects of each score, with a 95 % bootstrap interval over subjects. Intensities are those of the "
         "preprocessing, [0, 1], which is also the data range of PSNR and SSIM. The brain is what is above 0.02, with "
@@ -91,6 +91,7 @@ def reconstruction_part(
                 table["sse"].to_numpy(dtype=float),
                 table[f"sse{COLUMN_ENDS[method]}"].to_numpy(dtype=float),
                 statistic=lambda ours, theirs: float(ours.mean() / theirs.mean()),
+                subjects=held_out.people,
                 seed=seed,
             )
             part.scores[key] = as_dict(ratio)
@@ -107,8 +108,9 @@ def reconstruction_part(
     errors = squared_error(held_out.images, reconstructions)
     if refined is not None:
         best = squared_error(held_out.images, refined)
-        gap = estimate(best, errors, statistic=lambda new, old: float(new.mean() / old.mean()), seed=seed)
-        part.scores.update(sse_refined=as_dict(estimate(best, seed=seed)), sse_ratio_refined=as_dict(gap))
+        drawn: dict[str, Any] = {"subjects": held_out.shown_people, "seed": seed}
+        gap = estimate(best, errors, statistic=lambda new, old: float(new.mean() / old.mean()), **drawn)
+        part.scores.update(sse_refined=as_dict(estimate(best, **drawn)), sse_ratio_refined=as_dict(gap))
         part.text(
             f"From codes refined by Gauss-Newton steps the error is {format_estimate(gap)} of that from the encoder's: "
             "what is missing to 1 is the encoder's share (the amortization gap), the rest is the decoder's."
@@ -142,7 +144,7 @@ def likelihood_part(estimator: VAE, held_out: Subjects, n_samples: int, seed: in
         ("KL divergence", "kl", bound.kl),
         (f"log p(x), importance weighted, {n_samples} draws", "log_likelihood", weighted),
     ):
-        found = estimate(values, seed=seed)
+        found = estimate(values, subjects=held_out.shown_people, seed=seed)
         part.scores[key] = as_dict(found)
         rows.append([name, format_nats(found), found.value / n_voxels])
     part.scores.update(n_samples=n_samples, n_voxels=n_voxels)

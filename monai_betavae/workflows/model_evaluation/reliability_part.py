@@ -62,7 +62,7 @@ def reliability_part(
     """
     import pandas as pd
 
-    people = _people(held_out)
+    people = held_out.people
     scans = [count for count in Counter(people.tolist()).values() if count > 1]
     if len(scans) < MIN_REPEATED:
         return None
@@ -111,12 +111,6 @@ def reliability_part(
     _add_probes(part, held_out, training, codes, covariates, people, seed, conditional)
     part.scores = replace_non_finite(part.scores)
     return part
-
-
-def _people(subjects: Subjects) -> Array:
-    """Return a label per scan; a scan that says no subject is of one of its own."""
-    names = subjects.column("subject")
-    return np.array([f"row {row}" if name is None else f"subject {name}" for row, name in enumerate(names)])
 
 
 def _varying(method: str, codes: Array) -> NDArray[np.bool_]:

@@ -585,9 +585,7 @@ def _codes(pca: PrincipalComponentModel, images: Array) -> Array:
 
 def _n_subjects(subjects: Subjects) -> int:
     """Return how many people there are; a volume that says none is of one of its own."""
-    names = subjects.column("subject")
-    known = {str(name) for name in names if name is not None}
-    return len(known) + sum(name is None for name in names)
+    return len(set(subjects.people.tolist()))
 
 
 def _checked_coding(network: Any, coding: Any, unseen: Unseen | None) -> CovariateCoding | None:

@@ -70,6 +70,17 @@ class Subjects:
         return [record.get(name) for record in self.records]
 
     @property
+    def people(self) -> Array:
+        """A label per volume, the same for volumes of one subject; one that says no subject is of one of its own."""
+        names = self.column("subject")
+        return np.array([f"row {row}" if name is None else f"subject {name}" for row, name in enumerate(names)])
+
+    @property
+    def shown_people(self) -> Array:
+        """The labels of ``images``."""
+        return self.people[self.shown]
+
+    @property
     def shown_covariates(self) -> Array | None:
         """Coded covariates of ``images``, ``None`` for a model that isn't conditional."""
         return None if self.covariates is None else self.covariates[self.shown]

@@ -242,9 +242,24 @@ def test_a_difference_within_the_interval_is_no_warning():
     ]
     worse, better = sorted(scores[:2], key=lambda score: score.value)
     assert better.value > worse.value
-    assert not is_surpassed(worse, better, seed=0)
-    assert is_surpassed(worse, scores[2], seed=0)
-    assert not is_surpassed(scores[2], worse, seed=0)
+    people = np.arange(40)
+    assert not is_surpassed(worse, better, people, seed=0)
+    assert is_surpassed(worse, scores[2], people, seed=0)
+    assert not is_surpassed(scores[2], worse, people, seed=0)
+
+
+def test_repeated_scans_make_no_difference_a_certain_one():
+    """Forty scans of each of four subjects: by scans the difference is certain, by subjects it isn't."""
+    subject = np.repeat(np.arange(4), 40)
+    target = np.random.default_rng(0).normal(size=160)
+    # bad codes of three subjects and perfect ones of the fourth: one of twenty resamples has him three times
+    errors = np.array([1.0, 1.0, 1.0, 0.0])[subject], np.full(160, 0.6)
+    worse, better = (
+        probe_held_out(target[:, None], target, (target + error * np.sign(target[::-1]))[:, None], target)
+        for error in errors
+    )
+    assert is_surpassed(worse, better, np.arange(160), seed=0)
+    assert not is_surpassed(worse, better, subject, seed=0)
 
 
 def test_what_the_model_is_conditional_on_is_marked_and_pca_is_not_better_for_it():

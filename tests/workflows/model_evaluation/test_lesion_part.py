@@ -1,5 +1,7 @@
 """Lesions: found by a model that repairs them, not by one that copies them."""
 
+import dataclasses
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -65,6 +67,34 @@ def test_a_model_that_repairs_finds_lesions_and_one_that_copies_does_not(cohort)
     by_size = [row for row in scores["by_lesion"] if row["by"] == "size"]
     assert [row["n"] for row in by_size] == [2, 2, 2]
     assert set(part.pictures) == {"precision_recall.png", "residuals.png"}
+
+
+def test_intervals_are_those_of_subjects(cohort):
+    """Each volume twice, as of two sessions that are alike."""
+
+    def twice(group):
+        rows = np.repeat(np.arange(len(group)), 2)
+        arrays = {name: getattr(group, name)[rows] for name in ("mu", "logvar", "images", "affines")}
+        records = [dict(group.records[row]) for row in rows]
+        return dataclasses.replace(group, records=records, shown=np.arange(len(rows)), **arrays)
+
+    held_out, validation, healthy = cohort
+    restored = blurred(healthy)
+    restored[:3] = held_out.images[:3]  # half of the lesions are copied
+    noise = np.random.default_rng(0).uniform(0, 0.02, (len(validation), 1, 1, 1, 1)).astype(np.float32)
+    restored_well = validation.images + noise
+    alone = found(cohort, {VAE_NAME: restored}, {VAE_NAME: restored_well}).scores["model"]
+    groups = twice(held_out), twice(validation), None
+    again = found(groups, {VAE_NAME: restored.repeat(2, 0)}, {VAE_NAME: restored_well.repeat(2, 0)}).scores["model"]
+    for name in ("auprc_per_subject", "detection_auroc"):
+        assert again[name] == pytest.approx(alone[name]), name
+        assert alone[name]["low"] < alone[name]["value"] - 0.05, name
+    # as volumes of different people they would seem to tell more
+    for record in (*groups[0].records, *groups[1].records):
+        del record["subject"]
+    nameless = found(groups, {VAE_NAME: restored.repeat(2, 0)}, {VAE_NAME: restored_well.repeat(2, 0)}).scores["model"]
+    for name in ("auprc_per_subject", "detection_auroc"):
+        assert nameless[name]["high"] - nameless[name]["low"] < 0.9 * (alone[name]["high"] - alone[name]["low"]), name
 
 
 def test_a_baseline_that_finds_them_as_well_is_a_warning(cohort):
