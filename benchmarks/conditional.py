@@ -17,7 +17,9 @@ principal components of the images, as they are, decoded, and decoded at the ave
 Norm: "codes" is the mean |z| of the codes, "residuals" the 0.999 quantile of smoothed residuals' |z|
 (`residual_deviation`), both ranked among the reference, after an adjustment for the covariates if adjusted
 (`adjust_scores`). The linear norm is a regression of each voxel on the same coded covariates; its residuals are scored
-in the same way. Ideally 0.05 of the held-out controls are beyond the 5 % limit, in every group.
+in the same way. Calibration: 3,000 further controls of the same sites, each half ranked among the other, by the model
+conditional on age, sex and site, with and without the adjustment of scores. Ideally 0.05 are beyond the 5 % limit in
+every group.
 
 Age curve: the ventricles of 60 held-out controls, decoded at 45 and at 70 years, by the darkness within 8 mm of the
 template's ventricles, relative to the same subjects simulated at these ages, scanned at the same site and measured in
@@ -33,6 +35,7 @@ is over subjects.
 
 from __future__ import annotations
 
+import functools
 import json
 import tempfile
 import time
@@ -53,6 +56,7 @@ from sklearn.linear_model import LogisticRegression, RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch.utils.data import DataLoader
+from tqdm.auto import tqdm
 
 from monai_betavae import VAE, build_vae
 from monai_betavae.data import CovariateCoding, brain_transforms, discover, simulate_cohort
@@ -81,7 +85,7 @@ SPACING, SHAPE, LATENT_DIM, BETA = 6.0, (32, 40, 32), 32, 0.125
 
 QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
 ALL = ("age", "sex", "site")
-COHORT_SEED, N_SUBJECTS, N_TRAINING, N_REFERENCE, N_AGED = 2034, 1500, 400, 400, 60
+COHORT_SEED, N_SUBJECTS, N_TRAINING, N_REFERENCE, N_AGED, N_FURTHER = 2034, 1500, 400, 400, 60, 3000
 N_RESAMPLES = 1000
 
 
@@ -208,12 +212,12 @@ def models(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
 
     def scored(name: str, residuals: Array, adjusted: bool) -> None:
         of = residual_deviation(residuals[asked], residuals[cohort.reference], inside, spacing=SPACING)
-        ranked("residuals, " + name, of.scores, of.p, of.reference, adjusted)
+        ranked("residuals, " + name, of.scores, of.reference, adjusted)
 
-    def ranked(name: str, scores: Array, p: Array, reference: Array, adjusted: bool) -> None:
+    def ranked(name: str, scores: Array, reference: Array, adjusted: bool) -> None:
         if adjusted:
-            scores, p, _ = adjust_scores(scores, known[asked], reference, known[cohort.reference])
-        found["norm"][name] = {"score": scores.tolist(), "p": p.tolist()}
+            scores = adjust_scores(scores, known[asked], reference, known[cohort.reference]).scores
+        found["norm"][name] = scores.tolist()
 
     for name, names in (("plain", ()), ("conditional on site", ("site",)), ("conditional on age, sex and site", ALL)):
         coding = cohort.coding(names) if names else None
@@ -239,7 +243,7 @@ def models(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
         adjusted = names == ALL
         kind = "adjusted" if adjusted else "unadjusted"
         of = latent_deviation(codes[asked], logvar[asked], codes[cohort.reference], logvar[cohort.reference])
-        ranked(f"codes, {kind}", of["score"], of["p_subject"], of["reference_score"], adjusted)
+        ranked(f"codes, {kind}", of["score"], of["reference_score"], adjusted)
         scored(kind, (images - restored)[:, 0], adjusted)
         if adjusted:
             found["growth"] = growth(vae, coding, codes, cohort, folder)
@@ -263,9 +267,7 @@ def growth(vae: Any, coding: Any, codes: Array, cohort: Cohort, folder: Path) ->
     """Return how much each subject's decoded ventricles grow from 45 to 70 years, and the simulated ones."""
     transform: Any = brain_transforms(SHAPE, SPACING)
     ages, who = (45, 70), cohort.held_out[:N_AGED]
-    inside = near_ventricles(
-        load_anatomy(SPACING), np.asarray(transform(cohort.records[who[0]])["image_affine"], dtype=float)
-    )
+    inside = near_ventricles(np.asarray(transform(cohort.records[who[0]])["image_affine"], dtype=float))
     stored = folder / "aged.npy"
     if not stored.is_file():
         np.save(stored, np.stack([[aged(cohort.records[i], age, transform, folder) for i in who] for age in ages]))
@@ -284,27 +286,78 @@ def growth(vae: Any, coding: Any, codes: Array, cohort: Cohort, folder: Path) ->
 def aged(record: dict[str, Any], age: float, transform: Any, folder: Path) -> Array:
     """Return the image of a subject of the cohort at another age, of the same head in the same scanner."""
     subject = int(str(record["subject"]).removeprefix("sub-")) - 1
-    factors, covariates = draw_subject(COHORT_SEED, subject, lesion=False)
-    if covariates.site != record["site"] or abs(covariates.age - float(record["age"])) > 0.1:
+    image, found = scanned(subject, age, transform, folder)
+    if found["site"] != record["site"] or abs(found["age"] - float(record["age"])) > 0.1:
         raise AssertionError(f"{record['subject']} isn't the subject that the seed draws.")
+    return image
+
+
+@functools.cache
+def anatomy() -> Any:
+    """Return the template's maps, which take a while to load."""
+    return load_anatomy(SPACING)
+
+
+def scanned(subject: int, age: float | None, transform: Any, folder: Path) -> tuple[Array, dict[str, Any]]:
+    """Return the image of a healthy subject of the cohort's seed, at an age or its own, and its covariates."""
+    factors, covariates = draw_subject(COHORT_SEED, subject, lesion=False)
     scan = simulate_subject(
-        load_anatomy(SPACING),
-        factors_at_age(factors, covariates.age, age),
+        anatomy(),
+        factors if age is None else factors_at_age(factors, covariates.age, age),
         draw_session(COHORT_SEED, subject, 0),
         spacing=SPACING,
         scanner=draw_scanner(COHORT_SEED, covariates.site),
     )
-    path = folder / "aged.nii.gz"
+    path = folder / "scanned.nii.gz"
     nib.save(nib.Nifti1Image(scan.volume, cohort_grid(SPACING)[1]), path)
-    made: Array = transform({"image": str(path), "subject": record["subject"]})["image"].numpy()
-    return made
+    image: Array = transform({"image": str(path), "subject": str(subject)})["image"].numpy()
+    return image, {"age": covariates.age, "sex": covariates.sex, "site": covariates.site}
 
 
-def near_ventricles(anatomy: Any, affine: Array) -> Array:
+def further_controls(folder: Path) -> tuple[Array, list[dict[str, Any]]]:
+    """Return images and covariates of healthy subjects beyond the cohort, of the same sites and scanners."""
+    images, told = folder / "further.npy", folder / "further.json"
+    if not told.is_file():
+        transform: Any = brain_transforms(SHAPE, SPACING)
+        who = range(N_SUBJECTS, N_SUBJECTS + N_FURTHER)
+        made, known = zip(*(scanned(subject, None, transform, folder) for subject in tqdm(who)), strict=True)
+        np.save(images, np.stack(made))
+        told.write_text(json.dumps(known))
+    return np.load(images), json.loads(told.read_text())
+
+
+def calibration(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
+    """Rank further controls, each half among the other, by a model conditional on age, sex and site."""
+    cohort, (images, records) = Cohort(folder), further_controls(folder)
+    coding = cohort.coding(ALL)
+    vae = fitted(cohort.images, coding.rows(cohort.records), cohort.training, n_epochs, seed)
+    inside = brain_mask(cohort.images[cohort.training][:, 0]).mean(axis=0) >= 0.5
+    rows = coding.rows(records)
+    codes, logvar = encode_array(vae, images, covariates=rows)
+    residuals = (images - decode_array(vae, codes, covariates=rows))[:, 0]
+    raw, adjusted = {}, {}
+    halves = np.arange(len(images)) % 2 == 0
+    for name in ("codes", "residuals"):
+        raw[name], adjusted[name] = np.empty(len(images)), np.empty(len(images))
+        for half in (halves, ~halves):
+            if name == "codes":
+                of = latent_deviation(codes[half], logvar[half], codes[~half], logvar[~half])
+                scores, p, reference = of["score"], of["p_subject"], of["reference_score"]
+            else:
+                scores, p, reference, _ = residual_deviation(residuals[half], residuals[~half], inside, spacing=SPACING)
+            raw[name][half] = p
+            adjusted[name][half] = adjust_scores(scores, rows[half], reference, rows[~half]).p
+    return {
+        "raw": {name: p.tolist() for name, p in raw.items()},
+        "adjusted": {name: p.tolist() for name, p in adjusted.items()},
+    }
+
+
+def near_ventricles(affine: Array) -> Array:
     """Return the voxels of the model's grid within 8 mm of the template's ventricles."""
-    wide = ndimage.binary_dilation(anatomy.maps["ventricle"] > 0.5, iterations=8)
+    wide = ndimage.binary_dilation(anatomy().maps["ventricle"] > 0.5, iterations=8)
     grid = np.stack(np.meshgrid(*(np.arange(side) for side in SHAPE), indexing="ij"), axis=-1)
-    places = (grid @ affine[:3, :3].T + affine[:3, 3] - anatomy.origin).round().astype(int)
+    places = (grid @ affine[:3, :3].T + affine[:3, 3] - anatomy().origin).round().astype(int)
     known = ((places >= 0) & (places < np.array(wide.shape))).all(axis=-1)
     inside = np.zeros(SHAPE, bool)
     inside[known] = wide[tuple(places[known].T)]
@@ -418,11 +471,11 @@ def site_rows(runs: Sequence[Any], cohort: Cohort) -> list[dict[str, Any]]:
     return rows
 
 
-def norm_rows(runs: Sequence[Any], cohort: Cohort) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return the tables of AUROC with paired differences, and of shares of controls beyond the limit."""
+def norm_rows(runs: Sequence[Any], cohort: Cohort) -> list[dict[str, Any]]:
+    """Return the table of AUROC with paired differences."""
     asked = np.concatenate([cohort.held_out, cohort.patients])
-    sick, n_controls = cohort.patient[asked], len(cohort.held_out)
-    score = {name: [np.array(run["norm"][name]["score"]) for run in runs] for name in runs[0]["norm"]}
+    sick = cohort.patient[asked]
+    score = {name: [np.array(run["norm"][name]) for run in runs] for name in runs[0]["norm"]}
     best = "residuals, adjusted"
 
     def area(name: str, of: Array) -> float:
@@ -435,24 +488,25 @@ def norm_rows(runs: Sequence[Any], cohort: Cohort) -> tuple[list[dict[str, Any]]
             "–" if name == best else interval(lambda of, name=name: area(best, of) - area(name, of), len(asked))
         )
         areas.append(row)
-    age, site = cohort.age[cohort.held_out], cohort.site[cohort.held_out]
+    return areas
+
+
+def calibration_rows(runs: Sequence[Any], cohort: Cohort, records: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the table of shares of healthy subjects beyond the limit, by age and site."""
+    age, site = np.array([each["age"] for each in records]), np.array([each["site"] for each in records])
     third = np.digitize(age, np.quantile(cohort.age[cohort.training], [1 / 3, 2 / 3]))
-    groups = {"all": np.ones(n_controls, bool)}
+    groups = {"all": np.ones(len(age), bool)}
     groups |= {name: third == number for number, name in enumerate(("youngest", "middle", "oldest"))}
     groups |= {str(name): site == name for name in np.unique(site)}
-    shares = []
-    for name in score:
-        p = np.array([run["norm"][name]["p"][:n_controls] for run in runs])
-        shares.append(
-            {
-                "norm": name,
-                **{
-                    group: interval(lambda of, p=p, who=who: (p[:, of][:, who[of]] <= 0.05).mean(), n_controls)
-                    for group, who in groups.items()
-                },
-            }
-        )
-    return areas, shares
+    rows = []
+    for score in ("codes", "residuals"):
+        for kind, key in (("as they are", "raw"), ("adjusted", "adjusted")):
+            p = np.array([run[key][score] for run in runs])
+            row = {"scores": f"{score}, {kind}"}
+            for name, who in groups.items():
+                row[name] = interval(lambda of, p=p, who=who: (p[:, of][:, who[of]] <= 0.05).mean(), len(age))
+            rows.append(row)
+    return rows
 
 
 def growth_rows(runs: Sequence[Any]) -> list[dict[str, Any]]:
@@ -513,7 +567,7 @@ def main(seeds: Sequence[int] = (0, 1, 2), n_epochs: int = 20, work_dir: str | N
     folder = Path(work_dir or tempfile.mkdtemp())
     folder.mkdir(parents=True, exist_ok=True)
     runs: dict[str, list[Any]] = {}
-    for part in (models, new_site, repeats):
+    for part in (models, new_site, repeats, calibration):
         for seed in seeds:
             stored = folder / f"{part.__name__}_{n_epochs}_{seed}.json"
             if not stored.is_file():
@@ -522,14 +576,15 @@ def main(seeds: Sequence[int] = (0, 1, 2), n_epochs: int = 20, work_dir: str | N
                 print(part.__name__, seed, f"{time.monotonic() - began:.0f} s", flush=True)
             runs.setdefault(part.__name__, []).append(json.loads(stored.read_text()))
     cohort = Cohort(folder)
-    areas, shares = norm_rows(runs["models"], cohort)
     report(
         "conditional",
         "Conditional models on simulated brains",
         {
             "Sites": site_rows(runs["models"], cohort),
-            "Patients among held-out controls": areas,
-            "Share of held-out controls beyond the 5 % limit": shares,
+            "Patients among held-out controls": norm_rows(runs["models"], cohort),
+            "Share of healthy subjects beyond the 5 % limit": calibration_rows(
+                runs["calibration"], cohort, further_controls(folder)[1]
+            ),
             "The same brain at another age": growth_rows(runs["models"]),
             "A new site": new_site_rows(runs["new_site"]),
             "Repeated scans": repeat_rows(runs["repeats"]),
