@@ -21,7 +21,8 @@ ROOT = Path(__file__).parent.parent
 # module below the package, line, what it becomes, which of the module's tests must fail (pytest's -k)
 FAULTS = [
     ("evaluation/intervals", "[(1 - level) / 2, (1 + level) / 2]", "[(1 - level), level]", ""),
-    ("evaluation/intervals", "rng.integers(0, n, (n_resamples, n))", "rng.integers(0, n - 1, (n_resamples, n))", ""),
+    ("evaluation/intervals", "rng.integers(0, len(members),", "rng.integers(0, len(members) - 1,", ""),
+    ("evaluation/intervals", "if len(members) < n:", "if False:", ""),
     (
         "evaluation/reconstruction",
         "difference = (images - reconstructions)",
@@ -119,6 +120,18 @@ FAULTS = [
     ("evaluation/normative", "2 * stdtr(degrees, -np.abs(statistic))", "2 * stdtr(degrees, np.abs(statistic))", ""),
     ("evaluation/normative", "(healthy >= score[:, None])", "(healthy <= score[:, None])", ""),
     ("evaluation/normative", "row[chosen] * chosen.sum()", "row[chosen]", ""),
+    ("evaluation/adjusted_scores", "/ (1 - leverage)", "", ""),
+    ("evaluation/adjusted_scores", "/ np.exp(new @ scale)", "* np.exp(new @ scale)", ""),
+    ("evaluation/adjusted_scores", "(reference >= adjusted[:, None])", "(reference <= adjusted[:, None])", ""),
+    ("evaluation/residual_deviation", "quantile)) / typical if", "quantile)) if", ""),
+    ("evaluation/residual_deviation", "squares - away**2 * (n / (n - 1))", "squares", ""),
+    ("evaluation/residual_deviation", "np.quantile(np.abs(z), quantile)", "np.quantile(z, quantile)", ""),
+    ("evaluation/calibration", "beyond = values <= limit", "beyond = values < limit", ""),
+    ("evaluation/calibration", "n, k, n_reference + 1 - k)", "n, k, n_reference - k)", ""),
+    ("evaluation/calibration", "return int((ranks <= limit).sum())", "return int((ranks < limit).sum())", ""),
+    ("data/tables/covariate_coding", "block[average] = 0.0", "pass", ""),
+    ("data/tables/covariate_coding", "row[places] = 0.0", "pass", ""),
+    ("data/tables/covariate_coding", "for level in sorted(levels) if level not in known", "for level in levels", ""),
     ("evaluation/reliability", "(scans_per_subject - 1) * within", "scans_per_subject * within", ""),
     ("evaluation/reliability", "np.square(self.scans).sum() / n", "len(self.scans)", ""),
     ("evaluation/reliability", "/ (self.scans.sum() - len(self.scans))", "/ self.scans.sum()", ""),

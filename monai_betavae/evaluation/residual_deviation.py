@@ -110,8 +110,8 @@ def residual_deviation(
     scale = np.sqrt(np.maximum(squares / (n - 1), SD_FLOOR**2))
     reference = np.empty(n)
     for row, values in enumerate(known):  # one at a time, to save memory
-        away = (values - mean) * (n / (n - 1))  # from the mean of the others
-        others = np.maximum(squares - (values - mean) ** 2 * (n / (n - 1)), 0) / (n - 2)
+        away = values - mean  # from the mean of the others it is n / (n - 1) times that: factors cancel in the score
+        others = (squares - away**2 * (n / (n - 1))) / (n - 2)
         reference[row] = _score(away / np.sqrt(np.maximum(others, SD_FLOOR**2)), quantile)
     z = np.zeros((len(residuals), *shape), np.float32)
     scores = np.empty(len(residuals))
