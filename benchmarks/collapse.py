@@ -1,6 +1,6 @@
 """Two remedies for codes that collapse, where training starts cold: a warm-up of beta, and free bits.
 
-python benchmarks/collapse.py [--seeds "[0,1,2]"] [--n_epochs 60] [--beta 16] [--work_dir folder]
+python benchmarks/collapse.py [--seeds "[0,1,2]"] [--n_epochs 120] [--beta 16] [--work_dir folder]
 
 A simulated cohort of 130 at 4 mm (100 for training, 30 held out), 10 latents, convolutions that start at the mean image
 (`--warm_start mean`), batches of 4. The warm-up is linear over two thirds of the epochs. The error is relative to that
@@ -69,7 +69,9 @@ def one_run(loss: BetaVAELoss, images: Any, n_epochs: int, seed: int) -> dict[st
     }
 
 
-def main(seeds: Sequence[int] = (0, 1, 2), n_epochs: int = 60, beta: float = 16.0, work_dir: str | None = None) -> None:
+def main(
+    seeds: Sequence[int] = (0, 1, 2), n_epochs: int = 120, beta: float = 16.0, work_dir: str | None = None
+) -> None:
     """Train with every loss and seed, and write the table."""
     folder = Path(work_dir or tempfile.mkdtemp())
     place = folder / "brains"
