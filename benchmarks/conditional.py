@@ -11,7 +11,8 @@ differences are paired. What is in the working folder already is used again.
 Sites: predicted from codes by a logistic regression and by a support vector machine with a Gaussian kernel; the score
 is balanced accuracy, by chance 0.333. Age: ridge regression, R². All probes are fitted on the reference, which neither
 the model nor its harmonisation was fitted on, and scored on the held-out controls. "ComBat":
-neuroCombat 0.2.12 on the plain model's codes of all controls together, age and sex preserved, its usual use.
+neuroCombat 0.2.12 on the plain model's codes of all controls together, age and sex preserved, its usual use. "fitted to
+all controls": likewise, the conditional mean is fitted to all controls after the training, by `fit_condition`.
 "location and scale": each site's codes shifted and scaled to the mean and spread of all training codes. "images":
 principal components of the images, as they are, decoded, and decoded at the average site.
 
@@ -207,6 +208,13 @@ def combat(codes: Array, cohort: Cohort) -> Array | None:
     return made
 
 
+def refitted(vae: Any, cohort: Cohort, rows: Array) -> list[list[float]]:
+    """Return codes after the conditional mean was fitted to all controls, as ComBat is: an analysis of one cohort."""
+    fit_condition(vae, loader_of(cohort.images, rows, cohort.controls))
+    codes: list[list[float]] = encode_array(vae, cohort.images, covariates=rows)[0].tolist()
+    return codes
+
+
 def models(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
     """Train the models of the cohort: sites, norm and age curve."""
     cohort = Cohort(folder)
@@ -237,6 +245,7 @@ def models(folder: Path, seed: int, n_epochs: int) -> dict[str, Any]:
         errors[name] = squared_error(images[cohort.held_out], restored[cohort.held_out]).tolist()
         if names == ("site",):
             average = decode_array(vae, codes, covariates=0 * rows)
+            found["codes"]["conditional on site, fitted to all controls"] = refitted(vae, cohort, rows)
             for what, volumes in (("images", images), ("images, decoded", restored), ("images, at one site", average)):
                 pca = fit_pca(volumes[cohort.training], LATENT_DIM)
                 found["codes"][what] = pca.transform(volumes.reshape(len(volumes), -1)).tolist()
