@@ -4,6 +4,7 @@ from .activity import plot_activity
 from .animation import traversal_gif
 from .brain_maps import plot_maps
 from .calibration import plot_p_values
+from .channel_rows import channel_labels, channel_rows
 from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
 from .figure_files import save_figure
@@ -13,6 +14,8 @@ from .slices import plot_reconstructions, plot_traversals, plot_volumes
 from .sweep import plot_sweep
 
 __all__ = [
+    "channel_labels",
+    "channel_rows",
     "plot_activity",
     "plot_contact_sheet",
     "plot_kl",

@@ -1,8 +1,10 @@
 """Where the parts meet: what the bundle's configs, and scripts beside them, call."""
 
+from ..data.volumes.contrasts import contrast_names
 from .covariates import covariate_coding, trained_covariates, with_covariates
 from .data_checks import check_data, check_held_out, checked_records, volume_dataset
 from .fine_tuning import initial_model, training_network
+from .model_description import trained_contrasts
 from .model_evaluation.run import ModelEvaluation, check_evaluation
 from .model_training import ModelTraining
 from .prior_sampling import PriorSampling, check_generation
@@ -34,11 +36,13 @@ __all__ = [
     "check_inference",
     "check_settings",
     "checked_records",
+    "contrast_names",
     "covariate_coding",
     "grid_affine",
     "initial_model",
     "load_weights",
     "split_records",
+    "trained_contrasts",
     "trained_covariates",
     "trained_likelihood",
     "trained_network",

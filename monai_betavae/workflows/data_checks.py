@@ -22,6 +22,7 @@ from ..data.checks.findings import (
     orientation_findings,
 )
 from ..data.checks.volume_checks import grid_measures, summary
+from ..data.volumes.contrasts import image_files, other_images
 from ..plots import plot_contact_sheet, save_figure
 from ..plots.contact_sheet import PlanesOfVolume, planes_of
 from ..saving.atomic_files import write_table
@@ -113,9 +114,13 @@ def _file_findings(records: Sequence[Record], table: pd.DataFrame) -> list[Findi
     """Return the findings about a cohort from its files and headers alone."""
     images = [str(record["image"]) for record in records]
     # several volumes of one file differ by their channel and are no duplicates
-    groups = same_content(images) if all(record.get("channel") is None for record in records) else []
-    duplicates = duplicate_findings(groups, [record.get("subject") for record in records], images)
-    return [*duplicates, *orientation_findings(table)]
+    subjects = [record.get("subject") for record in records]
+    found: list[Finding] = []
+    for name in dict.fromkeys(["", *(name for record in records for name in other_images(record))]):
+        of_channel = [str(other_images(record).get(name, "")) for record in records] if name else images
+        groups = same_content(of_channel) if all(record.get("channel") is None for record in records) else []
+        found += duplicate_findings(groups, subjects, of_channel)
+    return [*found, *orientation_findings(table)]
 
 
 def _stop_or_warn(findings: Sequence[Finding]) -> None:
@@ -231,7 +236,7 @@ def check_data(
     path = Path(output_dir) / VOLUMES_FILE
     if path.exists() and not overwrite:
         raise ValueError(f"{path} exists; give --overwrite True to replace it, or another folder with --output_dir.")
-    planes: dict[int, PlanesOfVolume] = {}
+    planes: dict[int, list[PlanesOfVolume]] = {}
     table = check_volumes(
         records,
         transform=transform,
@@ -240,7 +245,8 @@ def check_data(
     findings = [*duplicate_findings(_copies(table), list(table["subject"]), list(table["image"]))]
     findings += [*orientation_findings(table), *grid_findings(table, max_cut_away, min_filled)]
     _write(table, path)
-    pages = _draw_pages(table, planes, findings, Path(output_dir))
+    others = list(other_images(records[0])) if len(records) else []
+    pages = _draw_pages(table, planes, findings, Path(output_dir), others)
     ready = "Training would stop because of the problems above." if any(finding.stops for finding in findings) else ""
     pictures = f"\nPicture: {pages[0]}{f' to {pages[-1].name}' if len(pages) > 1 else ''}" if pages else ""
     print("\n".join(filter(None, [f"{summary(table, findings)}\nTable: {path}{pictures}", ready])))
@@ -256,18 +262,24 @@ def _copies(table: pd.DataFrame) -> list[list[int]]:
     return list(groups.values())
 
 
-def _planes(sample: Mapping[Any, Any]) -> PlanesOfVolume:
-    """Return the middle planes of a sample's volume."""
-    volume = np.asarray(sample["image"][0], dtype=np.float32)
+def _planes(sample: Mapping[Any, Any]) -> list[PlanesOfVolume]:
+    """Return the middle planes of each channel of a sample's volume."""
     affine = sample.get("image_affine")
     spacing = (1.0, 1.0, 1.0) if affine is None else np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0)
-    return planes_of(volume, [float(side) for side in spacing])
+    sides = [float(side) for side in spacing]
+    return [planes_of(np.asarray(channel, dtype=np.float32), sides) for channel in sample["image"]]
 
 
 def _draw_pages(
-    table: pd.DataFrame, planes: Mapping[int, PlanesOfVolume], findings: Sequence[Finding], output_dir: Path
+    table: pd.DataFrame,
+    planes: Mapping[int, Sequence[PlanesOfVolume]],
+    findings: Sequence[Finding],
+    output_dir: Path,
+    others: Sequence[str] = (),
 ) -> list[Path]:
-    shown = sorted(planes)
+    shown = [(position, channel) for position in sorted(planes) for channel in range(len(planes[position]))]
+    # the name of the first channel isn't known to its records
+    labels = ["", *others]
     # remaining pages of an earlier check of a larger cohort would be mistaken for pages of this one
     for old in output_dir.glob(PAGES.format("*")):
         old.unlink()
@@ -276,16 +288,18 @@ def _draw_pages(
     for start in range(0, len(shown), VOLUMES_PER_PAGE):
         members = shown[start : start + VOLUMES_PER_PAGE]
         names, marked = [], []
-        for position in members:
+        for position, channel in members:
             row = table.loc[position]
             cut = row["cut_away"]
             notes = [f"{cut:.0%} cut" if cut == cut and cut is not None and cut > CUT_AWAY_NOTED else ""]
-            names.append("\n".join(filter(None, [str(row["subject"]), *notes])))
+            label = labels[channel] if channel < len(labels) else f"channel-{channel + 1}"
+            names.append("\n".join(filter(None, [str(row["subject"]), label, *notes])))
             marked.append(bool(row["warning"]) or bool(notes[0]) or position in stopped)
         number = start // VOLUMES_PER_PAGE + 1
         of = f", page {number} of {-(-len(shown) // VOLUMES_PER_PAGE)}" if len(shown) > VOLUMES_PER_PAGE else ""
-        title = f"{len(shown)} volumes as training sees them{of} (red: worth a look)"
-        figure = plot_contact_sheet([planes[position] for position in members], names, marked, title)
+        title = f"{len(planes)} volumes as training sees them{of} (red: worth a look)"
+        drawn = [planes[position][channel] for position, channel in members]
+        figure = plot_contact_sheet(drawn, names, marked, title)
         pages.append(output_dir / PAGES.format(f"{number:02d}"))
         save_figure(figure, pages[-1])
     return pages
@@ -411,12 +425,13 @@ def _refuse_seen(records: Iterable[Mapping[str, Any]], path: Path) -> None:
     used: dict[str, str] = {}
     for part, members in parts.items():
         for record in members:
-            used[os.path.realpath(record["image"])] = part
+            used.update({os.path.realpath(image): part for image in image_files(record)})
             if record.get("subject") is not None:
                 used[f"subject {record['subject']}"] = part
     seen: list[tuple[Mapping[str, Any], str]] = []
     for scored in records:
-        where = used.get(os.path.realpath(scored["image"])) or used.get(f"subject {scored.get('subject')}")
+        names = [*map(os.path.realpath, image_files(scored)), f"subject {scored.get('subject')}"]
+        where = next((used[name] for name in names if name in used), None)
         if where is not None:
             seen.append((scored, where))
     if seen:

@@ -33,8 +33,8 @@ def export_program(
 ) -> tuple[Path, float]:
     """Write the trained network as a program for any batch size, and test it.
 
-    ``torch.export.load(filepath).module()``, or the ONNX model, maps images of shape (batch, 1, *spatial_shape) to
-    reconstructions. Of a conditional model it takes the coded covariates of each image as its second input, shape
+    ``torch.export.load(filepath).module()``, or the ONNX model, maps images of shape (batch, channel, *spatial_shape)
+    to reconstructions. Of a conditional model it takes the coded covariates of each image as its second input, shape
     (batch, n_covariates): :meth:`~monai_betavae.data.CovariateCoding.rows` of the coding in ``model.json``.
 
     Args:

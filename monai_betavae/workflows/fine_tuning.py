@@ -186,10 +186,12 @@ def _own_arguments() -> dict[str, Any]:
     """Return the network's arguments as the bundle's own config has them."""
     config = json.loads(config_file(running_bundle_root(), "train.json").read_text(encoding="utf-8"))
     entry = config.get("network_def", {})
-    return {
+    found = {
         name: config.get(value[1:]) if isinstance(value, str) and value.startswith("@") else value
         for name, value in entry.items()
     }
+    # an expression of the channels, one unless several are named
+    return {**found, "in_channels": 1}
 
 
 def refuse_contradictions(found: Mapping[str, tuple[Any, Any]], source: str, advice: str) -> None:

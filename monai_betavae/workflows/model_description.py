@@ -6,6 +6,7 @@
     network        {"builder": name, "arguments": {...}}, as in monai_betavae.saving.descriptions
     preprocessing  {"transforms": [{"name": ..., "arguments": {...}}, ...]}, as in data.transforms
     likelihood     {"distribution": "normal", "beta": 1.0}
+    contrasts      names of the channels, such as ["T1w", "T2w"]; only of a model of several
     grid           {"spatial_shape": [...], "spacing": [...], "affine": [[...]]}
     trained_on     {"volumes": n, "subjects": n, "simulated": true or false, "digest": ..., "split": ...,
                     "told": {"suffix": ..., "image_column": ..., "entities": ..., "missing_values": ...}}
@@ -30,6 +31,7 @@ import numpy as np
 from torch import nn
 
 from ..data.transforms.brain import first_release_description
+from ..data.volumes.contrasts import image_files
 from ..losses import LIKELIHOODS
 from ..networks import var_autoencoder as adapters  # noqa: F401 -- its builders are among those that a description may name
 from ..networks.conditional_mean import n_covariates_of
@@ -82,6 +84,27 @@ def described_by_name(value: Any) -> dict[str, Any]:
     return {"own": "".join(letter if letter.isalnum() or letter in "._<>" else "_" for letter in name_of(value))}
 
 
+def contrasts_of(description: Mapping[str, Any] | None) -> list[str] | None:
+    """Return the names of a described model's channels, ``None`` for a model of one channel."""
+    found = (description or {}).get("contrasts")
+    return None if found is None else list(found)
+
+
+def trained_contrasts(ckpt_dir: str | os.PathLike[str]) -> list[str] | None:
+    """Return the names of a trained model's channels, such as ``["T1w", "T2w"]``; ``None`` for a model of one channel.
+
+    Args:
+        ckpt_dir: folder of the weights, with the ``model.json`` that training wrote.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as empty:  # nothing was trained
+        ...     print(trained_contrasts(empty))
+        None
+    """
+    return contrasts_of(read_description(ckpt_dir))
+
+
 DATA_OPTIONS = ("suffix", "image_column", "entities", "missing_values")
 """Settings that select volumes of a cohort and read its tables; later runs reuse those of training."""
 
@@ -128,7 +151,7 @@ def data_options_of(ckpt_dir: str | os.PathLike[str] | None) -> dict[str, Any]:
 def split_digest(split: Mapping[str, Sequence[Record]]) -> str:
     """Return a digest of the subjects and file names in each part, whatever the folders of the files."""
     rows = sorted(
-        [part, str(record.get("subject")), os.path.basename(str(record["image"]))]
+        [part, str(record.get("subject")), *(os.path.basename(image) for image in image_files(record))]
         for part in PARTS
         for record in split.get(part, ())
     )
@@ -145,6 +168,7 @@ def write_description(
     trained_on: Mapping[str, Any] | None = None,
     objective: Mapping[str, Any] | None = None,
     covariates: Mapping[str, Any] | None = None,
+    contrasts: Sequence[str] | None = None,
 ) -> None:
     """Write ``model.json``, the description that belongs to the weights.
 
@@ -157,6 +181,7 @@ def write_description(
         trained_on: output of :func:`describe_training`.
         objective: output of :func:`~monai_betavae.objectives.describe_objective`.
         covariates: description of the :class:`~monai_betavae.data.CovariateCoding` of a conditional model.
+        contrasts: names of the channels of a model of several.
     """
     description = {
         "format": FORMAT,
@@ -167,6 +192,7 @@ def write_description(
         "grid": dict(grid),
         "trained_on": None if trained_on is None else dict(trained_on),
         "covariates": None if covariates is None else dict(covariates),
+        **({} if contrasts is None else {"contrasts": list(contrasts)}),
     }
     with atomic_path(path) as temporary:
         temporary.write_text(json.dumps(description, indent=1) + "\n", encoding="utf-8")
@@ -245,6 +271,9 @@ def _check_form(found: Mapping[str, Any]) -> None:
         raise ValueError("'objective' has no arguments")
     if not isinstance(found.get("covariates"), dict | None):
         raise ValueError("'covariates' is no object")
+    contrasts = found.get("contrasts", ["", ""])
+    if not isinstance(contrasts, list) or len(contrasts) < 2 or not all(isinstance(each, str) for each in contrasts):
+        raise ValueError("'contrasts' is no list of names")
     if not isinstance(found.get("trained_on"), dict | None):
         raise ValueError("'trained_on' is no object")
     before = (found.get("trained_on") or {}).get("before", [])

@@ -139,6 +139,7 @@ class ModelTraining:
             the training volumes.
         train_only: ``None`` to train the whole model, "condition" to fit the columns of new levels of its categories
             alone, which takes no epochs.
+        contrasts: names of the channels of a model of several, such as ``["T1w", "T2w"]``.
 
     Example:
         >>> from monai_betavae.data import brain_transforms
@@ -171,6 +172,7 @@ class ModelTraining:
         covariate_coding: Any = None,
         initial: InitialModel | None = None,
         train_only: str | None = None,
+        contrasts: Sequence[str] | None = None,
     ) -> None:
         self.trainer = trainer
         self.estimator = estimator
@@ -188,6 +190,7 @@ class ModelTraining:
         self.covariate_coding = covariate_coding
         self.initial = initial
         self.train_only = train_only
+        self.contrasts = contrasts
 
     def check(self) -> None:
         """Refuse what can't make a run, before any volume is read.
@@ -294,7 +297,7 @@ class ModelTraining:
             else:
                 begin_from(self.estimator, self.network, self.initial, self.train_only)
             fit_condition(self.estimator, plain)
-        _print_scale(self.estimator, _spatial_shape(plain), self.trainer, last if resume else None)
+        _print_scale(self.estimator, _image_shape(plain), self.trainer, last if resume else None)
         settings = running_settings()
         for callback in self.trainer.callbacks:
             if isinstance(callback, LastCheckpoint):
@@ -318,6 +321,7 @@ class ModelTraining:
                 trained_on=self._trained_on(split, data["training"]["digest"]),
                 objective=describe_objective(self.estimator.criterion),
                 covariates=None if self.covariate_coding is None else self.covariate_coding.description(),
+                contrasts=self.contrasts,
             )
         weights = None if self.initial is None else self.initial.weights
         write_run(self.output_dir / RUN_FILE, split, seed=self.seed, weights=weights, resumed=resume, data=data)
@@ -395,8 +399,9 @@ class ModelTraining:
             temporary.write_text(json.dumps(scores, indent=1) + "\n", encoding="utf-8")
         spacing = spacing_of_sample(test_dataset[0])
         pictures = self.output_dir
-        draw_reconstructions(images, reconstructions, held_out, label, spacing, pictures / "reconstructions.png")
-        draw_traversals(estimator, mu, logvar, label, spacing, pictures / "traversals.png")
+        names, file = self.contrasts, pictures / "reconstructions.png"
+        draw_reconstructions(images, reconstructions, held_out, label, spacing, file, contrasts=names)
+        draw_traversals(estimator, mu, logvar, label, spacing, pictures / "traversals.png", contrasts=names)
         print_scores(scores)
 
 
@@ -427,14 +432,14 @@ def _affines(loader: Iterable[Any]) -> list[Any]:
     return [sample["image_affine"] for sample in samples if isinstance(sample, Mapping) and "image_affine" in sample]
 
 
-def _spatial_shape(loader: Any) -> tuple[int, ...]:
-    """Return the spatial shape of a loader's images."""
-    return tuple(image_tensor(as_batch(loader.dataset[0])).shape[2:])
+def _image_shape(loader: Any) -> tuple[int, ...]:
+    """Return the channels and the spatial shape of a loader's images."""
+    return tuple(image_tensor(as_batch(loader.dataset[0])).shape[1:])
 
 
 def _grid(loader: Any) -> dict[str, Any]:
     """Return the grid of a loader's images, as a model's description holds it."""
-    shape, affines = _spatial_shape(loader), _affines(loader)
+    shape, affines = _image_shape(loader)[1:], _affines(loader)
     spacings = [np.linalg.norm(np.asarray(affine, dtype=float)[:3, :3], axis=0) for affine in affines]
     same = bool(spacings) and all(np.allclose(each, spacings[0], rtol=1e-3) for each in spacings)
     spacing = [round(float(side), 6) for side in spacings[0]] if same else None
@@ -442,16 +447,17 @@ def _grid(loader: Any) -> dict[str, Any]:
     return {"spatial_shape": list(shape), "spacing": spacing, "affine": affine}
 
 
-def _print_scale(estimator: VAE, spatial_shape: Sequence[int], trainer: pl.Trainer, checkpoint: Path | None) -> None:
+def _print_scale(estimator: VAE, image_shape: Sequence[int], trainer: pl.Trainer, checkpoint: Path | None) -> None:
     """Say how large the model is: with its template, which a checkpoint holds where one is resumed."""
-    n_voxels, n_weights = math.prod(spatial_shape), sum(weights.numel() for weights in estimator.parameters())
+    n_voxels, n_weights = math.prod(image_shape), sum(weights.numel() for weights in estimator.parameters())
     if checkpoint is not None:
         stored = load_weights_only(checkpoint)["state_dict"]
         n_weights = sum(stored[name].numel() for name, _ in estimator.named_parameters() if name in stored)
     devices = f"{trainer.world_size} {trainer.strategy.root_device.type} device" + "s" * (trainer.world_size > 1)
+    size = f"{n_voxels} voxels" + (f" of {image_shape[0]} channels" if image_shape[0] > 1 else "")
     print_once(
         f"Model: {estimator.latent_dim} latent dimensions, {n_weights / 1e6:.2f} million weights, "
-        f"N = {n_voxels} voxels, beta = {estimator.beta:g}, beta / N = {estimator.beta / n_voxels:.3g}; on {devices}"
+        f"N = {size}, beta = {estimator.beta:g}, beta / N = {estimator.beta / n_voxels:.3g}; on {devices}"
     )
 
 

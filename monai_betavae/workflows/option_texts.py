@@ -46,6 +46,8 @@ TEXTS: dict[str, Text] = {
     "simulated_cohort#output_dir": _OWN_FOLDER,
     "cache_dir": Text(),
     "split_file": Text(),
+    "suffix": Text(several=True),
+    "image_column": Text(several=True),
     "subject_from": Text(),
     "entities": Text(),
     "missing_values": Text(several=True, numbers=True),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,11 @@ from torch import nn
 
 from .._checks import check_integer, check_seed
 from .._randomness import generator
+from .._texts import file_stem
 from ..data import CovariateCoding
 from ..networks.latent_model import decode_array, latent_dim_of
 from ..networks.modules import reconstruction_network
-from ..plots import plot_volumes, save_figure
+from ..plots import channel_labels, channel_rows, plot_volumes, save_figure
 from ..saving.atomic_files import atomic_path, write_table
 from .records import is_working_process
 from .trained_model import check_outputs
@@ -63,6 +64,7 @@ class PriorSampling:
         coding: coding of a conditional model's covariates, ``None`` without any.
         at: values of covariates by name for all samples, such as ``{"age": 80, "sex": "F"}``; those that aren't named,
             or ``None``, stand for the average training subject.
+        contrasts: names of the channels of a model of several, each of which gets a file: ``sample_000_T2w.nii.gz``.
 
     Raises:
         ValueError: if ``n_samples`` or ``batch_size`` isn't a positive integer, ``seed`` a seed, or ``at`` names what
@@ -91,6 +93,7 @@ class PriorSampling:
         batch_size: int = 4,
         coding: CovariateCoding | None = None,
         at: Mapping[str, Any] | None = None,
+        contrasts: Sequence[str] | None = None,
     ) -> None:
         self.network = network
         self.n_samples = check_integer("n_samples", n_samples, minimum=1)
@@ -99,6 +102,7 @@ class PriorSampling:
         self.seed = check_seed("seed", seed)
         self.device = torch.device(device)
         self.batch_size = check_integer("batch_size", batch_size, minimum=1)
+        self.contrasts = contrasts
         if at is not None and coding is None:
             raise ValueError(f"`at` must not be given for a model that isn't conditional on covariates, got {at!r}.")
         self.at = dict(at or {})
@@ -115,20 +119,24 @@ class PriorSampling:
         codes = torch.randn(self.n_samples, latent_dim_of(network), generator=generator(self.seed, "sample"))
         names = [f"sample_{index:0{max(3, len(str(self.n_samples - 1)))}d}" for index in range(self.n_samples)]
         shown: list[NDArray[np.float32]] = []
+        written: list[str] = []
         with torch.inference_mode():
             for start in tqdm(range(0, self.n_samples, self.batch_size), desc="generating", unit="batch"):
                 part = codes[start : start + self.batch_size].numpy()
                 rows = None if self.covariates is None else np.repeat(self.covariates, len(part), axis=0)
                 volumes = decode_array(network, part, self.device, covariates=rows)
-                for offset, volume in enumerate(volumes[:, 0]):
-                    with atomic_path(self.output_dir / f"{names[start + offset]}.nii.gz") as temporary:
-                        nib.save(self._image(volume), temporary)
-                shown.extend(volumes[: max(0, 24 - len(shown)), 0])
-        self._remove_others(names)
+                for offset, volume in enumerate(volumes):
+                    files = self._files(names[start + offset], len(volume))
+                    written += files
+                    for file, channel in zip(files, volume, strict=True):
+                        with atomic_path(self.output_dir / f"{file}.nii.gz") as temporary:
+                            nib.save(self._image(channel), temporary)
+                shown.extend(volumes[: max(0, 24 - len(shown))])
+        self._remove_others(written)
         spacing = np.linalg.norm(self.affine[:3, :3], axis=0).tolist()
         where = ", ".join(f"{name} {value}" for name, value in self.at.items())
         title = f"Samples from the prior{f' at {where}' if where else ''}"
-        sheet = plot_volumes(np.stack(shown), names[: len(shown)], title, spacing)
+        sheet = plot_volumes(*channel_rows(np.stack(shown), names[: len(shown)], self.contrasts), title, spacing)
         save_figure(sheet, self.output_dir / SHEET_FILE)
         table = pd.DataFrame(codes.numpy(), columns=[f"z_{index}" for index in range(codes.shape[1])])
         table.insert(0, "sample", names)
@@ -136,6 +144,12 @@ class PriorSampling:
             table[name] = value
         write_table(table, self.output_dir / CODES_FILE)
         print(f"Samples:  {self.n_samples} volumes, {SHEET_FILE} and {CODES_FILE} in {self.output_dir}")
+
+    def _files(self, name: str, n_channels: int) -> list[str]:
+        """Return the name of the file of each channel, without its extension."""
+        if n_channels == 1:
+            return [name]
+        return [f"{name}_{file_stem(label)}" for label in channel_labels(n_channels, self.contrasts)]
 
     def _image(self, volume: NDArray[np.float32]) -> Any:
         image = nib.Nifti1Image(volume, self.affine)

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from ..bundle import running_config
+from ..data.volumes.contrasts import OTHER_IMAGES, other_images
 from ..saving.atomic_files import atomic_path
 from .records import Record, print_once, process_rank
 
@@ -172,9 +173,10 @@ def _described(record: Record) -> list[Any]:
     facts = {
         name: os.path.basename(value) if isinstance(value, str) and os.path.isabs(value) else str(value)
         for name, value in sorted(record.items())
-        if name != "image"
+        if name not in ("image", OTHER_IMAGES)
     }
-    return [facts, _file_digest(Path(record["image"]))]
+    others = [[name, _file_digest(Path(path))] for name, path in other_images(record).items()]
+    return [facts, _file_digest(Path(record["image"])), *([others] if others else [])]
 
 
 def _file_digest(path: Path) -> Any:

@@ -18,6 +18,7 @@ from .._checks import check_integer
 from ..data import discover, simulate_cohort, split_subjects
 from ..data.discovery.cohort_loaders import set_channel
 from ..data.splits import records_by_subject
+from ..data.volumes.contrasts import contrast_names, other_images
 from ..saving.atomic_files import atomic_path
 
 Record = dict[str, Any]
@@ -72,28 +73,32 @@ def is_working_process(what: str) -> bool:
 
 def given_records(
     dataset_dir: str | os.PathLike[str],
-    suffix: str = "T1w",
-    image_column: str = "image",
+    suffix: str | Sequence[str] = "T1w",
+    image_column: str | Sequence[str] = "image",
     channel: int | None = None,
     subject_from: str | None = None,
     entities: str | Mapping[str, str | None] | None = None,
     missing_values: str | Sequence[str] | None = None,
+    on_incomplete: str = "stop",
 ) -> list[Record]:
     """Return the records of a user's cohort, and print a summary of its subjects.
 
     Args:
         dataset_dir: any source that :func:`~monai_betavae.data.discover` accepts.
-        suffix: suffix of the volumes in a BIDS folder.
-        image_column: the column of a table, or the key of a datalist's entries, with the path.
+        suffix: suffix of the volumes in a BIDS folder, or several, one per channel.
+        image_column: the column of a table, or the key of a datalist's entries, with the path; or several, one per
+            channel.
         channel: index of the volume in files with several volumes along a fourth axis.
         subject_from: pattern or column from which the subjects are read, as in ``discover``.
         entities: BIDS entities that file names must have, as in ``discover``.
         missing_values: texts in tables that mean missing, as in ``discover``.
+        on_incomplete: what to do if volumes lack an image of a channel, as in ``discover``.
 
     Raises:
         ValueError: as in ``discover``, naming ``dataset_dir``.
     """
     how: dict[str, Any] = {"subject_from": subject_from, "entities": entities, "missing_values": missing_values}
+    how["on_incomplete"] = on_incomplete
     try:
         records = discover(dataset_dir, suffix=suffix, image_column=image_column, **how)
     except ValueError as error:
@@ -132,12 +137,13 @@ def cohort_summary(records: Sequence[Record], n_shown: int = 3) -> str:
 def training_records(
     dataset_dir: str | os.PathLike[str] | None,
     simulated: Mapping[str, Any],
-    suffix: str = "T1w",
-    image_column: str = "image",
+    suffix: str | Sequence[str] = "T1w",
+    image_column: str | Sequence[str] = "image",
     channel: int | None = None,
     subject_from: str | None = None,
     entities: str | Mapping[str, str | None] | None = None,
     missing_values: str | Sequence[str] | None = None,
+    on_incomplete: str = "stop",
 ) -> list[Record]:
     r"""Return the records of ``dataset_dir``, or of a simulated cohort if it is ``None``.
 
@@ -152,6 +158,7 @@ def training_records(
         subject_from: as in :func:`given_records`.
         entities: as in :func:`given_records`.
         missing_values: as in :func:`given_records`.
+        on_incomplete: as in :func:`given_records`.
 
     Raises:
         ValueError: as in ``discover``, or if the folder of the cohort holds one that was made with other arguments.
@@ -169,8 +176,13 @@ def training_records(
         [('sub-1', 71), ('sub-2', 64)]
     """
     if dataset_dir is not None:
-        return given_records(dataset_dir, suffix, image_column, channel, subject_from, entities, missing_values)
+        return given_records(
+            dataset_dir, suffix, image_column, channel, subject_from, entities, missing_values, on_incomplete
+        )
     arguments = dict(simulated)
+    contrasts = contrast_names(suffix)
+    if contrasts is not None:
+        arguments["suffixes"] = contrasts
     folder = Path(arguments.pop("output_dir"))
     if process_rank() != 0:
         _wait_for(folder)
@@ -180,7 +192,7 @@ def training_records(
     else:
         print_once(f"Data: no dataset_dir given, simulating a cohort of {arguments['n_subjects']} brains in {folder}")
         simulate_cohort(folder, **arguments)
-    return discover(folder)
+    return discover(folder, suffix=contrasts or "T1w")
 
 
 def _wait_for(folder: Path) -> None:
@@ -334,15 +346,25 @@ def _check_same_split(split: Split, path: Path) -> None:
     """Refuse to resume with another split, since a volume of the old training part could be held out now."""
     if not path.is_file():
         return
-    before = {record["image"]: part for part, members in read_split(path).items() for record in members}
-    now = {record["image"]: part for part, members in split.items() for record in members}
+    before, now = (
+        {record["image"]: (part, other_images(record)) for part, members in each.items() for record in members}
+        for each in (read_split(path), split)
+    )
     differing = sorted(image for image in before.keys() | now.keys() if before.get(image) != now.get(image))
     if differing:
-        was, now_is = (parts.get(differing[0], "absent") for parts in (before, now))
+        was, now_is = (_place_of(parts.get(differing[0])) for parts in (before, now))
         raise ValueError(
             f"`resume` needs the data and split of {path}: {len(differing)} volumes differ, the first is "
             f"{differing[0]}, then {was}, now {now_is}."
         )
+
+
+def _place_of(found: tuple[str, Mapping[str, Any]] | None) -> str:
+    """Return the part of a volume, with its further images."""
+    if found is None:
+        return "absent"
+    part, others = found
+    return ", ".join([part, *(f"with {name} {path}" for name, path in others.items())])
 
 
 def write_split(split: Split, path: str | os.PathLike[str]) -> None:

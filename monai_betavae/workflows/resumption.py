@@ -16,7 +16,7 @@ from ..saving.descriptions import name_of
 FREE = (
     "imports|bundle_root|run_root|output_dir|ckpt_dir|device|resume|overwrite|resume_changes|max_epochs|initialize|finalize",
     # the volumes and their split are compared separately
-    "dataset_dir|suffix|image_column|channel|subject_from|entities|missing_values|max_cut_away|min_filled",
+    "dataset_dir|suffix|image_column|channel|subject_from|entities|missing_values|on_incomplete|max_cut_away|min_filled",
     "simulated_cohort(#.*)?|records|usable_records|split|split_file|fractions|stratify|n_folds|fold|on_bad_volume",
     # where and how the computation runs, not its result
     "cache|cache_dir|num_workers|compile|recompute_activations",

@@ -19,7 +19,7 @@ from ..evaluation.likelihood import elbo
 from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
 from ..networks.noise import noise_of
 from ..networks.warm_start import MEAN_IMAGE_VOLUMES
-from ..plots import plot_reconstructions, plot_traversals, save_figure
+from ..plots import channel_rows, plot_reconstructions, plot_traversals, save_figure
 from .model_description import MODEL_FILE
 from .provenance import RUN_FILE
 from .records import SPLIT_FILE
@@ -138,6 +138,7 @@ def draw_reconstructions(
     spacing: Sequence[float],
     path: Path,
     n_subjects: int = 5,
+    contrasts: Sequence[str] | None = None,
 ) -> None:
     """Draw held-out subjects from the best reconstruction to the worst."""
     errors = squared_error(images, reconstructions)
@@ -145,7 +146,9 @@ def draw_reconstructions(
     shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(n_subjects, len(errors))).round().astype(int)]
     names = [f"{records[index]['subject']}\nSSE {errors[index]:.0f}" for index in shown]
     title = "Held-out subjects, best to worst reconstructed" + (f" ({label})" if label else "")
-    figure = plot_reconstructions(images[shown, 0], reconstructions[shown, 0], names, title, spacing)
+    inputs, labels = channel_rows(images[shown], names, contrasts)
+    outputs, _ = channel_rows(reconstructions[shown], names, contrasts)
+    figure = plot_reconstructions(inputs, outputs, labels, title, spacing)
     save_figure(figure, path)
 
 
@@ -157,6 +160,7 @@ def draw_traversals(
     spacing: Sequence[float],
     path: Path,
     n_dimensions: int = 6,
+    contrasts: Sequence[str] | None = None,
 ) -> None:
     """Draw what the most active latent dimensions change."""
     kl = kl_per_dimension(mu, logvar)
@@ -167,10 +171,11 @@ def draw_traversals(
         for dimension in shown:
             z = torch.zeros(len(steps), estimator.latent_dim)
             z[:, int(dimension)] = torch.tensor(steps)
-            volumes.append(estimator.decode(z).float().cpu().numpy()[:, 0])
+            volumes.append(estimator.decode(z).float().cpu().numpy())
     labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
     title = "Latent traversals of the most active dimensions" + (f" ({label})" if label else "")
-    save_figure(plot_traversals(np.stack(volumes), steps, labels, title, spacing), path)
+    rows, labels = channel_rows(np.stack(volumes), labels, contrasts)
+    save_figure(plot_traversals(rows, steps, labels, title, spacing), path)
 
 
 def print_scores(scores: Mapping[str, Any]) -> None:

@@ -20,13 +20,15 @@ from ..batches.covariates import batch_covariates
 from ..batches.ordering import OrderedRows
 from ..data import volume_image
 from ..data.identity.bids_names import stem_of
+from ..data.volumes.contrasts import OTHER_IMAGES, contrast_names, image_files, other_images
 from ..networks.conditional_mean import n_covariates_of
 from ..networks.latent_model import encode_images, logvar_of
 from ..networks.modules import reconstruction_network
+from ..plots import channel_labels
 from ..saving.atomic_files import atomic_path, write_table
 from .covariates import AT_KEY
 from .data_checks import refuse_bad_headers
-from .model_description import data_options_of
+from .model_description import data_options_of, trained_contrasts
 from .records import SPLIT_FILE, Record, given_records, is_working_process, print_once, read_split
 from .trained_model import check_outputs
 
@@ -50,6 +52,7 @@ class InferenceRecords(Sequence[Record]):
         entities: as in :func:`~.records.given_records`; ``None`` for the value that training had.
         missing_values: as in :func:`~.records.given_records`; ``None`` for the value that training had.
         ckpt_dir: folder of the weights, with the ``model.json`` that holds the values of training.
+        on_incomplete: as in :func:`~.records.given_records`.
 
     Example:
         >>> import contextlib, io, tempfile
@@ -66,13 +69,14 @@ class InferenceRecords(Sequence[Record]):
         self,
         dataset_dir: str | os.PathLike[str] | None,
         training_output_dir: str | os.PathLike[str],
-        suffix: str | None = None,
-        image_column: str | None = None,
+        suffix: str | Sequence[str] | None = None,
+        image_column: str | Sequence[str] | None = None,
         channel: int | None = None,
         subject_from: str | None = None,
         entities: str | Mapping[str, str | None] | None = None,
         missing_values: str | Sequence[str] | None = None,
         ckpt_dir: str | os.PathLike[str] | None = None,
+        on_incomplete: str = "stop",
     ) -> None:
         self.dataset_dir = dataset_dir
         self.training_output_dir = training_output_dir
@@ -84,6 +88,7 @@ class InferenceRecords(Sequence[Record]):
             "subject_from": subject_from,
             "entities": entities,
             "missing_values": missing_values,
+            "on_incomplete": on_incomplete,
         }
         self._records: list[Record] | None = None
 
@@ -98,7 +103,8 @@ class InferenceRecords(Sequence[Record]):
             how = {name: value for name, value in self.how.items() if value is not None}
             if self.dataset_dir is not None:
                 how = {**_told(self.ckpt_dir, how), **how}
-            self._records = _find_records(self.dataset_dir, self.training_output_dir, how)
+            contrasts = None if self.ckpt_dir is None else trained_contrasts(self.ckpt_dir)
+            self._records = _find_records(self.dataset_dir, self.training_output_dir, how, contrasts)
         return self._records
 
     def __len__(self) -> int:
@@ -117,6 +123,10 @@ class InferenceRecords(Sequence[Record]):
 def _told(ckpt_dir: str | os.PathLike[str] | None, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return what training was told of the volumes, and say where it isn't the default, or isn't done here."""
     told = data_options_of(ckpt_dir)
+    # channels that are named here replace those that training was given for the other kind of source
+    for name, other in (("suffix", "image_column"), ("image_column", "suffix")):
+        if isinstance(given.get(name), list | tuple) and isinstance(told.get(other), list):
+            del told[other]
     as_in_training = [f"{name} {told[name]}" for name in told if name not in given and told[name] != DEFAULTS.get(name)]
     if as_in_training:
         print_once(f"As in training: {', '.join(as_in_training)}")
@@ -135,10 +145,14 @@ DEFAULTS = {"suffix": "T1w", "image_column": "image"}
 
 
 def _find_records(
-    dataset_dir: str | os.PathLike[str] | None, training_output_dir: str | os.PathLike[str], how: Mapping[str, Any]
+    dataset_dir: str | os.PathLike[str] | None,
+    training_output_dir: str | os.PathLike[str],
+    how: Mapping[str, Any],
+    contrasts: Sequence[str] | None = None,
 ) -> list[Record]:
     if dataset_dir is not None:
-        records = given_records(dataset_dir, **how)
+        renamed = _as_trained(contrasts, how)
+        records = [_renamed(record, renamed) for record in given_records(dataset_dir, **how)]
         refuse_bad_headers(records)
         return records
     path = Path(training_output_dir) / SPLIT_FILE
@@ -148,12 +162,46 @@ def _find_records(
             "beside the weights or in the output folder; or name the folder of the run with --training_output_dir."
         )
     records = read_split(path)["test"]
-    missing = [record["image"] for record in records if not os.path.exists(record["image"])]
+    missing = [image for record in records for image in image_files(record) if not os.path.exists(image)]
     if missing or not records:
         what = f"{len(missing)} files are gone, the first is {missing[0]}" if missing else "it holds nobody out"
         raise ValueError(f"{path} can't be used ({what}); give the volumes with `dataset_dir`.")
     print_once(f"Data: no dataset_dir given, using the {len(records)} held-out volumes of {path}")
     return records
+
+
+def _as_trained(contrasts: Sequence[str] | None, how: Mapping[str, Any]) -> dict[str, str]:
+    """Return the model's name of each of its channels by the name that the images are asked for with.
+
+    Args:
+        contrasts: names of the model's channels, ``None`` for one.
+        how: "suffix" and "image_column" of the images.
+
+    Raises:
+        ValueError: if they name other channels, or in another order.
+    """
+    asked = contrast_names(how.get("suffix"), how.get("image_column")) or []
+    known = list(contrasts or [])
+    of_bids = isinstance(how.get("suffix"), list | tuple)
+    # columns of a table may have names of their own; those that are known must be in their place
+    same = [a == k for a, k in zip(asked, known, strict=False)]
+    misplaced = any(a in known and not found for a, found in zip(asked, same, strict=False))
+    if len(asked) != len(known) or misplaced or (of_bids and any(same) and not all(same)):
+        channels = f"{', '.join(known)}, in this order" if known else "one channel"
+        raise ValueError(
+            f"`suffix` or `image_column` must name the channels that the model was trained with, {channels}, got "
+            f"{', '.join(asked) or 'one channel'}."
+        )
+    if not all(same):
+        print_once(f"Channels: {', '.join(f'{a} as {k}' for a, k in zip(asked, known, strict=True))}")
+    return {} if all(same) else dict(zip(asked, known, strict=True))
+
+
+def _renamed(record: Record, names: Mapping[str, str]) -> Record:
+    """Return a record whose further images have other names."""
+    if not names:
+        return record
+    return {**record, OTHER_IMAGES: {names[name]: path for name, path in other_images(record).items()}}
 
 
 def check_inference(
@@ -199,6 +247,8 @@ class VolumeInference:
         at: values of covariates that codes are decoded at in place of the subjects' own, such as ``{"site": "A"}``; the
             loader's samples hold them coded, see :func:`~monai_betavae.workflows.with_covariates`. The volumes are then
             in ``reconstructions_at``, with the values in ``at.json``, and not in ``reconstructions``.
+        contrasts: names of the channels of a model of several. Each gets a file, named as the input with its own
+            suffix: ``sub-01_T2w_reconstruction.nii.gz``.
 
     Raises:
         ValueError: if ``at`` is given with an inferer of one's own, which encodes and decodes at once.
@@ -233,6 +283,7 @@ class VolumeInference:
         device: torch.device | str = "cpu",
         image_key: str = "image",
         at: Mapping[str, Any] | None = None,
+        contrasts: Sequence[str] | None = None,
     ) -> None:
         if at is not None and type(inferer) is not SimpleInferer:
             raise ValueError(f"`inferer` must be a SimpleInferer if `at` is given, got a {type(inferer).__name__}.")
@@ -244,6 +295,7 @@ class VolumeInference:
         self.output_dir = Path(output_dir)
         self.device = torch.device(device)
         self.image_key = image_key
+        self.contrasts = contrasts
 
     def run(self) -> None:
         """Process all volumes, then write the table and say where everything is.
@@ -280,9 +332,10 @@ class VolumeInference:
                     path = sample[f"{self.image_key}_path"]
                     rows.append(_row(sample.get("subject"), path, mu[index], logvar[index]))
                     restored = self.postprocessing({**sample, "pred": reconstructions[index].float().cpu()})["pred"]
-                    target = folder / names.unique(path, str(sample.get("subject")))
-                    with atomic_path(target) as temporary:
-                        nib.save(volume_image(restored, path), temporary)
+                    for channel, name in enumerate(self._names(path, len(restored))):
+                        unique = names.unique(name, str(sample.get("subject")))
+                        with atomic_path(folder / unique) as temporary:
+                            nib.save(volume_image(restored[channel : channel + 1], path), temporary)
         if not rows:
             raise ValueError("`dataloader` must give at least one volume, got none.")
         if self.at is not None:
@@ -293,6 +346,15 @@ class VolumeInference:
         print(
             f"Latents:          {self.output_dir / LATENTS_FILE} ({len(rows)} rows)\nReconstructions:  {folder}{where}"
         )
+
+    def _names(self, path: str, n_channels: int) -> list[str]:
+        """Return the name of the file of each channel: the input's, with the contrast in place of the first one's."""
+        if n_channels == 1:
+            return [path]
+        labels = channel_labels(n_channels, self.contrasts)
+        stem = stem_of(Path(path).name)
+        stem = stem.removesuffix(f"_{labels[0]}")
+        return [f"{stem}_{label}" if stem else label for label in labels]
 
 
 class OutputNames:

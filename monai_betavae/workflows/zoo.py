@@ -16,7 +16,7 @@ from ..data.transforms.transform_description import transforms_config
 from ..losses import BetaVAELoss
 from ..objectives import objective_from_description
 from ..saving.descriptions import BUILDERS, name_of
-from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
+from .model_description import MODEL_FILE, SETTINGS_FILE, contrasts_of, read_description
 from .trained_model import network_arguments
 
 METADATA, LOGGING = "metadata.json", "logging.conf"
@@ -105,6 +105,10 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
     likelihood = description["likelihood"]
     if likelihood is not None and "own" not in likelihood:
         values["likelihood"] = dict(likelihood)
+    contrasts = contrasts_of(description)
+    told = (description.get("trained_on") or {}).get("told") or {}
+    if contrasts is not None and "trainer" in made.get("train", {}):
+        made.update({name: told[name] for name in ("suffix", "image_column") if isinstance(told.get(name), list)})
     covariates = description.get("covariates")
     if "trainer" in made.get("train", {}):
         # training measures its coding on its own volumes
@@ -113,6 +117,7 @@ def zoo_config(config: dict[str, Any], description: Mapping[str, Any]) -> dict[s
     else:
         coding = {"_target_": "monai_betavae.data.CovariateCoding.from_description", "description": covariates}
         values["covariate_coding"] = None if covariates is None else coding
+        values["contrasts"] = contrasts
     made.update({name: value for name, value in values.items() if name in made})
     if "trainer" in made.get("train", {}):
         # further training from this bundle starts with the model's settings
@@ -147,7 +152,7 @@ def _path_of(builder: str) -> str:
 
 
 def zoo_metadata(metadata: dict[str, Any], description: Mapping[str, Any]) -> dict[str, Any]:
-    """Return metadata.json with the image shape of a trained model.
+    """Return metadata.json with the image shape and the channels of a trained model.
 
     Args:
         metadata: content of the flat bundle's metadata.json.
@@ -158,4 +163,12 @@ def zoo_metadata(metadata: dict[str, Any], description: Mapping[str, Any]) -> di
         for entry in made["network_data_format"][side].values():
             entry["spatial_shape"] = list(description["grid"]["spatial_shape"])
             entry["num_channels"] = network_arguments(description).get("in_channels", entry["num_channels"])
+    contrasts = contrasts_of(description)
+    if contrasts is not None:
+        for side, what in (("inputs", "image"), ("outputs", "reconstruction")):
+            for entry in made["network_data_format"][side].values():
+                entry["channel_def"] = {str(number): f"{name} {what}" for number, name in enumerate(contrasts)}
+        named = ", ".join(contrasts)
+        made["image_classes"] = f"channels {named} of one brain, on one grid, each scaled to [0, 1]"
+        made["pred_classes"] = f"reconstructions of the channels {named}, in [0, 1] up to the decoder's error"
     return made

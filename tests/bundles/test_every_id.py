@@ -122,6 +122,8 @@ def both(*effects):
 trainer = partial(attribute, "train#trainer")
 STEP_3, STEP_4, STEP_5 = (f"train#preprocessing#transforms#{index}" for index in (3, 4, 5))
 ARRAY = ("preprocessing", "transforms")
+READING = (*ARRAY, 0, "arguments")
+TWO = {"image_column": ["scan", "other"]}
 
 CASES = {
     # where
@@ -150,6 +152,12 @@ CASES = {
         named="n_covariates",
     ),
     "missing_values": Case(["-5"], described("trained_on", "told", "missing_values", ["-5"])),
+    "on_incomplete": Case("skip", lambda run, base: run.n_volumes() == 11, {"dataset_dir": "{gaps}", **TWO}),
+    "contrasts": Case(
+        ["first", "other"],
+        both(described("contrasts", ["first", "other"]), described(*READING, "contrasts", ["first", "other"])),
+        {"dataset_dir": "{two}", **TWO},
+    ),
     "max_cut_away": Case(0.9, attribute("model_training", "max_cut_away", 0.9)),
     "min_filled": Case(0.001, attribute("model_training", "min_filled", 0.001)),
     "simulated_cohort#output_dir": Case("{folder}/brains", partial(file, "brains/participants.tsv"), "simulated"),
@@ -255,11 +263,20 @@ CASES = {
     "network_def#warm_start": Case("linear", losses, named="warm_start"),
     "network_def#noise": Case("voxel", losses, named="noise"),
     "network_def#n_corrections": Case(4, losses, named="n_corrections"),
+    "network_def#in_channels": Case(
+        2, described("network", "arguments", "in_channels", 2), {"dataset_dir": "{two}", **TWO}, named="in_channels"
+    ),
     "network_def#n_voxels": Case(7, lambda run, base: True),
     "network_def#random_state": Case(3, losses),
     # the transforms
     "train#preprocessing#transforms#0#background": Case(
         "zero", described(*ARRAY, 0, "arguments", "background", "zero"), named="background"
+    ),
+    "train#preprocessing#transforms#0#contrasts": Case(
+        ["scan", "other"],
+        described(*READING, "contrasts", ["scan", "other"]),
+        {"dataset_dir": "{two}", **TWO},
+        named="contrasts",
     ),
     "train#preprocessing#transforms#1#axcodes": Case(
         "LPS", both(losses, described(*ARRAY, 1, "arguments", "axcodes", "LPS")), named="axcodes"
@@ -431,7 +448,7 @@ class Run:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """Some tiny brains, the same as a table and as files of two channels."""
+    """Some tiny brains, the same as a table, as files of two volumes, and as tables of two images a subject."""
     import nibabel as nib
 
     from monai_betavae.data import discover
@@ -447,6 +464,13 @@ def place(tmp_path_factory):
         values = image.get_fdata(dtype=np.float32)
         pair = nib.Nifti1Image(np.stack([values, values**2], -1), image.affine)
         nib.save(pair, folder / "pairs" / f"{record['subject']}.nii.gz")
+    (folder / "others").mkdir()
+    for row, record in zip(rows, records, strict=True):
+        image = nib.load(record["image"])
+        row["other"] = str(folder / "others" / f"{record['subject']}.nii.gz")
+        nib.save(nib.Nifti1Image(image.get_fdata(dtype=np.float32) ** 2, image.affine), row["other"])
+    pd.DataFrame(rows).to_csv(folder / "two.csv", index=False)
+    pd.DataFrame([{**rows[0], "other": None}, *rows[1:]]).to_csv(folder / "gaps.csv", index=False)
     return folder
 
 
@@ -500,6 +524,8 @@ def overrides_of(name, case, place, folder):
         "cohort": place / "cohort",
         "table": place / "table.csv",
         "pairs": place / "pairs",
+        "two": place / "two.csv",
+        "gaps": place / "gaps.csv",
         "base": place / "base",
     }
     return {key: filled(value, **names) for key, value in given.items()}

@@ -121,6 +121,19 @@ def test_a_changed_file_is_read_again(records, tmp_path):
     assert not torch.equal(dataset[0]["image"], before)
 
 
+def test_a_changed_image_of_another_channel_is_read_again(records, tmp_path):
+    others = [str(save(tmp_path / f"other{i}.nii.gz", 2 * brain())) for i in range(len(records))]
+    both = [{**record, "other_images": {"T2w": path}} for record, path in zip(records, others, strict=True)]
+    transform = brain_transforms((8, 8, 8))
+    before = DiskCacheDataset(both, transform, tmp_path / "cache", progress=False)[0]["image"]
+    assert before.shape[0] == 2
+    save(tmp_path / "other0.nii.gz", brain() ** 2)
+    after = DiskCacheDataset(both, transform, tmp_path / "cache", progress=False)
+    assert torch.equal(after[0]["image"][0], before[0])
+    assert not torch.equal(after[0]["image"][1], before[1])
+    assert len(list((tmp_path / "cache").rglob("*.pt"))) == len(both) + 1
+
+
 def test_a_changed_setting_makes_new_samples(records, tmp_path):
     settings = [
         {}, {"percentiles": (0.5, 99.0)}, {"center": "foreground"}, {"center": (9.0, 10.0, 11.0)},

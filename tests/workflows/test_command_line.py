@@ -447,8 +447,10 @@ def written(tmp_path):
     "text", ["study#2", "20240501", "1,2", "1e5", "{subject}", "{a: b}", "[1, 2]", "a@b#c", "None#", "~#x"]
 )
 def test_options_are_taken_as_they_are_typed(typed, tmp_path, text):
-    seen = typed("--dataset_dir", text, f"--output-dir={text}", "--simulated_cohort#output_dir", text, "--suffix", text)
-    assert [seen[name] for name in ("dataset_dir", "output_dir", "suffix")] == [text] * 3
+    seen = typed(
+        "--dataset_dir", text, f"--output-dir={text}", "--simulated_cohort#output_dir", text, "--cache_dir", text
+    )
+    assert [seen[name] for name in ("dataset_dir", "output_dir", "cache_dir")] == [text] * 3
     assert seen["simulated_cohort"] == {"output_dir": text, "n_subjects": 200, "spacing": 3.0, "seed": 0}
     absolute = os.path.abspath(os.path.expanduser(text))
     stored = written(tmp_path)
@@ -466,6 +468,13 @@ def test_lists_of_ids(typed):
     """As the message about settings that may change tells to type them."""
     assert typed("--resume_changes", "['loss#default_dist']")["resume_changes"] == ["loss#default_dist"]
     assert typed("--resume_changes", "loss#default_dist")["resume_changes"] == "loss#default_dist"
+
+
+def test_one_or_several_suffixes(typed):
+    for text in ("['T1w', 'T2w']", "T1w,T2w"):
+        assert typed("--suffix", text)["suffix"] == ["T1w", "T2w"]
+    for text in ("T1w", "2024", "study#2"):
+        assert typed("--suffix", text)["suffix"] == text
 
 
 def test_none_is_what_is_typed(typed):

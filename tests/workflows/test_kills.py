@@ -113,6 +113,19 @@ def test_two_processes_end_at_one_step_whichever_was_asked(cohort, tmp_path):
     assert table[-1].startswith(f"{found.epochs},{3 * (found.epochs + 1)},")
 
 
+def test_a_model_of_two_channels(tmp_path):
+    channels = ["T1w", "T2w"]
+    cohort = simulate_cohort(tmp_path / "cohort", 14, spacing=12, seed=5, suffixes=channels, progress=False)
+    more = {"suffix": channels, "max_epochs": 6}
+    assert runs(tmp_path / "whole", cohort, [], **more)["outcomes"] == ["done"]
+    kills = [{"call": "replace", "number": 3}, {"call": "replace", "number": 9}]
+    kills.append({"call": "replace", "number": 5, "by": "SIGTERM", "later": 0.005})
+    found = runs(tmp_path / "broken", cohort, kills, **more)
+    assert found["outcomes"] == ["killed", "killed", "stopped", "done"], logs(tmp_path / "broken")[-3000:]
+    assert_same(tmp_path / "broken", tmp_path / "whole")
+    assert json.loads((tmp_path / "broken" / "models" / "model.json").read_text())["contrasts"] == channels
+
+
 def test_at_random_moments(cohort, whole, tmp_path):
     reference = whole
     rng = np.random.default_rng(0)

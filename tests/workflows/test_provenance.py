@@ -47,6 +47,20 @@ def test_a_byte_at_either_end_changes_the_fingerprint(tmp_path, place):
     assert data_fingerprint({"test": records}) != before
 
 
+def test_every_channels_file_counts(tmp_path):
+    first, other = records_in(tmp_path, 2)
+    one = {"image": first["image"], "subject": "a"}
+    two = {**one, "other_images": {"T2w": other["image"]}}
+    before = data_fingerprint({"test": [two]})
+    assert before != data_fingerprint({"test": [one]})
+    (tmp_path / "moved").mkdir()
+    moved = tmp_path / "moved" / "sub-1_T1w.nii.gz"
+    moved.write_bytes((tmp_path / "sub-1_T1w.nii.gz").read_bytes())
+    assert before == data_fingerprint({"test": [{**one, "other_images": {"T2w": str(moved)}}]})
+    moved.write_bytes(b"other")
+    assert before != data_fingerprint({"test": [{**one, "other_images": {"T2w": str(moved)}}]})
+
+
 def test_a_folder_counts_by_its_files(tmp_path):
     (tmp_path / "series").mkdir()
     (tmp_path / "series" / "1.dcm").write_bytes(b"one")

@@ -40,6 +40,17 @@ def test_without_data_the_cohort_is_made_once(tmp_path, capsys):
     assert training_records(None, {**simulated, "n_sessions": 1, "n_workers": 1}) == first
 
 
+def test_the_cohort_has_the_channels_that_are_asked_for(tmp_path):
+    simulated = {"output_dir": tmp_path / "cohort", **COHORT}
+    records = training_records(None, simulated, suffix=["T1w", "FLAIR"])
+    assert [list(record["other_images"]) for record in records] == [["FLAIR"]] * 4
+    assert training_records(None, simulated, suffix=["T1w", "FLAIR"]) == records
+    # the T1w of it are those of a cohort without
+    assert all("other_images" not in record for record in training_records(None, simulated))
+    with pytest.raises(ValueError, match=r"suffixes=.'T1w', 'FLAIR'., not suffixes=.'T1w', 'T2w'."):
+        training_records(None, simulated, suffix=["T1w", "T2w"])
+
+
 def test_a_folder_of_something_else_is_not_taken_for_the_cohort(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(ValueError, match="must be empty or hold a simulated cohort"):

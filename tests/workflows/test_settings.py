@@ -98,9 +98,13 @@ def test_texts_in_a_config():
     )
     assert refused(dataset_dir="") == "'dataset_dir' must be a text that isn't empty or null, got ''."
     assert refused(output_dir=None) == "'output_dir' must be a text that isn't empty, got None."
-    assert refused(suffix=["T1w"]) == "'suffix' must be a text that isn't empty or null, got ['T1w']."
+    assert refused(logger=["none"]) == "'logger' must be a text that isn't empty or null, got ['none']."
+    assert refused(suffix=["T1w", ""]) == (
+        "'suffix' must be a text that isn't empty, a list of such or null, got ['T1w', '']."
+    )
     assert "a list of such or null, got 3." in refused(stratify=3)
     assert refused(simulated_cohort__output_dir=3).startswith("'simulated_cohort#output_dir' must be a text")
+    accepted(suffix=["T1w", "T2w"], image_column=["t1", "t2"])
     accepted(dataset_dir=None, stratify=["age", "sex"], run_name=None, cache_dir=None, output_dir="$@run_root")
 
 

@@ -40,7 +40,7 @@ def test_both_forms_agree(models, tmp_path):
         unread = UNREAD if name == "train.json" else set()
         assert list(zoo) == [key for key in flat if key not in unread], name
         differing = {key for key in zoo if flat[key] != zoo[key]}
-        parts = {"network_def", "preprocessing", "likelihood", "covariate_coding", "ckpt_dir"}
+        parts = {"network_def", "preprocessing", "likelihood", "covariate_coding", "contrasts", "ckpt_dir"}
         training = {"network_def", "train", "loss", "beta"}
         expected = {"train.json": training, "multi_gpu_train.json": set()}.get(name, parts & set(flat))
         assert differing == expected, name

@@ -15,10 +15,12 @@ import numpy as np
 
 from ..._checks import check_integer
 from ..transforms.background import MARGIN, background_value, foreground
+from ..transforms.channels import of_channels
 from ..transforms.field_of_view import scaled_background
+from ..volumes.contrasts import other_images
 from ..volumes.volume_files import open_volume, read_header, read_voxels, repair_non_finite, voxel_problem
 from .findings import Finding
-from .orientation import orientation_source
+from .orientation import AGREE, OF_FORMAT, orientation_source
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -58,6 +60,9 @@ OUTLIER_SCORE = 6.0
 RARE, COMMON = 0.05, 0.5
 """A shape or spacing is odd if at most the first share of volumes has it and at least the second shares another."""
 
+CLEAR = (AGREE, "sform", "qform", OF_FORMAT)
+"""Sources of an orientation that leave no doubt."""
+
 _MAX_SHOWN = {"problem": 12, "warning": 4}
 
 
@@ -72,6 +77,8 @@ def check_volumes(
     on_sample: Callable[[int, Mapping[Any, Any]], None] | None = None,
 ) -> pd.DataFrame:
     """Check every volume of a cohort and describe it: one row per record, in their order. No file is changed.
+
+    Further images of a record ("other_images") are checked as well; what is wrong with them is said in its row.
 
     A ``problem`` makes a volume unusable: it is unreadable, truncated, empty, of another kind, 2D or 4D, complex,
     constant or without finite voxels, its affine can't be inverted, or its voxel size can't be a brain's. A ``warning``
@@ -119,7 +126,7 @@ def check_volumes(
     n_workers = min(os.cpu_count() or 1, 8) if num_workers is None else check_integer("num_workers", num_workers, 1)
 
     def described(position: int) -> dict[str, Any]:
-        row = _described(records[position], image_key, voxels)
+        row = _with_others(_described(records[position], image_key, voxels), records[position], voxels)
         if transform is not None and not row["problem"]:
             row |= _transformed(position, records[position], image_key, transform, on_sample)
         return row
@@ -209,6 +216,28 @@ def _described(record: Mapping[str, Any], image_key: str, voxels: bool) -> dict[
     return row
 
 
+def _with_others(row: dict[str, Any], record: Mapping[str, Any], voxels: bool) -> dict[str, Any]:
+    """Add to a row what is wrong with a record's further images, such as its T2w."""
+    digests = {row.get("digest"): "first"}
+    row["other_digests"] = {}
+    for name, path in other_images(record).items():
+        other = _described({"image": path, "channel": record.get("channel")}, "image", voxels)
+        digest = other.get("digest")
+        if digest is not None and digest in digests:
+            other["problem"] = f"has the voxels of the {digests[digest]} image"
+        # where the first image's own header is clear, the doubt about another one counts
+        if row.get("handedness") in CLEAR and other.get("handedness", OF_FORMAT) not in CLEAR:
+            row["handedness"] = other["handedness"]
+            other["warning"] = other["warning"] or "has a header that leaves the orientation open"
+        for column in ("problem", "warning"):
+            if other[column]:
+                told = f"has the {name} image {path}, which {other[column]}"
+                row[column] = f"{row[column]}; {told}" if row[column] else told
+        digests.setdefault(digest, name)
+        row["other_digests"][name] = digest
+    return row
+
+
 def _extent(shown: np.ndarray[Any, Any], affine: Any, spacing: np.ndarray[Any, Any]) -> str:
     """Return the sides of the foreground's bounding box along x, y and z in millimetres, ignoring isolated voxels."""
     sides = ["0"] * 3
@@ -252,7 +281,7 @@ def grid_measures(sample: Mapping[Any, Any], key: str = "image") -> dict[str, An
     for column in ("cut_away", "filled", "padded", "background"):
         value = sample.get(f"{key}_{column}")
         if value is not None:
-            found[column] = float(value)
+            found[column] = of_channels(value)[0]
     if "background" in found:
         known = found["background"] == found["background"]  # NaN where there is none
         found["background_level"] = scaled_background(sample, key) if known else 0.0
@@ -267,14 +296,16 @@ def grid_measures(sample: Mapping[Any, Any], key: str = "image") -> dict[str, An
 def _mark_duplicates(rows: Sequence[dict[str, Any]]) -> None:
     first: dict[str, dict[str, Any]] = {}
     for row in rows:
-        digest = row.pop("digest", None)
-        if digest is None:
-            continue
-        other = first.setdefault(f"{digest} {row['shape']}", row)
-        if other is not row:
-            row["duplicate_of"] = other["image"]
-            message = f"has the voxels of {other['image']}, subject {other['subject']}"
-            row["warning"] = f"{row['warning']}; {message}" if row["warning"] else message
+        digests = {"": row.pop("digest", None), **row.pop("other_digests", {})}
+        for name, digest in digests.items():
+            if digest is None:
+                continue
+            other = first.setdefault(f"{name} {digest} {row['shape']}", row)
+            if other is not row:
+                row["duplicate_of"] = other["image"]
+                image = f"the {name} image of {other['image']}" if name else other["image"]
+                message = f"has the voxels of {image}, subject {other['subject']}"
+                row["warning"] = f"{row['warning']}; {message}" if row["warning"] else message
 
 
 def _mark_outliers(table: pd.DataFrame) -> None:

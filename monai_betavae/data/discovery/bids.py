@@ -11,8 +11,10 @@ from ..identity.bids_names import ListedVolume, Record, in_natural_order, is_vol
 from ..identity.joins import compare_keys
 from ..identity.subject_patterns import listed
 from ..tables.table_files import TableRow, parse_rows, read_table
+from ..volumes.contrasts import OTHER_IMAGES, contrast_names, incomplete_problem, incomplete_warning
 from ..volumes.openbhb import TEMPLATES, cohort_root, part_folders
 from .bids_entities import choose_by_entities, refuse_several
+from .matched_contrasts import FREE, match_contrasts
 
 
 def is_bids(root: Path) -> bool:
@@ -23,21 +25,49 @@ def is_bids(root: Path) -> bool:
 
 def bids_volumes(
     root: Path,
-    suffix: str,
+    suffixes: Sequence[str],
     problems: list[str],
     entities: Mapping[str, str] | None = None,
     missing_values: Sequence[str] | None = None,
+    skip_incomplete: bool = False,
 ) -> list[ListedVolume]:
     """Return the volumes of a BIDS dataset whose names end in ``_{suffix}``.
 
     Args:
         root: the dataset's folder.
-        suffix: suffix of the file names to include.
+        suffixes: suffixes of the file names to include, one per channel.
         problems: list to which problems are appended.
         entities: entities that the names must have, from :func:`~.bids_entities.check_entities`.
         missing_values: texts in the tables that mean missing.
+        skip_incomplete: whether to leave out volumes that lack an image of a channel.
     """
     found = [file for anat in _anat_folders(root) for file in children(anat) if is_volume(file.name)]
+    # which acquisition is meant is said of the first channel; those that belong to it are found by their names
+    chosen = [entities or {}, {key: value for key, value in (entities or {}).items() if key not in FREE}]
+    of_suffix = [
+        _ending_in(suffix, found, root, chosen[min(number, 1)], problems) for number, suffix in enumerate(suffixes)
+    ]
+    images = of_suffix[0]
+    others: dict[str, dict[str, str]] = {}
+    if len(suffixes) > 1 and all(of_suffix):
+        names = contrast_names(list(suffixes)) or []
+        images, others = _complete(dict(zip(names, of_suffix, strict=True)), suffixes, skip_incomplete, problems)
+    records = [record_of(image) for image in images]
+    for record in records:
+        folder = Path(record["image"]).relative_to(root).parts[0]
+        if record["subject"] != folder:
+            problems.append(
+                f"{record['image']!r} is named {record['subject']!r} but stands in the folder of {folder!r}"
+            )
+    refuse_several(records, problems)
+    joined = join_tables(records, root, problems, missing_values)
+    return [ListedVolume({**record, OTHER_IMAGES: others[record["image"]]} if others else record) for record in joined]
+
+
+def _ending_in(
+    suffix: str, found: Sequence[Path], root: Path, entities: Mapping[str, str], problems: list[str]
+) -> list[str]:
+    """Return the files whose names end in ``_{suffix}`` and have the entities; it is a problem if there are none."""
     images = in_natural_order(str(file) for file in found if stem_of(file.name).endswith(f"_{suffix}"))
     if not images:
         others = sorted({stem_of(file.name).rsplit("_", 1)[-1] for file in found})
@@ -47,16 +77,21 @@ def bids_volumes(
                 f"; a pattern reads other files, such as --dataset_dir {os.path.join(root, 'sub-*', '**', '*.nii*')!r}"
             )
         problems.append(f"no volume sub-*/[ses-*/]anat/*_{suffix}.nii[.gz] in this BIDS folder{there}")
-    images = choose_by_entities(images, entities or {}, problems)
-    records = [record_of(image) for image in images]
-    for record in records:
-        folder = Path(record["image"]).relative_to(root).parts[0]
-        if record["subject"] != folder:
-            problems.append(
-                f"{record['image']!r} is named {record['subject']!r} but stands in the folder of {folder!r}"
-            )
-    refuse_several(records, problems)
-    return [ListedVolume(record) for record in join_tables(records, root, problems, missing_values)]
+    return choose_by_entities(images, entities, problems)
+
+
+def _complete(
+    of_contrast: Mapping[str, Sequence[str]], suffixes: Sequence[str], skip: bool, problems: list[str]
+) -> tuple[list[str], dict[str, dict[str, str]]]:
+    """Return the images of the first contrast that have all others, and these; the rest is a problem or left out."""
+    matched = match_contrasts(of_contrast, suffixes)
+    problems += matched.ambiguous
+    n_volumes = len(matched.complete) + len(matched.lacking)
+    if matched.lacking and skip and matched.complete:
+        warnings.warn(incomplete_warning(matched.lacking, n_volumes), stacklevel=2)
+    elif matched.lacking:
+        problems.append(incomplete_problem(matched.lacking, n_volumes))
+    return list(matched.complete), matched.complete
 
 
 def join_tables(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,7 @@ from typing import Any, NamedTuple
 from ..identity.bids_names import NIFTI_SUFFIXES, ListedVolume, Record, is_volume, record_of
 from ..identity.path_records import path_records
 from ..identity.subject_patterns import SubjectPattern, is_pattern, listed
+from ..volumes.contrasts import OTHER_IMAGES, incomplete_problem, incomplete_warning
 from .bids import warn_left_out
 
 SUBJECT_COLUMNS = (
@@ -53,17 +55,26 @@ def subject_columns(columns: Iterable[str]) -> list[str]:
 
 
 def listed_volumes(
-    entries: Sequence[Entry], path: Path, image_column: str, subject_from: str | None, problems: list[str]
+    entries: Sequence[Entry],
+    path: Path,
+    image_columns: Sequence[str],
+    subject_from: str | None,
+    problems: list[str],
+    skip_incomplete: bool = False,
 ) -> list[ListedVolume]:
     """Return the volumes of a list's entries.
 
     Args:
         entries: entries of the list.
         path: path of the list; the entries' paths are relative to its folder.
-        image_column: the field that holds the image's path.
+        image_columns: the fields that hold the images' paths, one per channel.
         subject_from: the field that holds the subject, or a pattern of the paths; ``None`` to infer it.
         problems: list to which problems are appended.
+        skip_incomplete: whether to leave out entries that lack an image of a channel.
     """
+    image_column = image_columns[0]
+    if len(image_columns) > 1:
+        entries = _complete(entries, image_columns, skip_incomplete, problems)
     usable: list[Entry] = []
     images: list[str] = []
     for entry in entries:
@@ -84,7 +95,7 @@ def listed_volumes(
         named = _from_paths(usable, images, path, pattern, problems)
         if pattern is None:
             _check_other_columns(usable, named, fields, path.name, problems)
-    left_out = {column, image_column, "image", "subject"}
+    left_out = {column, *image_columns, "image", "subject"}
     volumes = []
     for entry, own in zip(usable, named, strict=True):
         if own is None:
@@ -95,9 +106,35 @@ def listed_volumes(
             for key, value in entry.fields.items()
             if key not in left_out and key not in entry.split
         }
+        others = {name: _path_in(path.parent, entry.fields[name]) for name in image_columns[1:]}
+        if others:
+            covariates[OTHER_IMAGES] = others
         volumes.append(ListedVolume({**own, **entry.split, **covariates}, entry.place))
-    warn_left_out(path.name, {"image", "subject"}.intersection(fields) - {image_column, column})
+    warn_left_out(path.name, {"image", "subject"}.intersection(fields) - {*image_columns, column})
     return volumes
+
+
+def _complete(
+    entries: Sequence[Entry], image_columns: Sequence[str], skip: bool, problems: list[str]
+) -> Sequence[Entry]:
+    """Return the entries that have an image of every channel; the others are a problem, or are left out."""
+    complete, lacking = [], []
+    for entry in entries:
+        values = {name: entry.fields.get(name) for name in image_columns}
+        wrong = {name: value for name, value in values.items() if value is not None and not isinstance(value, str)}
+        absent = [name for name, value in values.items() if value is None or (value == "" and not wrong)]
+        if wrong:
+            name, value = next(iter(wrong.items()))
+            problems.append(f"{entry.place}: {name!r} must be the path of one volume, got {value!r:.80}")
+        elif absent:
+            lacking.append(f"{entry.place} has no {' and no '.join(absent)}")
+        else:
+            complete.append(entry)
+    if lacking and skip and complete:
+        warnings.warn(incomplete_warning(lacking, len(entries)), stacklevel=2)
+    elif lacking:
+        problems.append(incomplete_problem(lacking, len(entries)))
+    return complete
 
 
 def _subject_column(

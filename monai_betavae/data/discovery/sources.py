@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..._checks import check_choice
 from ..identity.bids_names import ListedVolume, Record, in_natural_order, is_volume
 from ..identity.path_records import path_records
 from ..tables.table_files import parse_rows, read_table
+from ..volumes.contrasts import ON_INCOMPLETE, image_files, names_in, other_images
 from ..volumes.dicom import is_dicom_folder
 from ..volumes.openbhb import is_openbhb
 from ..volumes.volume_files import VOLUME_SUFFIXES
@@ -40,21 +42,23 @@ _FILES = (*VOLUME_SUFFIXES, ".npy")
 class Request(NamedTuple):
     """The arguments of :func:`discover` other than the source."""
 
-    suffix: str
-    image_column: str
+    suffix: tuple[str, ...]
+    image_column: tuple[str, ...]
     subject_from: str | None
     entities: Mapping[str, str]
     missing_values: Sequence[str] | None
+    skip_incomplete: bool
 
 
 def discover(
     source: str | os.PathLike[str],
     *,
-    suffix: str = "T1w",
-    image_column: str = "image",
+    suffix: str | Sequence[str] = "T1w",
+    image_column: str | Sequence[str] = "image",
     subject_from: str | None = None,
     entities: str | Mapping[str, str | None] | None = None,
     missing_values: str | Sequence[str] | None = None,
+    on_incomplete: str = "stop",
 ) -> list[Record]:
     r"""List the volumes of a cohort: one record per volume, without reading a voxel.
 
@@ -89,10 +93,17 @@ def discover(
     integers, ``float`` if all are numbers, otherwise ``str`` (also for identifiers such as ``"007"``). Lists keep the
     order of their file; folders and patterns give natural order (``sub-2`` before ``sub-10``).
 
+    Several suffixes or columns are the channels of one model, such as ``["T1w", "T2w"]``. There is one record for each
+    image of the first; ``"other_images"`` holds the paths of the others by name, ``{"T2w": path}``. In a BIDS folder,
+    images belong together if they are of one session and their names have the same entities; ``acq`` and ``run`` may
+    differ where only one image of each suffix is left.
+
     Args:
         source: location of the volumes.
-        suffix: end of the file names to include from a BIDS folder, such as ``"FLAIR"`` or ``"desc-preproc_T1w"``.
-        image_column: the column of a table, or key of a datalist's entries, that holds the path.
+        suffix: end of the file names to include from a BIDS folder, such as ``"FLAIR"`` or ``"desc-preproc_T1w"``; or
+            several, one per channel.
+        image_column: the column of a table, or key of a datalist's entries, that holds the path; or several, one per
+            channel.
         subject_from: a pattern of the paths below the folder, such as ``"{group}/{subject}/*"``
             (:class:`~.subject_patterns.SubjectPattern`); or the column of a table, or key of a datalist's entries, that
             holds the subject.
@@ -100,6 +111,8 @@ def discover(
             selects names without the entity. Not for tables and datalists.
         missing_values: texts in tables that mean missing, such as ``["-9", "unknown"]``, in addition to empty cells,
             "n/a", "NA" and "NaN". If given, no other value is treated as missing.
+        on_incomplete: what to do if volumes lack an image of a channel: "stop", an error that names them; or "skip",
+            leave them out, with a warning that names them.
 
     Returns:
         the records.
@@ -122,13 +135,13 @@ def discover(
         sub-2_T1w.nii.gz sub-2 31 None
         sub-10_T1w.nii.gz sub-10 None F
     """
-    _check_name("suffix", suffix)
-    _check_name("image_column", image_column)
+    suffixes, columns = names_in("suffix", suffix), names_in("image_column", image_column)
     if subject_from is not None:
         _check_name("subject_from", subject_from)
     if isinstance(missing_values, str):
         missing_values = [value.strip() for value in missing_values.split(",")]
-    request = Request(suffix, image_column, subject_from, check_entities(entities), missing_values)
+    skip = check_choice("on_incomplete", on_incomplete, ON_INCOMPLETE) == "skip"
+    request = Request(suffixes, columns, subject_from, check_entities(entities), missing_values, skip)
     text = _source_text(source)
     problems: list[str] = []
     volumes = _volumes(text, request, problems)
@@ -180,14 +193,17 @@ def _from_directory(root: Path, request: Request, problems: list[str]) -> list[L
     try:
         if is_openbhb(root):
             _refuse_unused(request, "OpenBHB's folder", problems)
-            return openbhb_volumes(root, request.suffix, problems, request.missing_values)
+            _refuse_several_suffixes(request, "OpenBHB's folder", problems)
+            return openbhb_volumes(root, request.suffix[0], problems, request.missing_values)
         if is_bids(root):
             if request.subject_from is not None:
                 problems.append(
                     "`subject_from` isn't used for a BIDS folder, whose names say the subjects; give a pattern such as "
                     f"{os.path.join(root, 'sub-*/anat/*')!r} to read it as plain files"
                 )
-            return bids_volumes(root, request.suffix, problems, request.entities, request.missing_values)
+            return bids_volumes(
+                root, request.suffix, problems, request.entities, request.missing_values, request.skip_incomplete
+            )
         if (root / "dataset.json").is_file():
             return _from_datalist(root / "dataset.json", request, problems)
         return _from_folder(root, request, problems)
@@ -201,6 +217,14 @@ def _refuse_unused(request: Request, form: str, problems: list[str]) -> None:
     for name in ("subject_from", "entities"):
         if getattr(request, name):
             problems.append(f"`{name}` isn't used for {form}, got {getattr(request, name)!r}")
+
+
+def _refuse_several_suffixes(request: Request, form: str, problems: list[str]) -> None:
+    if len(request.suffix) > 1:
+        problems.append(
+            f"`suffix` must be one for {form}, got {list(request.suffix)}: several are for a BIDS folder; otherwise "
+            "give a table with a column for each image, named with `image_column`"
+        )
 
 
 # ---- the forms ----
@@ -230,25 +254,26 @@ def _from_datalist(path: Path, request: Request, problems: list[str]) -> list[Li
             problems.append(f"{path.name}: {section!r} must be a list of entries, got {content[section]!r:.80}")
             continue
         for index, entry in enumerate(content[section]):
-            fields = entry if isinstance(entry, dict) else {request.image_column: entry}
+            fields = entry if isinstance(entry, dict) else {request.image_column[0]: entry}
             entries.append(Entry(fields, f"{path.name}, {section}[{index}]", split))
     if sections and not entries and not problems:
         problems.append(f"{path.name}: no entry in {', '.join(sections)}")
-    return listed_volumes(entries, path, request.image_column, request.subject_from, problems)
+    return listed_volumes(entries, path, request.image_column, request.subject_from, problems, request.skip_incomplete)
 
 
 def _from_table(path: Path, request: Request, problems: list[str]) -> list[ListedVolume]:
     columns, rows = read_table(path, problems)
-    if rows and request.image_column not in columns:
+    absent = [column for column in request.image_column if column not in columns]
+    if rows and absent:
         there = f"the columns there are: {', '.join(columns)} (choose one with `image_column`)"
-        problems.append(f"{path.name}: no column {request.image_column!r}; {there}")
+        problems.append(f"{path.name}: no column {absent[0]!r}; {there}")
         return []
-    text_columns = [request.image_column, *subject_columns(columns)]
+    text_columns = [*request.image_column, *subject_columns(columns)]
     if request.subject_from in columns:
         text_columns.append(request.subject_from)
     typed = parse_rows(rows, columns, text_columns, missing_values=request.missing_values)
     entries = [Entry(fields, row.place, {}) for row, fields in zip(rows, typed, strict=True)]
-    return listed_volumes(entries, path, request.image_column, request.subject_from, problems)
+    return listed_volumes(entries, path, request.image_column, request.subject_from, problems, request.skip_incomplete)
 
 
 def _from_folder(root: Path, request: Request, problems: list[str]) -> list[ListedVolume]:
@@ -276,6 +301,7 @@ def _from_pattern(pattern: str, request: Request, problems: list[str]) -> list[L
 
 def _plain(images: list[str], base: Path, request: Request, problems: list[str]) -> list[ListedVolume]:
     """Return the volumes of files that are not described by a list."""
+    _refuse_several_suffixes(request, "files without a list", problems)
     images = choose_by_entities(images, request.entities, problems)
     try:
         records = path_records(images, base, request.subject_from)
@@ -330,8 +356,7 @@ def _raise(error: OSError) -> None:
 
 
 def _absent(volumes: list[ListedVolume]) -> Iterator[str]:
-    for record, place in volumes:
-        image = record["image"]
+    for image, place in ((image, place) for record, place in volumes for image in image_files(record)):
         if os.path.isfile(image):
             continue
         where = f"{place}: " if place else ""
@@ -360,6 +385,21 @@ def _repeated(volumes: list[ListedVolume]) -> Iterator[str]:
                     f"{other['image']!r} of subject {other['subject']}"
                 )
         places.setdefault(image, volume)
+    yield from _repeated_others(volumes)
+
+
+def _repeated_others(volumes: list[ListedVolume]) -> Iterator[str]:
+    """Yield the files that stand for two channels, or for a channel of two volumes."""
+    taken: dict[str, str] = {}
+    if not any(other_images(record) for record, _ in volumes):
+        return
+    for record, place in volumes:
+        for image in image_files(record):
+            real, whose = os.path.realpath(image), f"the volume {record['image']!r}"
+            where = f"{place}: " if place else ""
+            if real in taken:
+                yield f"{where}{image!r} is an image of {whose} and already one of {taken[real]}"
+            taken.setdefault(real, whose)
 
 
 def _summary(source: str, problems: list[str]) -> str:

@@ -17,6 +17,7 @@
 ``structures``        pockets of CSF that some subjects have
 ``strip_errors``      errors of brain extraction
 ``rendering``         from tissue maps to an image: intensities, bias field, noise, lesions
+``contrasts``         further contrasts of the same tissues: T2w, FLAIR
 ``scanners``          what the scanner of a site does to all images
 ``cohort_tables``     the tables and descriptions in the folder
 ``cohort_texts``      column descriptions, README and notices

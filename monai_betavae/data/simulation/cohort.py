@@ -7,7 +7,7 @@ import gzip
 import io
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -30,6 +30,7 @@ from monai_betavae.data.simulation.cohort_tables import (
     write_sites,
 )
 from monai_betavae.data.simulation.cohort_texts import SESSION_COLUMNS, participant_columns
+from monai_betavae.data.simulation.contrasts import CONTRASTS
 from monai_betavae.data.simulation.cortex import FoldedAnatomy
 from monai_betavae.data.simulation.disease import draw_severity
 from monai_betavae.data.simulation.folded_subject import (
@@ -66,6 +67,7 @@ class _Plan:
     scanners: dict[str, Scanner]
     with_lesion: frozenset[int]
     patients: frozenset[int]
+    suffixes: tuple[str, ...]
 
 
 def simulate_cohort(
@@ -82,6 +84,7 @@ def simulate_cohort(
     site_effects: str = "contrast",
     site_age_correlation: float = 0.0,
     disease_fraction: float = 0.0,
+    suffixes: Sequence[str] = ("T1w",),
     n_workers: int | None = None,
     progress: bool = True,
 ) -> Path:
@@ -105,7 +108,7 @@ def simulate_cohort(
     a MONAI datalist ``dataset.json`` with the sections training, validation and test (70/15/15), and, for subjects
     with a lesion, the same image without it under ``derivatives/healthy`` and its mask under ``derivatives/lesions``.
 
-    Three things can be added, each with its own truth; what is without them stays as it is, to the last bit:
+    Four things can be added, each with its own truth; what is without them stays as it is, to the last bit:
 
     - Sessions, ``sub-001/ses-1/anat/sub-001_ses-1_T1w.nii.gz`` and so on, scan one anatomy again: the head is turned
       (2.5 degrees) and moved (1.5 mm) since the first session, noise, bias field and gain are new, and the signal is
@@ -121,6 +124,11 @@ def simulate_cohort(
       depends on nothing else. ``participants.tsv`` gets the columns ``diagnosis``, ``severity`` and ``disease_csf_ml``;
       the same image without disease and lesion stands under ``derivatives/unaffected``, and under
       ``derivatives/disease`` the mask of what has changed, and a map of what changes in a typical head at severity 1.
+
+    - Further contrasts, ``sub-001/anat/sub-001_T2w.nii.gz`` or ``..._FLAIR.nii.gz``, on the grid of the T1w and of the
+      same tissues: dark white matter and bright CSF in T2w, dark CSF in FLAIR, bright lesions in both. Bias field and
+      noise are their own. Only the order of the tissues' intensities is that of real images. What is under
+      ``derivatives`` is T1w.
 
     The expected ventricles and atrophy at any age, and the same brain at another age:
     `monai_betavae.data.simulation.typical_factors` and `factors_at_age`.
@@ -144,6 +152,7 @@ def simulate_cohort(
         site_age_correlation: how much sites differ in age, from 0 (not at all) to 1 (the oldest are at the last site):
             the correlation of age with the normal score that decides on the site.
         disease_fraction: share of patients; exactly ``round(disease_fraction * n_subjects)``.
+        suffixes: the images of each scan: "T1w", which comes first, and any of "T2w" and "FLAIR".
         n_workers: number of threads; by default one per available processor, at most 8.
         progress: whether to show a progress bar.
 
@@ -192,6 +201,7 @@ def simulate_cohort(
             f"`disease_fraction` must be 0 or give at least one patient among {n_subjects} subjects, "
             f"got {disease_fraction!r}."
         )
+    suffixes = _checked_suffixes(suffixes)
     workers = _available_workers() if n_workers is None else check_integer("n_workers", n_workers, 1)
 
     arguments: dict[str, Any] = {
@@ -209,6 +219,7 @@ def simulate_cohort(
         "site_effects": (site_effects, "contrast"),
         "site_age_correlation": (site_age_correlation, 0.0),
         "disease_fraction": (disease_fraction, 0.0),
+        "suffixes": (list(suffixes), ["T1w"]),
     }
     arguments |= {name: value for name, (value, default) in later.items() if value != default}
     folded, strong = anatomy == "folded", site_effects == "strong"
@@ -226,6 +237,7 @@ def simulate_cohort(
             scanners={site: draw_scanner(seed, site) for site in sites} if strong else {},
             with_lesion=frozenset(_ranked(seed, n_subjects, "key")[: round(lesion_fraction * n_subjects)]),
             patients=frozenset(_ranked(seed, n_subjects, "diagnosis")[: round(disease_fraction * n_subjects)]),
+            suffixes=suffixes,
         )
         done = _in_order(lambda subject: _write_subject(folder, maps, plan, subject), range(n_subjects), workers)
         bar = tqdm(done, "simulating the cohort", n_subjects, disable=not progress, unit="subject")
@@ -245,9 +257,18 @@ def simulate_cohort(
             write_sites(folder, plan.scanners)
         if plan.patients:
             _write_disease_effect(folder, maps, spacing)
-        write_datalist(folder, rows, sections, sessions if n_sessions > 1 else {})
+        write_datalist(folder, rows, sections, sessions if n_sessions > 1 else {}, suffixes[1:])
         write_descriptions(folder, columns, arguments, folded=folded)
     return Path(output_dir)
+
+
+def _checked_suffixes(suffixes: Any) -> tuple[str, ...]:
+    """Return the suffixes of the images of a scan, or raise ``ValueError``."""
+    known = isinstance(suffixes, Sequence) and not isinstance(suffixes, str) and len(suffixes) > 0
+    names = tuple(suffixes) if known else ()
+    if not names or names[0] != "T1w" or len(set(names)) < len(names) or set(names) - {"T1w", *CONTRASTS}:
+        raise ValueError(f"`suffixes` must be T1w, followed by any of {' and '.join(CONTRASTS)}, got {suffixes!r}.")
+    return names
 
 
 def _available_workers() -> int:
@@ -338,6 +359,7 @@ def _write_subject(
             "scanner": plan.scanners.get(covariates.site),
             # of the anatomy, which all sessions have in common
             "with_truth": number == 0,
+            "kinds": plan.suffixes[1:],
         }
         if isinstance(maps, Anatomy):
             scan = simulate_subject(maps, factors, nuisance, **shared)
@@ -366,6 +388,7 @@ def _write_scan(folder: Path, scan: SimulatedSubject, name: str, session: str, a
     """Write an image, and what it would be without lesion or disease."""
     derivatives = folder / "derivatives"
     files: dict[Path, npt.NDArray[Any]] = {folder / image_path(name, session): scan.volume}
+    files |= {folder / image_path(name, session, suffix): image for suffix, image in scan.others.items()}
     if scan.healthy is not None and scan.lesion_mask is not None:
         files[derivatives / "healthy" / image_path(name, session, "desc-healthy_T1w")] = scan.healthy
         files[derivatives / "lesions" / image_path(name, session, "label-lesion_mask")] = scan.lesion_mask

@@ -44,7 +44,11 @@ def write_sites(folder: Path, scanners: Mapping[str, Scanner]) -> None:
 
 
 def write_datalist(
-    folder: Path, rows: Sequence[Row], sections: Mapping[str, Sequence[int]], sessions: Mapping[str, Sequence[Row]]
+    folder: Path,
+    rows: Sequence[Row],
+    sections: Mapping[str, Sequence[int]],
+    sessions: Mapping[str, Sequence[Row]],
+    others: Sequence[str] = (),
 ) -> None:
     """Write the MONAI datalist.
 
@@ -53,6 +57,7 @@ def write_datalist(
         rows: the subjects' rows of participants.tsv.
         sections: numbers of the rows of each section.
         sessions: rows of the sessions' tables by subject; empty for a cohort without sessions.
+        others: suffixes of further images of each scan, which are also the keys of their paths.
     """
 
     def records(row: Row) -> list[Row]:
@@ -63,7 +68,8 @@ def write_datalist(
             label = session.get("session_id", "")
             scan = {column: value for column, value in session.items() if column != "session_id"}
             named = {"session": label} if label else {}
-            scans.append({"image": image_path(name, label), "subject": name, **named, **covariates, **scan})
+            images = {suffix: image_path(name, label, suffix) for suffix in others}
+            scans.append({"image": image_path(name, label), **images, "subject": name, **named, **covariates, **scan})
         return scans
 
     datalist = {
@@ -112,6 +118,7 @@ def write_descriptions(
         ("n_sessions", texts.SESSIONS_README),
         ("site_effects", texts.SITES_README),
         ("disease_fraction", texts.DISEASE_README),
+        ("suffixes", texts.CONTRASTS_README),
     ):
         readme += text if argument in arguments else ""
     notice = texts.NOTICE + (texts.FOLDED_NOTICE if folded else "")

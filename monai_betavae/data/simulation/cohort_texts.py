@@ -205,6 +205,11 @@ derivatives/disease/        masks of the voxels of which the disease changed at 
                             severity1_label-disease_probseg.nii.gz is the share changed in a typical head at severity 1
 """
 
+CONTRASTS_README = """
+Each scan also has images of other contrasts, T2w or FLAIR, of the same tissues on the same grid. Only the order of the
+tissues' intensities is that of real images. The images under derivatives are T1w.
+"""
+
 README = (
     _OPENING
     + "from the MNI152 2009a template (see NOTICE), with\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -118,6 +119,7 @@ def simulate_folded_subject(
     severity: float = 0.0,
     scanner: Scanner | None = None,
     with_truth: bool = True,
+    kinds: Sequence[str] = (),
 ) -> SimulatedSubject:
     """Render one folded brain and measure its truth, as a pure function of the arguments.
 
@@ -132,6 +134,7 @@ def simulate_folded_subject(
         severity: severity of the disease from 0 (none) to 1, see `monai_betavae.data.simulation.disease`.
         scanner: effects of the site's scanner; by default none. The truth is that of the anatomy before them.
         with_truth: whether to measure the truth; without it, a scan by a scanner that distorts takes half the time.
+        kinds: further contrasts to render, "T2w" or "FLAIR".
     """
     morphology, nuisance = morphology or Morphology(), nuisance or Nuisance()
     return scan_subject(
@@ -143,6 +146,7 @@ def simulate_folded_subject(
         severity=severity,
         scanner=scanner,
         with_truth=with_truth,
+        kinds=kinds,
     )
 
 

@@ -74,10 +74,17 @@ def place_lesion(
     return np.where(inside, _LESION_EDGE + (1 - _LESION_EDGE) * depth, 0).astype(np.float32)
 
 
-def add_lesion(signal: Floats, weight: Floats, intensity: float) -> Floats:
-    """Return the signal with the lesion, shifted by ``intensity`` times ``weight`` of the way from tissue to CSF."""
+def add_lesion(signal: Floats, weight: Floats, intensity: float, target: float = TEMPLATE_CSF) -> Floats:
+    """Return the signal with the lesion, shifted by ``intensity`` times ``weight`` of the way from tissue to CSF.
+
+    Args:
+        signal: noise-free signal.
+        weight: the result of :func:`place_lesion`.
+        intensity: how far the lesion goes.
+        target: signal of the lesion at intensity 1; in T1w that of CSF.
+    """
     share = np.float32(intensity) * weight
-    return (1 - share) * signal + share * np.float32(TEMPLATE_CSF)
+    return (1 - share) * signal + share * np.float32(target)
 
 
 def scan(
@@ -88,6 +95,7 @@ def scan(
     nuisance: Nuisance,
     scanner: Scanner | None = None,
     spacing: float = 1.0,
+    kind: str = "",
 ) -> npt.NDArray[np.int16]:
     """Return the image: the signal under a bias field, a gain and Rician noise, 0 outside the brain.
 
@@ -101,6 +109,7 @@ def scan(
         nuisance: gain, bias field and noise.
         scanner: response, point spread, and what it adds to bias field and noise; by default nothing.
         spacing: voxel size in mm; only a point spread needs it.
+        kind: contrast other than T1w, whose bias field and noise are its own.
     """
     if nuisance.exponent != 1:
         signal = signal ** np.float32(nuisance.exponent)
@@ -109,9 +118,9 @@ def scan(
         signal = blurred(response(signal, scanner), coverage, warp, shape, spacing, scanner)
         signal = signal * np.exp(site_bias_field(warp.scanner, scanner))
         bias_sd, noise_sd = bias_sd * scanner.bias_scale, noise_sd * scanner.noise_scale
-    bias = smooth_noise(nuisance.stream("bias"), warp.scanner, _BIAS_WIDTH_MM, _BIAS_LATTICE_MM)
+    bias = smooth_noise(nuisance.stream(f"{kind} bias".strip()), warp.scanner, _BIAS_WIDTH_MM, _BIAS_LATTICE_MM)
     signal = signal * np.exp(np.float32(bias_sd) * bias)
-    rng = nuisance.stream("noise")
+    rng = nuisance.stream(f"{kind} noise".strip())
     real, imaginary = (rng.standard_normal(math.prod(shape), dtype=np.float32)[warp.voxels] for _ in range(2))
     spread = np.float32(noise_sd) * coverage
     magnitude = np.sqrt((signal + spread * real) ** 2 + (spread * imaginary) ** 2)

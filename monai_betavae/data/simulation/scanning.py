@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from monai_betavae.data.simulation import rendering
 from monai_betavae.data.simulation.anatomy import Anatomy, Floats, Warp, cohort_grid
+from monai_betavae.data.simulation.contrasts import CONTRASTS, render_contrast
 from monai_betavae.data.simulation.scanners import Scanner
 from monai_betavae.data.simulation.subject_factors import Factors, Nuisance
 
@@ -30,6 +31,7 @@ class SimulatedSubject:
         truth: measurements on the warped tissue maps, by column name; volumes in ml. Empty if not asked for.
         unaffected: the same image without lesion and disease, or ``None`` without a disease.
         disease_map: share of each voxel that the disease changed, float32, or ``None`` without a disease.
+        others: images of further contrasts by suffix, int16, as ``volume``.
     """
 
     volume: npt.NDArray[np.int16]
@@ -38,6 +40,7 @@ class SimulatedSubject:
     truth: dict[str, float]
     unaffected: npt.NDArray[np.int16] | None = None
     disease_map: Floats | None = None
+    others: dict[str, npt.NDArray[np.int16]] = field(default_factory=dict)
 
     @property
     def disease_mask(self) -> npt.NDArray[np.uint8] | None:
@@ -84,6 +87,7 @@ def scan_subject(
     severity: float = 0.0,
     scanner: Scanner | None = None,
     with_truth: bool = True,
+    kinds: Sequence[str] = (),
 ) -> SimulatedSubject:
     """Scan a brain, with and without lesion and disease, and measure its truth.
 
@@ -96,15 +100,17 @@ def scan_subject(
         severity: severity of the disease, 0 for none.
         scanner: effects of the site's scanner; by default none.
         with_truth: whether to measure the truth, for which a scanner that distorts needs the brain once more.
+        kinds: further contrasts, keys of `contrasts.CONTRASTS`.
     """
     shape, _ = cohort_grid(spacing)
     brain = brain_of(severity, scanner)
 
-    def scanned(brain: Brain, signal: Floats) -> npt.NDArray[np.int16]:
+    def scanned(brain: Brain, signal: Floats, kind: str = "") -> npt.NDArray[np.int16]:
         seen = brain.extracted(signal)
-        return rendering.scan(seen, brain.coverage, brain.warp, shape, nuisance, scanner, spacing)
+        return rendering.scan(seen, brain.coverage, brain.warp, shape, nuisance, scanner, spacing, kind)
 
     volume = scanned(brain, brain.signal)
+    signals = {kind: render_contrast(brain.tissues, factors.contrast, kind) for kind in kinds}
     healthy = mask = None
     if factors.lesion > 0:
         voxel_ml = spacing**3 / 1000
@@ -112,6 +118,8 @@ def scan_subject(
         lesioned = rendering.add_lesion(brain.signal, weight, factors.lesion_intensity)
         healthy, volume = volume, scanned(brain, lesioned)
         mask = _on_grid((weight > 0).astype(np.uint8), brain, shape)
+        for kind, signal in signals.items():
+            signals[kind] = rendering.add_lesion(signal, weight, factors.lesion_intensity, CONTRASTS[kind].lesion)
 
     unaffected = change = None
     well = brain
@@ -129,7 +137,8 @@ def scan_subject(
             true_well = well if undistorted else brain_of(0.0, None)
             gained = [brain.tissues["csf"].sum(dtype=np.float64) for brain in (true_brain, true_well)]
             truth["disease_csf_ml"] = float(gained[0] - gained[1]) * spacing**3 / 1000
-    return SimulatedSubject(volume, healthy, mask, truth, unaffected, change)
+    others = {kind: scanned(brain, signal, kind) for kind, signal in signals.items()}
+    return SimulatedSubject(volume, healthy, mask, truth, unaffected, change, others)
 
 
 def disease_effect(brain_of: Callable[[float, Scanner | None], Brain], spacing: float) -> Floats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 from monai_betavae.data.simulation import anatomy as anatomies
@@ -25,6 +26,7 @@ def simulate_subject(
     severity: float = 0.0,
     scanner: Scanner | None = None,
     with_truth: bool = True,
+    kinds: Sequence[str] = (),
 ) -> SimulatedSubject:
     """Render one subject from its factors and measure the truth, as a pure function of the arguments.
 
@@ -41,6 +43,7 @@ def simulate_subject(
         severity: severity of the disease from 0 (none) to 1, see `monai_betavae.data.simulation.disease`.
         scanner: effects of the site's scanner; by default none. The truth is that of the anatomy before them.
         with_truth: whether to measure the truth; without it, a scan by a scanner that distorts takes half the time.
+        kinds: further contrasts to render, "T2w" or "FLAIR".
 
     Example:
         >>> anatomy = load_anatomy(8.0)
@@ -62,6 +65,7 @@ def simulate_subject(
         severity=severity,
         scanner=scanner,
         with_truth=with_truth,
+        kinds=kinds,
     )
 
 

@@ -16,8 +16,9 @@ _STREAMS = ("key", "factors", "nuisance", "deformation", "bias", "noise", "lesio
 # a stream follows from the place of its name, so names that came later come last
 _FOLDED_STREAMS = ("folding", "sulci", "structures", "strip", "strip_outline")
 _LATER_STREAMS = ("session", "site", "diagnosis", "severity")
+_CONTRAST_STREAMS = ("T2w bias", "T2w noise", "FLAIR bias", "FLAIR noise")
 # what differs between two scans of one brain
-_STREAMS_OF_A_SCAN = ("session", "bias", "noise")
+_STREAMS_OF_A_SCAN = ("session", "bias", "noise", *_CONTRAST_STREAMS)
 
 # median, spread and limits of the draws; the computation of `age` below turns the draws back into z-scores
 _SIZE_SD, _SIZE_SEX_SHIFT, _SIZE_LIMITS = 0.065, 0.045, (0.78, 1.24)
@@ -111,7 +112,7 @@ def stream(seed: int, subject: int, name: str, session: int = 0) -> np.random.Ge
 
     It depends only on the arguments, not on the number of workers, subjects or sessions.
     """
-    key = (subject, (*_STREAMS, *_FOLDED_STREAMS, *_LATER_STREAMS).index(name))
+    key = (subject, (*_STREAMS, *_FOLDED_STREAMS, *_LATER_STREAMS, *_CONTRAST_STREAMS).index(name))
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(*key, session) if session else key))
 
 

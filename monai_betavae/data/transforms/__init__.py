@@ -4,6 +4,7 @@
 ``brain``                  ``brain_transforms``: all steps in order
 ``volume_reading``         ``ReadVolumed``: read a file, or take an image from memory
 ``images_in_memory``       voxels, affine and file name of an image in memory
+``channels``               volumes of several channels, such as T1w and T2w
 ``resampling``             ``ResampleAntiAliasedd``: to another voxel size
 ``field_of_view``          ``CropToGridd``, ``PadToGridd``: to the model's grid
 ``background``             the value of the background

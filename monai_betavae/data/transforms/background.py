@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...batches.images import plain_tensor
+from .channels import noted_of_channels, of_channels
 
 BACKGROUNDS = ("zero", "auto")
 """What a volume's background is taken to be: 0, or the constant value that is found."""
@@ -98,21 +98,25 @@ def foreground(values: NDArray[Any], background: float | None, margin: float = M
     return np.asarray(values > low + margin * (high - low))
 
 
-def noted_background(record: dict[Hashable, Any], key: Hashable) -> float | None:
-    """Return the background noted in a record for its volume; find and note it if no earlier step has done so.
+def noted_backgrounds(record: dict[Hashable, Any], key: Hashable) -> list[float | None]:
+    """Return the background noted in a record for each channel; find and note them if no earlier step has done so.
 
     Args:
         record: record with a volume under ``key``, channel first, in its file's units; ``<key>_background`` becomes a
-            float64 scalar, NaN for none. Only the first channel counts.
+            float64 scalar, or a vector for several channels, NaN for none.
         key: key of the volume.
     """
     name = f"{key}_background"
     if not isinstance(record.get(name), Tensor):
-        note_background(record, key, background_value(plain_tensor(record[key])[0].cpu().numpy()))
-    value = float(record[name])
-    return None if math.isnan(value) else value
+        note_backgrounds(record, key, [background_value(values.cpu().numpy()) for values in plain_tensor(record[key])])
+    return [None if math.isnan(value) else value for value in of_channels(record[name])]
 
 
-def note_background(record: dict[Hashable, Any], key: Hashable, value: float | None) -> None:
-    """Note a volume's background in its record."""
-    record[f"{key}_background"] = torch.tensor(math.nan if value is None else value, dtype=torch.float64)
+def noted_background(record: dict[Hashable, Any], key: Hashable) -> float | None:
+    """Return the background noted in a record for its first channel; see :func:`noted_backgrounds`."""
+    return noted_backgrounds(record, key)[0]
+
+
+def note_backgrounds(record: dict[Hashable, Any], key: Hashable, values: Sequence[float | None]) -> None:
+    """Note the background of each channel of a volume in its record."""
+    record[f"{key}_background"] = noted_of_channels([math.nan if value is None else value for value in values])

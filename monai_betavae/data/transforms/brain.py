@@ -24,6 +24,7 @@ def brain_transforms(
     image_key: str = "image",
     mask_key: str | None = None,
     keep: Sequence[str] = ("subject",),
+    contrasts: Sequence[str] | None = None,
 ) -> Compose:
     """Make the deterministic transforms from a record with a volume's path to a sample of plain tensors.
 
@@ -56,6 +57,8 @@ def brain_transforms(
         mask_key: key of a mask in a record, as a path or in memory, on the image's grid; the image becomes background
             outside it; see :class:`ReadVolumed`.
         keep: further keys of the record to keep in a sample; keys that a record lacks are left out.
+        contrasts: names of the channels for a model of several, such as ``["T1w", "T2w"]``, of which every record must
+            have all; ``None`` for the images that a record has. See :class:`ReadVolumed`.
 
     Returns:
         a MONAI ``Compose`` from a record to a dictionary with, under ``image_key``, a float32 ``torch.Tensor`` of shape
@@ -64,7 +67,9 @@ def brain_transforms(
         ``<image_key>_background`` b, NaN if there is none, both in the file's units; under ``<image_key>_cut_away``
         the share of the foreground that lies outside the grid, under ``<image_key>_filled`` the share of the grid that
         is foreground, under ``<image_key>_padded`` the share that is padding; under ``<image_key>_source_affine`` and
-        ``<image_key>_source_shape`` the original grid of the volume. Numbers are float64 tensors. The attribute
+        ``<image_key>_source_shape`` the original grid of the volume. Numbers are float64 tensors. Of C channels, the
+        image has the shape (C, *spatial_shape), each channel is scaled by itself, the range has the shape (C, 2) and
+        the background (C,); all else is of the first channel, whose grid is that of the others. The attribute
         ``description`` of the ``Compose`` contains the steps as plain values; see
         :mod:`~monai_betavae.data.transforms.transform_description`.
 
@@ -87,8 +92,10 @@ def brain_transforms(
     where = checked if isinstance(checked, str) else list(checked)
     check_choice("padding", padding, PADDINGS)
     kept = [keep] if isinstance(keep, str) else list(keep)
+    # named for several channels only, so that the description of one is that of earlier versions
+    named = {} if contrasts is None else {"contrasts": list(contrasts)}
     steps = [
-        _step("ReadVolumed", image_key, mask_key=mask_key, background="auto"),
+        _step("ReadVolumed", image_key, mask_key=mask_key, background="auto", **named),
         _step("Orientationd", image_key, axcodes="RAS", labels=None),
     ]
     if spacing is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..._checks import check_choice, check_real, check_spatial_shape
 from ...batches.images import plain_tensor
 from .background import background_value, foreground, noted_background
+from .channels import by_channel, of_channels
 
 CENTERS = ("image", "foreground")
 PADDINGS = ("background", "edge")
@@ -121,7 +123,8 @@ class CropToGridd(MapTransform):
 
     The record also gets ``<key>_cut_away``, the share of the volume's foreground outside the grid, and
     ``<key>_filled``, the share of the grid's voxels that are foreground: float64 scalars from 0 to 1, counted in voxels
-    of the model's size. :func:`~monai_betavae.data.transforms.background.foreground` defines the foreground.
+    of the model's size. :func:`~monai_betavae.data.transforms.background.foreground` defines the foreground. Of several
+    channels, the first one's counts, here and for the centre.
 
     Args:
         keys: key of the volume, channel first, in its file's units.
@@ -223,15 +226,38 @@ class PadToGridd(MapTransform):
                 )
             n_all = math.prod(self.spatial_size)
             result[f"{key}_padded"] = _scalar(1 - math.prod(shape.tolist()) / n_all)
-            how: dict[str, Any] = {"mode": "edge"}
-            if self.padding == "background":
-                how = {"mode": "constant", "value": scaled_background(result, key)}
-            result[key] = BorderPad(spatial_border=borders.ravel().tolist(), **how)(volume)
+            border = borders.ravel().tolist()
+            if self.padding == "edge":
+                result[key] = BorderPad(spatial_border=border, mode="edge")(volume)
+            else:
+                result[key] = by_channel(volume, partial(_padded, border=border), scaled_backgrounds(result, key))
         return result
 
 
+def _padded(channel: Any, value: float, border: list[int]) -> Any:
+    return BorderPad(spatial_border=border, mode="constant", value=value)(channel)
+
+
+def scaled_backgrounds(record: Mapping[Hashable, Any], key: Hashable) -> list[float]:
+    """Return the value of the background of each channel after scaling, 0 if it has none; see below.
+
+    Args:
+        record: as in :func:`scaled_background`.
+        key: as in :func:`scaled_background`.
+    """
+    background, scale = record.get(f"{key}_background"), record.get(f"{key}_range")
+    if scale is None:
+        return [background_value(values.cpu().numpy()) or 0.0 for values in plain_tensor(record[key])]
+    ranges = torch.as_tensor(scale, dtype=torch.float64).reshape(-1, 2).tolist()
+    backgrounds = [math.nan] * len(ranges) if background is None else of_channels(background)
+    return [
+        0.0 if math.isnan(value) else min(max((value - low) / (high - low), 0.0), 1.0)
+        for value, (low, high) in zip(backgrounds, ranges, strict=True)
+    ]
+
+
 def scaled_background(record: Mapping[Hashable, Any], key: Hashable) -> float:
-    """Return the value of a volume's background after scaling, or 0 if it has none.
+    """Return the value of the background of a volume's first channel after scaling, or 0 if it has none.
 
     Args:
         record: record with ``<key>_background`` and ``<key>_range``, in the file's units. Without the range, for
@@ -243,13 +269,7 @@ def scaled_background(record: Mapping[Hashable, Any], key: Hashable) -> float:
         >>> scaled_background(noted, "image")
         0.25
     """
-    background, scale = record.get(f"{key}_background"), record.get(f"{key}_range")
-    if scale is None:
-        return background_value(plain_tensor(record[key])[0].cpu().numpy()) or 0.0
-    if background is None or math.isnan(background):
-        return 0.0
-    low, high = (float(end) for end in scale)
-    return min(max((float(background) - low) / (high - low), 0.0), 1.0)
+    return scaled_backgrounds(record, key)[0]
 
 
 def check_grid(value: Any) -> tuple[int, ...]:

@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import torch
 from monai.transforms import MapTransform
+from numpy.typing import NDArray
 
 from ..._checks import check_choice, check_real
 from ...batches.images import plain_tensor
-from .background import BACKGROUNDS, noted_background
+from .background import BACKGROUNDS, noted_backgrounds
+from .channels import by_channel
 from .field_of_view import named
 
 
@@ -23,7 +25,8 @@ class ScaleBrainIntensityd(MapTransform):
     copy a x + c of a volume, a > 0, gives the same. A background within the range of the foreground, such as the 0
     around a z-scored brain, becomes grey, since b > lo.
 
-    The record also gets ``<key>_range``, (lo, p_hi), float64.
+    Each channel is scaled by itself. The record also gets ``<key>_range``, (lo, p_hi), float64; for several channels
+    a row of them for each, shape (channel, 2).
 
     Args:
         keys: key of the volume.
@@ -52,30 +55,41 @@ class ScaleBrainIntensityd(MapTransform):
         """Return the record with its volume scaled, and ``<key>_range`` added."""
         result = dict(data)
         for key in self.keys:
-            background = 0.0 if self.background == "zero" else noted_background(result, key)
             volume = result[key]
+            backgrounds = [0.0] * len(volume) if self.background == "zero" else noted_backgrounds(result, key)
             values = plain_tensor(volume).cpu().numpy()
-            brain = values if background is None else values[values != background]
-            if brain.size == 0:
-                what = "non-zero voxel" if background == 0 else f"voxel other than its background of {background:g}"
-                raise ValueError(
-                    f"{named(result, key)} has no {what} inside the field of view that `spatial_shape`, `spacing` and "
-                    "`center` leave."
-                )
-            low, high = np.percentile(brain, self.percentiles)
-            if background is not None:
-                low = min(low, background)
-            if high <= low:  # nearly all foreground voxels are equal and darker than the background
-                low, high = float(values.min()), float(values.max())
-            if high <= low:
-                raise ValueError(
-                    f"{named(result, key)} is constant, {low:g}, inside the field of view that `spatial_shape`, "
-                    "`spacing` and `center` leave."
-                )
-            result[key] = (volume - float(low)) / float(high - low)
-            result[key] = result[key].clamp(0.0, 1.0)
-            result[f"{key}_range"] = torch.tensor([low, high], dtype=torch.float64)
+            ranges = [
+                self._range(named(result, key), channel, background)
+                for channel, background in zip(values, backgrounds, strict=True)
+            ]
+            result[key] = by_channel(volume, _scaled, ranges)
+            result[f"{key}_range"] = torch.tensor(ranges[0] if len(ranges) == 1 else ranges, dtype=torch.float64)
         return result
+
+    def _range(self, name: str, values: NDArray[Any], background: float | None) -> tuple[Any, Any]:
+        """Return the intensities of a channel that become 0 and 1, in the precision of its percentiles."""
+        brain = values if background is None else values[values != background]
+        if brain.size == 0:
+            what = "non-zero voxel" if background == 0 else f"voxel other than its background of {background:g}"
+            raise ValueError(
+                f"{name} has no {what} inside the field of view that `spatial_shape`, `spacing` and `center` leave."
+            )
+        low, high = np.percentile(brain, self.percentiles)
+        if background is not None:
+            low = min(low, background)
+        if high <= low:  # nearly all foreground voxels are equal and darker than the background
+            low, high = float(values.min()), float(values.max())
+        if high <= low:
+            raise ValueError(
+                f"{name} is constant, {low:g}, inside the field of view that `spatial_shape`, `spacing` and `center` "
+                "leave."
+            )
+        return low, high
+
+
+def _scaled(channel: Any, ends: tuple[Any, Any]) -> Any:
+    low, high = ends
+    return ((channel - float(low)) / float(high - low)).clamp(0.0, 1.0)
 
 
 def check_percentiles(percentiles: Any) -> tuple[float, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,10 +16,9 @@ from torch import Tensor
 
 from ..._checks import check_real
 from ...batches.images import plain_tensor
-from .background import foreground, noted_background
+from .background import foreground, noted_backgrounds
+from .channels import FWHM_PER_SIGMA, by_channel
 from .field_of_view import check_center, point_of
-
-FWHM_PER_SIGMA = 2.0 * np.sqrt(2.0 * np.log(2.0))
 
 FAINT = 1e-4
 """Share of the intensity range below which voxels of a grid about a point count as background."""
@@ -36,8 +36,8 @@ class ResampleAntiAliasedd(MapTransform):
 
     Beyond its faces, a volume continues as its background if the record notes one (see :class:`ReadVolumed`), and as
     the voxels of its faces if the record notes that there is none. If the record notes nothing, as in release 0.1.0,
-    smoothing continues the volume as 0. A volume with a background b other than 0 becomes float64, so that background
-    and foreground remain as distinguishable as they are around 0.
+    smoothing continues the volume as 0. Each channel is resampled by itself. A volume with a background b other than 0
+    becomes float64, so that background and foreground remain as distinguishable as they are around 0.
 
     Args:
         keys: key of the volume, a channel-first ``MetaTensor``.
@@ -64,14 +64,23 @@ class ResampleAntiAliasedd(MapTransform):
         for key in self.keys:
             source = np.linalg.norm(result[key].affine[:3, :3].numpy(), axis=0)
             if not np.allclose(source, self.spacing, rtol=1e-3):
-                result[key] = self._resampled(result, key, source)
+                point = point_of(self.center, result, key)
+                is_noted = isinstance(result.get(f"{key}_background"), Tensor)
+                backgrounds = noted_backgrounds(result, key) if is_noted else [None] * len(result[key])
+                step = partial(self._resampled, source=source, point=point, is_noted=is_noted)
+                result[key] = by_channel(result[key], step, backgrounds)
         return result
 
-    def _resampled(self, record: dict[Hashable, Any], key: Hashable, source: NDArray[np.float64]) -> MetaTensor:
-        volume: MetaTensor = record[key]
-        point = point_of(self.center, record, key)
-        is_noted = isinstance(record.get(f"{key}_background"), Tensor)
-        background = noted_background(record, key) if is_noted else None
+    def _resampled(
+        self,
+        volume: MetaTensor,
+        background: float | None,
+        *,
+        source: NDArray[np.float64],
+        point: NDArray[np.float64] | None,
+        is_noted: bool,
+    ) -> MetaTensor:
+        """Return a channel on the other grid."""
         if background:
             volume = volume - background  # so that the background is 0, inside the volume and beyond its faces
         sigmas = np.sqrt(np.maximum(self.spacing**2 - source**2, 0)) / source / FWHM_PER_SIGMA

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from ...batches.images import plain_tensor
 from ..volumes.volume_files import open_volume
+from .channels import of_channels
 from .field_of_view import scaled_background
 from .images_in_memory import as_float64
 
@@ -59,11 +60,11 @@ class RestoreVolumed(MapTransform):
         self.restore_intensity = restore_intensity
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
-        """Return the sample with the reconstruction as a float32 ``MetaTensor``, shape (1, x, y, z).
+        """Return the sample with the reconstruction as a float32 ``MetaTensor``, shape (channel, x, y, z).
 
         Raises:
-            ValueError: if the sample lacks the original grid of its image, or the reconstruction isn't one volume; the
-                message names the key.
+            ValueError: if the sample lacks the original grid of its image, or the reconstruction isn't one volume
+                of its channels; the message names the key.
         """
         result = dict(data)
         for key in self.key_iterator(result):
@@ -72,23 +73,22 @@ class RestoreVolumed(MapTransform):
 
     def _restored(self, key: Hashable, reconstruction: Any, sample: Mapping[Hashable, Any]) -> MetaTensor:
         volume = plain_tensor(torch.as_tensor(reconstruction)).detach().cpu().float()
-        if volume.ndim != 4 or len(volume) != 1:
-            raise ValueError(f"{key!r} must be one volume of shape (1, x, y, z), got shape {tuple(volume.shape)}.")
-        values = volume.numpy()[0]
+        noted = [sample.get(f"{self.image_key}_{name}") for name in ("range", "background")]
+        n_channels = 1 if noted[0] is None else max(as_float64(noted[0]).size // 2, 1)
+        if volume.ndim != 4 or (len(volume) != n_channels and noted[0] is not None):
+            raise ValueError(
+                f"{key!r} must be one volume of shape ({n_channels}, x, y, z), got shape {tuple(volume.shape)}."
+            )
         affine, shape = self._source(sample)
         to_model = np.linalg.inv(self._model_affine(sample)) @ affine
         # if the grids coincide, a rounding error must not push their edge outside
         to_model = np.round(to_model, 7)
-        to_voxels = {"offset": to_model[:3, 3], "output_shape": shape, "order": 1}
-        inside = ndimage.affine_transform(values, to_model[:3, :3], **to_voxels)
-        scale = sample.get(f"{self.image_key}_range")
-        low, high = (0.0, 1.0) if scale is None or not self.restore_intensity else as_float64(scale)
-        fill = _filling(sample.get(f"{self.image_key}_background"), scale, self.restore_intensity)
-        if low or fill:
-            weight = ndimage.affine_transform(np.ones_like(values), to_model[:3, :3], **to_voxels)
-            inside = inside * (high - low) + low * weight + fill * (1 - weight)
-        else:
-            inside = inside * (high - low)
+        scales = [None] * len(volume) if noted[0] is None else as_float64(noted[0]).reshape(-1, 2)
+        backgrounds = [None] * len(volume) if noted[1] is None else of_channels(noted[1])
+        channels = [
+            self._in_file(values, to_model, shape, *of_channel)
+            for values, *of_channel in zip(volume.numpy(), scales, backgrounds, strict=True)
+        ]
         path = str(sample.get(f"{self.image_key}_path") or "")
         meta = {
             "original_affine": torch.from_numpy(affine),
@@ -97,8 +97,21 @@ class RestoreVolumed(MapTransform):
             # MONAI's writers name their file after this entry, and number the files without it
             **({"filename_or_obj": path} if path else {}),
         }
-        restored = torch.from_numpy(inside.astype(np.float32))[None]
+        restored = torch.from_numpy(np.stack([each.astype(np.float32) for each in channels]))
         return MetaTensor(restored, affine=torch.from_numpy(affine), meta=meta)
+
+    def _in_file(
+        self, values: NDArray[Any], to_model: NDArray[np.float64], shape: tuple[int, ...], scale: Any, background: Any
+    ) -> NDArray[Any]:
+        """Return a channel on the grid of the source volume, in its file's units."""
+        to_voxels = {"offset": to_model[:3, 3], "output_shape": shape, "order": 1}
+        inside: NDArray[Any] = ndimage.affine_transform(values, to_model[:3, :3], **to_voxels)
+        low, high = (0.0, 1.0) if scale is None or not self.restore_intensity else scale
+        fill = _filling(background, scale, self.restore_intensity)
+        if low or fill:
+            weight = ndimage.affine_transform(np.ones_like(values), to_model[:3, :3], **to_voxels)
+            return np.asarray(inside * (high - low) + low * weight + fill * (1 - weight))
+        return np.asarray(inside * (high - low))
 
     def _source(self, sample: Mapping[Hashable, Any]) -> tuple[NDArray[np.float64], tuple[int, ...]]:
         """Return the affine and shape of the original grid of the sample's image."""
@@ -178,13 +191,13 @@ def volume_image(restored: MetaTensor, path: str | os.PathLike[str] = "") -> Any
     """Make the nibabel image to save from the result of :class:`RestoreVolumed`.
 
     Args:
-        restored: the restored volume, shape (1, x, y, z).
+        restored: the restored volume, shape (1, x, y, z); several channels become the fourth axis of the image.
         path: the file of the original volume. If it can be opened and is on the grid of ``restored``, the geometry of
             its header is kept: exact sform and qform, their codes, the voxel sides and the units. Nothing else is kept,
             neither the meaning of the values nor texts and extensions, which may contain a name.
 
     Returns:
-        a float32 nibabel image of shape (x, y, z).
+        a float32 nibabel image of shape (x, y, z), or (x, y, z, channel).
 
     Raises:
         ValueError: if ``restored`` isn't one volume with an affine.
@@ -194,13 +207,14 @@ def volume_image(restored: MetaTensor, path: str | os.PathLike[str] = "") -> Any
         >>> image.shape, image.affine.diagonal().tolist()
         ((4, 5, 6), [2.0, 2.0, 2.0, 1.0])
     """
-    if not isinstance(restored, MetaTensor) or restored.ndim != 4 or len(restored) != 1:
+    if not isinstance(restored, MetaTensor) or restored.ndim != 4 or len(restored) < 1:
         got = tuple(restored.shape) if isinstance(restored, Tensor) else ""
         raise ValueError(f"`restored` must be a MetaTensor of shape (1, x, y, z), got {type(restored).__name__} {got}.")
-    values = plain_tensor(restored).detach().cpu().float().numpy()[0]
+    channels = plain_tensor(restored).detach().cpu().float().numpy()
+    values = channels[0] if len(channels) == 1 else np.moveaxis(channels, 0, -1)
     affine = as_float64(restored.affine)
     reference = _opened(path) if os.fspath(path) else None
-    if isinstance(reference, nib.Nifti1Image) and _on_grid(reference, values.shape, affine):
+    if isinstance(reference, nib.Nifti1Image) and _on_grid(reference, values.shape[:3], affine):
         return _like(reference, values)
     return nib.Nifti1Image(values, affine)
 

@@ -96,6 +96,9 @@ LEFT_OUT = {
 }
 """Parameters of these transforms that a description may not set."""
 
+LATER = ("contrasts",)
+"""Arguments that earlier versions don't know: where they are null they are left out, so that those read the rest."""
+
 READERS = (None, "NibabelReader", "ITKReader")
 """Accepted readers of ``LoadImaged``: MONAI would import any other name."""
 
@@ -179,7 +182,8 @@ def describe_call(name: Any, arguments: Mapping[str, Any]) -> dict[str, Any] | N
     if known is None or not isinstance(arguments, Mapping):
         return None
     try:
-        entry = {"name": known, "arguments": {key: _encoded(value) for key, value in arguments.items()}}
+        given = {key: value for key, value in arguments.items() if value is not None or key not in LATER}
+        entry = {"name": known, "arguments": {key: _encoded(value) for key, value in given.items()}}
     except RecursionError:
         return None
     return entry if _problem(entry) is None else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..._checks import check_choice
 from ...batches.images import plain_tensor
+from ..volumes.contrasts import names_in, other_images
 from ..volumes.dicom import load_series
 from ..volumes.lazy_voxels import LazyVoxels
 from ..volumes.volume_files import (
@@ -24,7 +25,8 @@ from ..volumes.volume_files import (
     repair_non_finite,
     voxel_problem,
 )
-from .background import BACKGROUNDS, RANGE, background_value, note_background
+from .background import BACKGROUNDS, RANGE, background_value, note_backgrounds
+from .channels import on_grid_of, stacked
 from .field_of_view import IN_MEMORY
 from .images_in_memory import (
     affine_in_memory,
@@ -50,11 +52,17 @@ class ReadVolumed(MapTransform):
     affine is that of the ``MetaTensor``, or the entry "affine" of the record's ``<key>_meta_dict``; without one, RAS
     with voxels of 1 mm is assumed, with a warning. Pending transforms of MONAI are applied.
 
+    A record with further images under "other_images" (see :func:`~monai_betavae.data.discover`) becomes a volume of
+    several channels on the grid of the first one. An image on another grid is resampled by its affine, see
+    :func:`~monai_betavae.data.transforms.channels.on_grid_of`; the images must be of one space. The mask counts for all
+    channels.
+
     The record also gets ``<key>_path``, the file, or "" for an image in memory without a known file;
     ``<key>_source_affine``, the affine of the volume's original grid (4x4, float64, millimetres, RAS+); and
     ``<key>_source_shape``, that grid's three sides (int64). With ``background`` "auto" it also gets
     ``<key>_background`` for the following steps, the value of the volume's constant background (a float64 scalar, NaN
-    if there is none); see :func:`~monai_betavae.data.transforms.background.background_value`.
+    if there is none; a vector for several channels); see
+    :func:`~monai_betavae.data.transforms.background.background_value`.
 
     Args:
         keys: key of the file's path or of the image in memory; the float32, channel-first volume replaces it.
@@ -63,6 +71,8 @@ class ReadVolumed(MapTransform):
         background: "auto", or "zero" for the behaviour of release 0.1.0. With "zero" the voxels outside the mask become
             0. With "auto" they become the volume's background, or its 0.5th percentile if it has none, but at most the
             0.5th percentile inside the mask (the 0 around a z-scored brain would be brighter).
+        contrasts: names of the channels, the first one's first, of which a record must have all; ``None`` for those
+            that it has.
 
     Raises:
         ValueError: if a volume can't be used; the message names the file.
@@ -74,8 +84,15 @@ class ReadVolumed(MapTransform):
         (torch.Size([1, 5, 6, 7]), [5, 6, 7])
     """
 
-    def __init__(self, keys: str, mask_key: str | None = None, background: str = "zero") -> None:
+    def __init__(
+        self,
+        keys: str,
+        mask_key: str | None = None,
+        background: str = "zero",
+        contrasts: Sequence[str] | None = None,
+    ) -> None:
         super().__init__(keys)
+        self.contrasts = None if contrasts is None else list(names_in("contrasts", contrasts))
         self.mask_key = mask_key
         self.background = check_choice("background", background, BACKGROUNDS)
         reader = NibabelReader(squeeze_non_spatial_dims=True)
@@ -85,33 +102,59 @@ class ReadVolumed(MapTransform):
         """Return the record with the volume, or raise ``ValueError``."""
         result = dict(data)
         for key in self.keys:
-            given = data[key]
-            if is_array(given):
-                path, volume, affine = self._take(given, data, key)
-            elif isinstance(given, str | os.PathLike):
-                path = str(os.fspath(given))
-                volume, affine = self._read(path, data.get("channel"))
-            else:
-                raise ValueError(
-                    f"The record must have a path or an image under {key!r}, got {type(given).__name__}: {given!r:.80}."
-                )
+            path, volume, affine = self._read_or_take(data[key], data, key)
             volume = _checked(path or IN_MEMORY, volume)
             mask = None
             if self.mask_key is not None:
                 mask = self._read_mask(data, path or IN_MEMORY.replace("The", "the"), volume)
+            channels, backgrounds = [volume, *self._read_others(data, path or IN_MEMORY, volume)], []
+            for number, channel in enumerate(channels):
+                if self.background == "auto":
+                    value = background_value(plain_tensor(channel)[0].numpy())
+                    if mask is not None and not mask.all():
+                        value = _background_around(channel, mask, value)
+                        channels[number] = torch.where(mask, channel, value)
+                    backgrounds.append(value)
+                elif mask is not None:
+                    channels[number] = channel * mask
             if self.background == "auto":
-                value = background_value(plain_tensor(volume)[0].numpy())
-                if mask is not None and not mask.all():
-                    value = _background_around(volume, mask, value)
-                    volume = torch.where(mask, volume, value)
-                note_background(result, key, value)
-            elif mask is not None:
-                volume = volume * mask
-            result[key] = volume
+                note_backgrounds(result, key, backgrounds)
+            result[key] = stacked(channels)
             result[f"{key}_path"] = path
             result[f"{key}_source_affine"] = torch.tensor(affine, dtype=torch.float64)
             result[f"{key}_source_shape"] = torch.tensor(volume.shape[1:], dtype=torch.int64)
         return result
+
+    def _read_or_take(self, given: Any, data: Mapping[Hashable, Any], key: Hashable) -> tuple[str, MetaTensor, Any]:
+        """Return the path, volume and affine of an image from a file or from memory."""
+        if is_array(given):
+            return self._take(given, data, key)
+        if isinstance(given, str | os.PathLike):
+            path = str(os.fspath(given))
+            return (path, *self._read(path, data.get("channel")))
+        raise ValueError(
+            f"The record must have a path or an image under {key!r}, got {type(given).__name__}: {given!r:.80}."
+        )
+
+    def _read_others(self, data: Mapping[Hashable, Any], path: str, first: MetaTensor) -> list[MetaTensor]:
+        """Return the further channels of a record on the grid of the first one."""
+        found = other_images(data)
+        names = list(found) if self.contrasts is None else self.contrasts[1:]
+        lacking = [name for name in names if found.get(name) is None]
+        if lacking:
+            raise ValueError(
+                f"{path} must have the images of {', '.join(self.contrasts or names)}, got none of "
+                f"{' and '.join(lacking)}: name them in order, as in training, with --suffix or --image_column."
+            )
+        channels = []
+        for name in names:
+            # what the record says of an image in memory is of the first one
+            known: dict[Hashable, Any] = {entry: value for entry, value in data.items() if entry == "channel"}
+            other, volume, _ = self._read_or_take(found[name], known, name)
+            other = other or f"The {name} image of {path}"
+            volume = _checked(other, volume)
+            channels.append(on_grid_of(other, volume, first, background_value(plain_tensor(volume)[0].numpy())))
+        return channels
 
     def _read(self, path: str, channel: int | None) -> tuple[MetaTensor, Any]:
         image = read_header(path, channel)
@@ -124,7 +167,7 @@ class ReadVolumed(MapTransform):
             # MONAI then uses the qform, but nibabel and this package use the sform
             warnings.warn(
                 f"{path} has a sform whose voxels have other sides than its header says (pixdim): the sform counts.",
-                stacklevel=3,
+                stacklevel=4,
             )
         volume.affine = torch.from_numpy(affine)
         return volume, affine
@@ -149,7 +192,7 @@ class ReadVolumed(MapTransform):
         if affine is None:
             warnings.warn(
                 f"An image in memory under {key!r} has no affine: it is taken for RAS with voxels of 1 mm.",
-                stacklevel=3,
+                stacklevel=4,
             )
             affine = np.eye(4)
         kept = {entry: value for entry, value in meta.items() if entry not in ("affine", "space")}

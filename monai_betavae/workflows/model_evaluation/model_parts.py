@@ -20,7 +20,15 @@ from ...evaluation.mmd import mmd_test
 from ...evaluation.ms_ssim import ms_ssim_pairs
 from ...evaluation.reconstruction import squared_error
 from ...networks.latent_model import decode_array, latent_dim_of
-from ...plots import plot_kl, plot_latents, plot_reconstructions, plot_traversals, plot_volumes, traversal_gif
+from ...plots import (
+    channel_rows,
+    plot_kl,
+    plot_latents,
+    plot_reconstructions,
+    plot_traversals,
+    plot_volumes,
+    traversal_gif,
+)
 from .part import (
     MEAN_NAME,
     PCA_NAME,
@@ -31,7 +39,7 @@ from .part import (
     format_estimate,
     replace_non_finite,
 )
-from .subjects import Subjects, covariates_of, spacing_of
+from .subjects import Subjects, covariates_of, side_by_side, spacing_of
 
 Array = NDArray[Any]
 
@@ -48,6 +56,7 @@ def reconstruction_part(
     simulated: bool,
     seed: int,
     refined: Array | None = None,
+    contrasts: Sequence[str] | None = None,
 ) -> Part:
     """Score the reconstruction, beside PCA's and the mean training image's.
 
@@ -58,6 +67,7 @@ def reconstruction_part(
         simulated: whether the brains are.
         seed: of the intervals.
         refined: reconstructions from refined codes.
+        contrasts: names of the channels of a model of several.
     """
     part = Part("reconstruction", "Reconstruction")
     part.files["reconstruction.csv"] = table
@@ -117,13 +127,9 @@ def reconstruction_part(
         )
     shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(5, len(errors))).round().astype(int)]
     captions = [f"{held_out.records[held_out.shown[i]].get('subject')}\nSSE {errors[i]:.0f}" for i in shown]
-    figure = plot_reconstructions(
-        held_out.images[shown, 0],
-        reconstructions[shown, 0],
-        captions,
-        _label(simulated),
-        spacing_of(held_out.affines[0]),
-    )
+    inputs, labels = channel_rows(held_out.images[shown], captions, contrasts)
+    outputs, _ = channel_rows(reconstructions[shown], captions, contrasts)
+    figure = plot_reconstructions(inputs, outputs, labels, _label(simulated), spacing_of(held_out.affines[0]))
     part.picture("reconstructions.png", figure, "Subjects from the best to the worst reconstructed.")
     return part
 
@@ -176,6 +182,7 @@ def latents_part(
     seed: int,
     device: torch.device | str,
     conditional: Sequence[str] = (),
+    contrasts: Sequence[str] | None = None,
 ) -> Part:
     """Describe the latents: active units, KL per dimension, the aggregate posterior, traversals, scatter.
 
@@ -187,6 +194,7 @@ def latents_part(
         seed: of the aggregate posterior's subsample.
         device: where to decode.
         conditional: covariates that the model is conditional on.
+        contrasts: names of the channels of a model of several.
     """
     part = Part("latents", "Latents")
     cohort = training if len(training) >= len(held_out) else held_out
@@ -238,12 +246,12 @@ def latents_part(
     spacing = spacing_of(held_out.affines[0])
     shown = np.argsort(kl)[::-1][:TRAVERSED]
     labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
-    figure = plot_traversals(_traversed(network, shown, STEPS, device), STEPS, labels, _label(simulated), spacing)
+    rows, names = channel_rows(_traversed(network, shown, STEPS, device), labels, contrasts)
+    figure = plot_traversals(rows, STEPS, names, _label(simulated), spacing)
     part.picture("traversals.png", figure, "What each of the most active dimensions changes when it alone moves.")
     smooth = np.linspace(-3, 3, 13).tolist()
-    animation = traversal_gif(
-        _traversed(network, shown[:3], smooth, device), smooth, labels[:3], _label(simulated), spacing
-    )
+    rows, names = channel_rows(_traversed(network, shown[:3], smooth, device), labels[:3], contrasts)
+    animation = traversal_gif(rows, smooth, names, _label(simulated), spacing)
     part.picture("traversals.gif", animation, "The same of the first three, moving, in three planes.")
     return part
 
@@ -258,6 +266,7 @@ def generation_part(
     n_samples: int = 32,
     n_pairs: int = 32,
     conditional: Sequence[str] = (),
+    contrasts: Sequence[str] | None = None,
 ) -> Part:
     """Compare samples, from the prior and from a mixture fitted to the aggregate posterior, with real volumes."""
     part = Part("generation", "Generation")
@@ -271,8 +280,8 @@ def generation_part(
     if len(fitted) >= 10:
         mixture = fit_latent_mixture(fitted.mu, fitted.logvar, seed=seed, progress=False)
         codes["mixture of the aggregate posterior"] = sample_codes(mixture, n_samples, seed)
-    volumes = {"real": held_out.images[:, 0]}
-    volumes |= {name: decode_array(network, each, device)[:, 0] for name, each in codes.items()}
+    volumes = {"real": held_out.images}
+    volumes |= {name: decode_array(network, each, device) for name, each in codes.items()}
     if len(volumes["real"]) < 2:
         part.text("One volume was evaluated: there is no pair of real volumes to compare samples with.")
     else:
@@ -280,9 +289,8 @@ def generation_part(
     spacing = spacing_of(held_out.affines[0])
     for name, each in volumes.items():
         if name != "real":
-            sheet = plot_volumes(
-                each[:8], [f"{name.split()[0]} {i}" for i in range(min(8, len(each)))], _label(simulated), spacing
-            )
+            captions = [f"{name.split()[0]} {i}" for i in range(min(8, len(each)))]
+            sheet = plot_volumes(*channel_rows(each[:8], captions, contrasts), _label(simulated), spacing)
             part.picture(f"samples_{name.split()[0]}.png", sheet, f"Samples from the {name}{_of(simulated)}.")
     return part
 
@@ -292,7 +300,7 @@ def _compare_samples(part: Part, volumes: Mapping[str, Array], seed: int, n_pair
     rows = []
     real = _coarse(volumes["real"])
     for name, each in volumes.items():
-        similarity = estimate(ms_ssim_pairs(each, n_pairs=n_pairs, seed=seed, progress=False), seed=seed)
+        similarity = estimate(ms_ssim_pairs(side_by_side(each), n_pairs=n_pairs, seed=seed, progress=False), seed=seed)
         row: list[Any] = [name, len(each), format_estimate(similarity)]
         entry: dict[str, Any] = {"ms_ssim": as_dict(similarity), "n": len(each)}
         if name == "real":
@@ -332,19 +340,20 @@ def _traversed(network: Any, dimensions: Any, steps: Sequence[float], device: to
     codes = np.zeros((len(dimensions), len(steps), latent_dim_of(network)), np.float32)
     for row, dimension in enumerate(dimensions):
         codes[row, :, dimension] = steps
-    decoded = decode_array(network, codes.reshape(-1, codes.shape[-1]), device)[:, 0]
+    decoded = decode_array(network, codes.reshape(-1, codes.shape[-1]), device)
     return decoded.reshape(len(dimensions), len(steps), *decoded.shape[1:])
 
 
 def _coarse(volumes: Array, block: int = 8) -> Array:
     """Return the means over blocks of voxels, flattened: what a distance between few volumes can be computed on."""
+    n_volumes, volumes = len(volumes), volumes.reshape(-1, *volumes.shape[2:])
     factors = [min(block, side) for side in volumes.shape[1:]]
     cut = volumes[(slice(None), *(slice(side // f * f) for side, f in zip(volumes.shape[1:], factors, strict=True)))]
     shape = [len(volumes)]
     for side, factor in zip(cut.shape[1:], factors, strict=True):
         shape += [side // factor, factor]
     coarse: Array = cut.reshape(shape).mean(axis=tuple(range(2, 2 * len(factors) + 1, 2)))
-    return coarse.reshape(len(volumes), -1)
+    return coarse.reshape(n_volumes, -1)
 
 
 def _label(simulated: bool) -> str:

@@ -18,7 +18,7 @@ from ...evaluation.calibration import calibration_by_group, expected_share
 from ...evaluation.normative import correct_p_values, latent_deviation, significant_count, voxel_deviation
 from ...evaluation.reconstruction import brain_mask
 from ...evaluation.residual_deviation import FWHM, QUANTILE, residual_deviation
-from ...plots import plot_maps, plot_p_values
+from ...plots import channel_labels, channel_rows, plot_maps, plot_p_values
 from .part import MIN_TO_FIT, Part, as_dict, conditional_text, format_estimate, replace_non_finite
 from .subjects import Subjects, covariates_of, is_healthy, spacing_of
 
@@ -62,17 +62,20 @@ def normative_part(
     whose: str,
     coding: CovariateCoding | None = None,
     label: str = "",
+    contrasts: Sequence[str] | None = None,
 ) -> Part | None:
     """Report how far each subject deviates from the reference; return ``None`` if the reference is too small.
 
     Args:
         held_out: the evaluated subjects.
         reference: training or validation subjects without a known lesion and without the diagnosis "patient".
-        held_out_residuals: image - reconstruction for ``held_out.images``, shape (k, x, y, z).
+        held_out_residuals: image - reconstruction for ``held_out.images``, shape (k, x, y, z); of several channels, one
+            after the other along x.
         validated: the same for healthy validation subjects; ``None`` if there are none.
         whose: part of the split that the reference comes from, "training" or "validation".
         coding: of the covariates that the model is conditional on; ``None`` without any.
         label: title of the pictures.
+        contrasts: names of the channels of a model of several.
     """
     import pandas as pd
 
@@ -122,7 +125,7 @@ def normative_part(
         )
     n_by_score = {"latents": (p, len(reference))} if whose == "validation" else {}
     if validated is not None and len(validated.residuals) >= MIN_TO_FIT:
-        p_residual = _add_residuals(part, table, held_out, held_out_residuals, validated, label)
+        p_residual = _add_residuals(part, table, held_out, held_out_residuals, validated, label, contrasts)
         n_by_score["residuals"] = p_residual, len(validated.residuals)
     _add_calibration(part, held_out, n_by_score, coding, label)
     part.files["deviation.csv"] = table
@@ -146,10 +149,12 @@ def _add_residuals(
     residuals: Array,
     validated: HealthyResiduals,
     label: str,
+    contrasts: Sequence[str] | None,
 ) -> Array:
     """Add columns, maps and pictures of deviating voxels; return p of each volume, NaN where the image isn't kept."""
     n = len(validated.residuals)
-    inside = brain_mask(held_out.images[:, 0])
+    n_channels = held_out.images.shape[1]
+    inside = np.tile(brain_mask(held_out.images[:, 0]), (1, n_channels, 1, 1))
     counts = []
     for residual, mask in zip(residuals, inside, strict=True):  # one subject at a time, to save memory
         tested = voxel_deviation(residual[None], validated.residuals, mask)
@@ -177,21 +182,23 @@ def _add_residuals(
         "voxels whose unsmoothed residuals deviate at a false discovery rate of 5 % within the subject."
     )
     most = np.argsort(-found.scores, kind="stable")[:MAPPED]
-    names = [f"{held_out.records[held_out.shown[row]].get('subject')}\np {p[row]:.3g}" for row in most]
-    affine = held_out.affines[0]
-    figure = plot_maps(found.z[most], held_out.images[most, 0], affine, names, label, threshold=MAP_FROM)
+    captions = [f"{held_out.records[held_out.shown[row]].get('subject')}\np {p[row]:.3g}" for row in most]
+    z = found.z[most].reshape(held_out.images[most].shape)
+    maps, names = channel_rows(z, captions, contrasts)
+    anatomy, _ = channel_rows(held_out.images[most], captions, contrasts)
+    figure = plot_maps(maps, anatomy, held_out.affines[0], names, label, threshold=MAP_FROM)
     part.picture(
         "deviation.png",
         figure,
         f"Where the subjects of the largest residual deviation differ from healthy ones: z of smoothed residuals, from "
         f"{MAP_FROM:g}. Blue: darker than expected.",
     )
-    for row in most:
+    for volumes, row in zip(z, most, strict=True):
         index = int(held_out.shown[row])
-        part.maps[f"deviation_maps/{_map_name(held_out.records[index], index)}.nii.gz"] = (
-            found.z[row],
-            held_out.affines[row],
-        )
+        name = _map_name(held_out.records[index], index)
+        for volume, channel in zip(volumes, channel_labels(n_channels, contrasts), strict=True):
+            file_name = f"{name}_{channel}" if n_channels > 1 else name
+            part.maps[f"deviation_maps/{file_name}_zmap.nii.gz"] = volume, held_out.affines[row]
     return _of_all(held_out, p)
 
 
@@ -199,7 +206,7 @@ def _map_name(record: Mapping[str, Any], row: int) -> str:
     """Return the start of a map's file name: subject and session where they are plain words, else the row."""
     words = [str(record[key]) for key in ("subject", "session") if not is_missing(record.get(key))]
     plain = words and all(re.fullmatch(r"[\w-]{1,100}", word) for word in words)
-    return "_".join([*(words if plain else [f"volume-{row}"]), "zmap"])
+    return "_".join(words) if plain else f"volume-{row}"
 
 
 def _of_all(held_out: Subjects, values: Array) -> Array:

@@ -33,7 +33,7 @@ from ...networks.latent_model import decode_array, latent_dim_of, reconstruct_ar
 from ...networks.modules import reconstruction_network
 from ...networks.noise import noise_of
 from ...networks.warm_start import variance_of
-from ...plots import plot_activity, plot_losses, save_figure
+from ...plots import channel_labels, plot_activity, plot_losses, save_figure
 from ...saving.atomic_files import atomic_path, write_table
 from ..covariates import Unseen
 from ..data_checks import held_out_warnings
@@ -55,6 +55,7 @@ from .subjects import (
     is_healthy,
     output_mean,
     run_records,
+    side_by_side,
     spacing_of,
     training_summary,
 )
@@ -147,6 +148,8 @@ class ModelEvaluation:
             :func:`~monai_betavae.workflows.trained_covariates`. Images are encoded and decoded with the covariates of
             their records. Traversals and samples are at the average subject of the training.
         unseen: for levels that training had none of, as in :meth:`~monai_betavae.data.CovariateCoding.rows`.
+        contrasts: names of the channels of a model of several, for the pictures. Scores are over all channels; the
+            brain mask and the lesions are those of the first one.
 
     Raises:
         ValueError: naming the argument.
@@ -183,7 +186,9 @@ class ModelEvaluation:
         num_workers: int = 0,
         coding: CovariateCoding | None = None,
         unseen: Unseen | None = None,
+        contrasts: Sequence[str] | None = None,
     ) -> None:
+        self.contrasts = contrasts
         self.network: Any = reconstruction_network(network)
         self.coding = _checked_coding(self.network, coding, unseen)
         self.unseen = unseen
@@ -359,7 +364,12 @@ class ModelEvaluation:
                     np.broadcast_to(mean_image, validation.images.shape),
                 )
             ours, theirs = ({name: pair[i] for name, pair in of.items()} for i in range(2))
-            return anomaly_part(held_out, ours, validation, theirs, self.transform, self.lesions, self.seed, label)
+            part = anomaly_part(held_out, ours, validation, theirs, self.transform, self.lesions, self.seed, label)
+            n_channels = held_out.images.shape[1]
+            if part is not None and n_channels > 1:
+                first = channel_labels(n_channels, self.contrasts)[0]
+                part.text(f"Lesions are looked for in the first channel alone, {first}.")
+            return part
 
         def normative() -> Part | None:
             # codes of training subjects spread wider than new ones' where the encoder knows them by heart
@@ -371,10 +381,12 @@ class ModelEvaluation:
                 volumes, given = validation.images[kept], validation.shown_covariates
                 given = None if given is None else given[kept]
                 fitted = reconstruct_array(self.network, volumes, self.device, self.batch_size, covariates=given)
-                mask = brain_mask(volumes[:, 0]).mean(axis=0) >= 0.5
-                validated = HealthyResiduals((volumes - fitted)[:, 0], mask, given)
-            ours = (held_out.images - restored)[:, 0]
-            return normative_part(held_out, _healthy(reference), ours, validated, whose, self.coding, label)
+                mask = np.tile(brain_mask(volumes[:, 0]).mean(axis=0) >= 0.5, (volumes.shape[1], 1, 1))
+                validated = HealthyResiduals(side_by_side(volumes - fitted), mask, given)
+            ours = side_by_side(held_out.images - restored)
+            return normative_part(
+                held_out, _healthy(reference), ours, validated, whose, self.coding, label, self.contrasts
+            )
 
         def disentanglement() -> Part | None:
             groups = [training, held_out]
@@ -382,11 +394,11 @@ class ModelEvaluation:
 
         makers: dict[str, Callable[[], Part | None]] = {
             "reconstruction": lambda: reconstruction_part(
-                held_out, pd.DataFrame(rows), restored, simulated, self.seed, refined
+                held_out, pd.DataFrame(rows), restored, simulated, self.seed, refined, self.contrasts
             ),
             "likelihood": lambda: likelihood_part(self._estimator(), held_out, self.n_samples, self.seed),
             "latents": lambda: latents_part(
-                self.network, held_out, training, simulated, self.seed, self.device, self.conditional
+                self.network, held_out, training, simulated, self.seed, self.device, self.conditional, self.contrasts
             ),
             "rate_distortion": lambda: rate_distortion_part(
                 self.network, held_out, restored, self._pca, mean_image, self.device, label
@@ -408,7 +420,14 @@ class ModelEvaluation:
                 held_out, training, codes, self.covariates, self.seed, label, self.conditional
             ),
             "generation": lambda: generation_part(
-                self.network, held_out, training, simulated, self.seed, self.device, conditional=self.conditional
+                self.network,
+                held_out,
+                training,
+                simulated,
+                self.seed,
+                self.device,
+                conditional=self.conditional,
+                contrasts=self.contrasts,
             ),
         }
         for name in tqdm(self.parts, desc="evaluating", unit="part"):
@@ -463,7 +482,7 @@ class ModelEvaluation:
         training: Subjects,
         simulated: bool,
     ) -> Report:
-        n_voxels = int(np.prod(held_out.images.shape[2:]))
+        n_voxels = int(np.prod(held_out.images.shape[1:]))
         of = "simulated brains" if simulated else "brain volumes"
         report = Report(f"beta-VAE of {of}", f"{len(held_out)} volumes evaluated with seed {self.seed}")
         report.section("What this is")

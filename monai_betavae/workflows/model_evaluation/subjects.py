@@ -25,6 +25,7 @@ from ...data import CovariateCoding
 from ...data.tables.columns import MOSTLY, number_share, percent
 from ...data.tables.covariate_values import level_of
 from ...data.tables.covariates import MAX_CATEGORIES, is_identifier, is_named_category, is_number, kind_of_covariate
+from ...data.volumes.contrasts import OTHER_IMAGES, image_files
 from ...data.volumes.volume_files import VOLUME_SUFFIXES, read_header, read_voxels
 from ...networks.latent_model import encode_images, evaluating, latent_dim_of, logvar_of
 from ...training.latent_activity import ACTIVITY_FILE
@@ -48,7 +49,7 @@ class Subjects:
         records: one per volume.
         mu: posterior means, shape (n, latent_dim).
         logvar: posterior log-variances, the same shape.
-        images: preprocessed, shape (k, 1, x, y, z), k <= n.
+        images: preprocessed, shape (k, channel, x, y, z), k <= n.
         shown: which of the volumes ``images`` holds, shape (k,).
         affines: of the images' grids, shape (k, 4, 4).
         covariates: coded ones of each volume, shape (n, n_covariates); ``None`` for a model that isn't conditional.
@@ -172,7 +173,7 @@ def run_records(training_output_dir: str | os.PathLike[str], at_most: int) -> di
         return {"training": [], "validation": []}
     found = {}
     for part in ("training", "validation"):
-        there = [record for record in read_split(path)[part] if os.path.exists(record["image"])]
+        there = [record for record in read_split(path)[part] if all(map(os.path.exists, image_files(record)))]
         rows = np.linspace(0, max(len(there) - 1, 0), min(at_most, len(there))).round().astype(int)
         found[part] = [add_truth(there[row]) for row in rows]
     return found
@@ -278,6 +279,18 @@ def output_mean(network: nn.Module) -> Array | None:
     return mean.float().cpu().numpy()
 
 
+def side_by_side(volumes: Array) -> Array:
+    """Return the channels of volumes one after the other along x, for what knows no channels.
+
+    Args:
+        volumes: shape (n, channel, x, y, z).
+
+    Returns:
+        shape (n, channel * x, y, z).
+    """
+    return volumes.reshape(len(volumes), -1, *volumes.shape[3:])
+
+
 def spacing_of(affine: Array) -> list[float]:
     """Return the voxel sides of a grid, in millimetres."""
     return [float(side) for side in np.linalg.norm(np.asarray(affine)[:3, :3], axis=0)]
@@ -297,6 +310,7 @@ def left_out_of(records: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 def _columns_of(records: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     left_out = {"image", "subject", "split", "session", "run", "channel", LESION_KEY, HEALTHY_KEY, "official_split"}
+    left_out.add(OTHER_IMAGES)
     names = dict.fromkeys(key for record in records for key in record if key not in left_out)
     return {name: [record.get(name) for record in records] for name in names}
 

@@ -1,5 +1,6 @@
 """check_volumes: a row per volume, problems and outliers named, nothing changed."""
 
+import nibabel as nib
 import numpy as np
 import pytest
 from awkward_volumes import AFFINE, READ, REFUSED, SHAPE, brain, save
@@ -93,3 +94,22 @@ def test_bad_arguments(tmp_path):
         check_volumes([{"subject": "a"}])
     with pytest.raises(ValueError, match="`num_workers` must be"):
         check_volumes(cohort(tmp_path, 1), num_workers=0)
+
+
+def test_every_channel_is_checked(tmp_path):
+    values = np.random.default_rng(0).random((3, 8, 8, 8)).astype(np.float32)
+    paths = [str(tmp_path / f"{name}.nii.gz") for name in ("one", "two", "three", "copy")]
+    for path, image in zip(paths, [*values, values[1]], strict=True):
+        nib.save(nib.Nifti1Image(image, np.eye(4)), path)
+    good = {"image": paths[0], "subject": "a", "other_images": {"T2w": paths[1]}}
+    copied = {"image": paths[2], "subject": "b", "other_images": {"T2w": paths[3]}}
+    absent = {**good, "subject": "c", "other_images": {"T2w": str(tmp_path / "gone.nii.gz")}}
+    same = {**good, "subject": "d", "other_images": {"T2w": paths[0]}}
+    table = check_volumes([good, copied, absent, same], progress=False)
+    assert table["problem"].tolist()[:2] == ["", ""]
+    assert "has the T2w image" in table["problem"][2]
+    assert "can't be read" in table["problem"][2]
+    assert "has the voxels of the first image" in table["problem"][3]
+    assert table["warning"][1] == f"has the voxels of the T2w image of {paths[0]}, subject a"
+    assert table["duplicate_of"][1] == paths[0]
+    assert table["image"].tolist() == [record["image"] for record in (good, copied, absent, same)]

@@ -659,7 +659,7 @@ def test_nothing_found(tmp_path):
 @pytest.mark.parametrize("name", ["suffix", "image_column"])
 @pytest.mark.parametrize("value", ["", None, 3])
 def test_names_must_be_strings(tmp_path, name, value):
-    with pytest.raises(ValueError, match=rf"`{name}` must be a non-empty string, got {value!r}"):
+    with pytest.raises(ValueError, match=rf"`{name}` must be a non-empty string or a list of such, got {value!r}"):
         discover(tmp_path, **{name: value})
 
 

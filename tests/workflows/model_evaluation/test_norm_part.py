@@ -201,3 +201,21 @@ def test_a_reference_too_small_to_adjust_scores_is_said():
     assert "Scores are ranked as they are" in texts
     ranks = latent_deviation(held_out.mu, held_out.logvar, reference.mu, reference.logvar)["p_subject"]
     assert part.files["deviation.csv"]["p"].tolist() == ranks.tolist()
+
+
+def test_each_channel_has_its_map():
+    reference, held_out = subjects(60, 1), subjects(40, 2, prefix="new")
+    held_out.images = np.concatenate([held_out.images, held_out.images], axis=1)
+    ours = np.concatenate([residuals(40, 3, held_out), residuals(40, 5, held_out)], axis=1)
+    ours[7, 14:16, 4:6, 4:6] -= 2.0  # in the second channel
+    one = validated(60, 4, reference)
+    both = HealthyResiduals(
+        np.concatenate([one.residuals, residuals(60, 6, reference)], axis=1), np.tile(one.mask, (2, 1, 1))
+    )
+    part = normative_part(held_out, reference, ours, both, "validation", contrasts=["T1w", "T2w"])
+    assert part.files["deviation.csv"]["residual_deviation"].idxmax() == 7
+    assert len(part.maps) == 10
+    first, second = (part.maps[f"deviation_maps/new-7_{name}_zmap.nii.gz"][0] for name in ("T1w", "T2w"))
+    assert second.shape == (10, 10, 10)
+    assert second.min() < -5 < first.min()
+    assert np.unravel_index(np.argmin(second), second.shape)[0] in (4, 5)
