@@ -194,7 +194,7 @@ def combat(codes: Array, cohort: Cohort) -> Array | None:
     try:
         from neuroCombat import neuroCombat
     except ImportError:
-        print("neuroCombat isn't installed: pip install neuroCombat==0.2.12")
+        print("No row of ComBat without neuroCombat: pip install 'monai-betavae[combat]'")
         return None
     import pandas as pd
 
