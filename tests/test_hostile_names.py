@@ -372,7 +372,7 @@ def evaluated(folder, subjects, columns):
         network.fc_mu.weight.mul_(5)
     transform = brain_transforms(SHAPE, 2.0)
     loader = DataLoader(Dataset(split["test"], transform), batch_size=8)
-    parts = ["reconstruction", "likelihood", "latents", "probes", "normative"]
+    parts = ["reconstruction", "likelihood", "latents", "probes", "normative", "viewer"]
     before = tree(folder, folder / "output")
     ModelEvaluation(
         network, split["test"], loader, SimpleInferer(), transform, NORMAL, folder / "output", folder, n_samples=1,

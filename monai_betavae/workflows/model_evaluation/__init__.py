@@ -10,6 +10,7 @@
 ``lesion_part``           lesions found by residuals
 ``norm_part``             deviation from healthy subjects
 ``reliability_part``      repeated scans of subjects compared
+``viewer``                sliders, a pager, a scatter and a filter in the report
 ``report``                the HTML file
 ========================  ======================================================================================
 """

@@ -43,6 +43,8 @@ class Part:
         files: tables by file name.
         pictures: figures, or the bytes of a GIF, by file name.
         maps: volumes with their 4x4 affines, by file name, ``.nii.gz``, in a folder of their own or not.
+        z: maps of the deviation of all subjects whose images are kept, of the first channel, for the viewer; ``None``
+            without them.
         warnings: messages that readers must not miss, repeated at the top of the report.
     """
 
@@ -53,6 +55,7 @@ class Part:
         self.files: dict[str, pd.DataFrame] = {}
         self.pictures: dict[str, Figure | bytes] = {}
         self.maps: dict[str, tuple[Array, Array]] = {}
+        self.z: Array | None = None
         self.warnings: list[str] = []
         self._content: list[tuple[str, tuple[Any, ...]]] = []
 
@@ -68,6 +71,10 @@ class Part:
         """Add a picture, which is also written to its own file."""
         self.pictures[file_name] = picture
         self._content.append(("figure", (picture, caption)))
+
+    def widget(self, markup: str, style: str, script: str, data: Mapping[str, Any]) -> None:
+        """Add something that a script moves, as :meth:`~.report.Report.widget` takes it."""
+        self._content.append(("widget", (markup, style, script, data)))
 
     def warn(self, message: str) -> None:
         """Add a warning."""

@@ -1,10 +1,12 @@
-"""Self-contained HTML reports with text, tables and pictures; nothing is fetched, and all text is escaped."""
+"""Self-contained HTML reports: text, tables, pictures, a viewer; nothing is fetched, and all text is escaped."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
+import json
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,6 +60,7 @@ class Report:
         self.lead = lead
         self._parts: list[str] = []
         self._sections: list[str] = []
+        self._scripts: list[str] = []
 
     def section(self, heading: str) -> None:
         """Start a section."""
@@ -118,6 +121,37 @@ class Report:
         text = _escaped(caption)
         self._parts.append(f'<figure><img src="{source}" alt="{text}"><figcaption>{text}</figcaption></figure>')
 
+    def widget(self, markup: str, style: str, script: str, data: Mapping[str, Any]) -> None:
+        """Add something that a script moves; it is the only script that the page lets a browser run.
+
+        Args:
+            markup: HTML, trusted: it must not hold texts from outside, which are for ``data``.
+            style: its style sheet, trusted.
+            script: its script, trusted. It reads the JSON in the element ``viewer-data``, must set its texts as text
+                and not as HTML, and must not hold the end of a script's tag.
+            data: what JSON can hold, texts from outside included.
+
+        Raises:
+            ValueError: if ``script`` holds a tag that would end it.
+
+        Example:
+            >>> report = Report("Scores")
+            >>> report.widget("<p id='here'></p>", "p { color: #222; }", "start();", {"name": "</script><b>"})
+            >>> "<b>" in report.page(), "script-src 'sha256-" in report.page()
+            (False, True)
+        """
+        if "</script" in script.casefold() or "<!--" in script:
+            raise ValueError("`script` must not hold a tag that ends it or begins a comment of HTML.")
+        code = f'\n"use strict";\n(() => {{\n{script}\n}})();\n'
+        told = json.dumps(data, allow_nan=False, separators=(",", ":"))
+        for sign in "<>&":
+            told = told.replace(sign, f"\\u{ord(sign):04x}")
+        self._scripts.append(code)
+        self._parts.append(
+            f'<style>{style}</style>{markup}<script type="application/json" id="viewer-data">{told}</script>'
+            f"<script>{code}</script>"
+        )
+
     def page(self) -> str:
         """Return the page as HTML."""
         links = "".join(
@@ -127,14 +161,19 @@ class Report:
         return (
             '<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
             '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            # nothing is fetched and no script runs, whatever a cell of a table contains
+            # nothing is fetched and no script runs but a widget's own, whatever a cell of a table contains
             '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-            "style-src 'unsafe-inline'\">"
+            f"style-src 'unsafe-inline'{self._script_policy()}\">"
             f"<title>{_escaped(self.title)}</title><style>{_STYLE}</style></head><body>"
             f'<h1>{_escaped(self.title)}</h1><p class="lead">{_escaped(self.lead)}</p><nav>{links}</nav>\n'
             + "\n".join(self._parts)
             + "\n</body></html>\n"
         )
+
+    def _script_policy(self) -> str:
+        hashes = (base64.b64encode(hashlib.sha256(code.encode()).digest()).decode("ascii") for code in self._scripts)
+        allowed = " ".join(f"'sha256-{each}'" for each in hashes)
+        return f"; script-src {allowed}" if allowed else ""
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write the page atomically."""

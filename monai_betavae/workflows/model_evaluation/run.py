@@ -59,6 +59,7 @@ from .subjects import (
     spacing_of,
     training_summary,
 )
+from .viewer import viewer_part
 
 Array = NDArray[Any]
 
@@ -79,6 +80,7 @@ PARTS = (
     "normative",
     "reliability",
     "generation",
+    "viewer",
 )
 
 MIN_EVALUATED = 20
@@ -392,6 +394,23 @@ class ModelEvaluation:
             groups = [training, held_out]
             return disentanglement_part(groups, {name: list(each) for name, each in codes.items()}, self.seed)
 
+        done: dict[str, Part] = {}
+
+        def viewer() -> Part:
+            norm = done.get("normative")
+            table = None if norm is None else norm.files["deviation.csv"]
+            return viewer_part(
+                self.network,
+                held_out,
+                training,
+                restored,
+                _scores_of_volumes(pd.DataFrame(rows), table),
+                None if norm is None else norm.z,
+                self.device,
+                self.seed,
+                self.conditional,
+            )
+
         makers: dict[str, Callable[[], Part | None]] = {
             "reconstruction": lambda: reconstruction_part(
                 held_out, pd.DataFrame(rows), restored, simulated, self.seed, refined, self.contrasts
@@ -429,10 +448,13 @@ class ModelEvaluation:
                 conditional=self.conditional,
                 contrasts=self.contrasts,
             ),
+            "viewer": viewer,
         }
-        for name in tqdm(self.parts, desc="evaluating", unit="part"):
+        # the viewer is last: it shows what other parts found
+        for name in tqdm(sorted(self.parts, key=lambda name: name == "viewer"), desc="evaluating", unit="part"):
             part = makers[name]()
             if part is not None:
+                done[name] = part
                 yield part
 
     def _write(self, found: Sequence[Part], held_out: Subjects, training: Subjects, simulated: bool) -> None:
@@ -493,6 +515,12 @@ class ModelEvaluation:
         if not messages:
             report.note("No warning: no collapse, no subject of the training, no baseline that is better.", "good")
         report.facts(self._facts(about, held_out, training, n_voxels))
+        # what a reader can move comes before the pictures
+        for part in found:
+            if part.name == "viewer":
+                part.write_to(report)
+        if "losses" in about or "activity" in about:
+            report.section("Training")
         if "losses" in about:
             figure = plot_losses(about["losses"], "simulated" if simulated else "")
             report.figure(figure, "Losses per epoch of the training run.")
@@ -500,7 +528,8 @@ class ModelEvaluation:
             figure = plot_activity(about["activity"], "simulated" if simulated else "")
             report.figure(figure, "Latent dimensions on the validation subjects, by epoch of the training run.")
         for part in found:
-            part.write_to(report)
+            if part.name != "viewer":
+                part.write_to(report)
         left_out = [name for name in self.parts if name not in {part.name for part in found}]
         report.section("Limits")
         report.text(
@@ -596,6 +625,22 @@ def pca_text(pca: PrincipalComponentModel, asked: int, n_volumes: int) -> str:
     fewer = f": of {n_volumes} training volumes there are no {asked}" if pca.n_components_ < asked else ""
     rough = "" if pca.exact else ", by a randomised solver, a little weaker than exact ones"
     return f"{pca.n_components_} component{'s' * (pca.n_components_ != 1)}{fewer}{rough}"
+
+
+def _scores_of_volumes(table: Any, deviation: Any | None) -> dict[str, Array]:
+    """Return the scores that a viewer shows of each volume, by what it calls them."""
+    names = {"sse": "summed squared error", "psnr_brain": "PSNR in the brain [dB]", "ssim_brain": "SSIM in the brain"}
+    found = {text: table[name].to_numpy(dtype=float) for name, text in names.items() if name in table}
+    if deviation is None:
+        return found
+    names = {
+        "latent_deviation": "latent deviation",
+        "p": "p of the latent deviation",
+        "residual_deviation": "residual deviation",
+        "p_residual": "p of the residual deviation",
+        "deviating_voxels": "deviating voxels",
+    }
+    return found | {text: deviation[name].to_numpy(dtype=float) for name, text in names.items() if name in deviation}
 
 
 def _codes(pca: PrincipalComponentModel, images: Array) -> Array:

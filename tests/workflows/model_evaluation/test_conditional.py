@@ -23,7 +23,7 @@ from monai_betavae.workflows.records import write_split
 
 SHAPE, SPACING, NAMES = (12, 14, 12), 15.0, ["age", "sex"]
 LIKELIHOOD = {"distribution": "normal", "beta": 0.1}
-OF_SUBJECTS = [name for name in PARTS if name not in ("latents", "generation")]
+OF_SUBJECTS = [name for name in PARTS if name not in ("latents", "generation", "viewer")]
 """Parts in which every code is a subject's."""
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*(divide by zero|invalid value).*:RuntimeWarning")
