@@ -163,7 +163,7 @@ def test_the_report_says_what_the_model_is_conditional_on(run, tmp_path):
     assert "conditioned" not in scores["probes"]["brain_ml"]
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     sentence = "The model is conditional on age, sex: its codes are what is left of the images without them"
-    assert page.count(sentence) == 3  # latents, probes, the norm
+    assert page.count(sentence) == 4  # the viewer, latents, probes, the norm
     for text in ("conditional on</", "age (conditioned on)", "sex (conditioned on)", "at the average subject",
                  "The deviation is therefore adjusted for them", "Healthy subjects beyond the limit"):  # fmt: skip
         assert text in page
