@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from typing import Any
 
@@ -59,6 +60,39 @@ def figure_label(value: Any, width: int = 48, n_lines: int = 3) -> str:
     lines = [*lines[: n_lines - 1], "…"] if len(lines) > n_lines else lines
     text = "\n".join(line if len(line) <= width else line[: width - 1] + "…" for line in lines)
     return (" " + text if text.startswith("_") else text).replace("$", r"\$")
+
+
+MARKUP = re.compile(r"([!-/:-@\[-`{-~])")
+"""Every ASCII punctuation character: Markdown takes any of them literally after a backslash (CommonMark 0.31, 2.4)."""
+
+
+MARKDOWN_WIDTH = 60
+"""Characters of the longest name that :func:`markdown_text` leaves whole."""
+
+
+def markdown_text(value: Any, width: int = MARKDOWN_WIDTH) -> str:
+    r"""Return a name in a form that Markdown and HTML show as it is: one line, no markup, no link, no table cell.
+
+    Args:
+        value: the name.
+        width: maximum characters; a longer name is cut.
+
+    Example:
+        >>> print(markdown_text("<b>A|B</b>\n[x](http://y)"))
+        \<b\>A\|B\<\/b\> \[x\]\(http\:\/\/y\)
+    """
+    text = " ".join(make_visible(value).split())
+    return MARKUP.sub(r"\\\1", text if len(text) <= width else text[: width - 1] + "…")
+
+
+def without_markup(text: str) -> str:
+    r"""Return Markdown without the backslashes that make punctuation literal.
+
+    Example:
+        >>> print(without_markup(markdown_text("sub-01_T1w")))
+        sub-01_T1w
+    """
+    return re.sub(r"\\" + MARKUP.pattern, r"\1", text)
 
 
 def file_stem(name: str, longest: int = MAX_STEM_LENGTH) -> str:

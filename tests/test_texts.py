@@ -1,5 +1,7 @@
 """Texts from outside become names of files, labels of pictures, words on a page, and nothing else."""
 
+import re
+import string
 import unicodedata
 
 import pytest
@@ -16,6 +18,8 @@ from monai_betavae._texts import (
     figure_label,
     file_stem,
     make_visible,
+    markdown_text,
+    without_markup,
 )
 
 ANY = st.text(st.characters(codec=None, categories=None), max_size=300)
@@ -67,3 +71,18 @@ def test_what_is_shown_has_a_sign_of_its_own(text):
 def test_words_keep_their_joiners():
     word = "می\u200cخواهم"
     assert make_visible(word) == word
+
+
+@given(ANY)
+def test_markdown_shows_a_name_as_text(text):
+    written = markdown_text(text, width=400)
+    assert without_markup(written) == " ".join(make_visible(text).split())
+    # no character of Markdown or HTML is left that isn't taken literally
+    assert re.sub(r"\\[!-/:-@\[-`{-~]", "", written).translate(str.maketrans("", "", string.punctuation)) == re.sub(
+        r"\\[!-/:-@\[-`{-~]", "", written
+    )
+
+
+def test_markdown_cuts_long_names():
+    assert markdown_text("a" * 61) == "a" * 59 + "…"
+    assert markdown_text("a" * 60) == "a" * 60

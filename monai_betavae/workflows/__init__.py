@@ -4,6 +4,7 @@ from ..data.volumes.contrasts import contrast_names
 from .covariates import covariate_coding, trained_covariates, with_covariates
 from .data_checks import check_data, check_held_out, checked_records, volume_dataset
 from .fine_tuning import initial_model, training_network
+from .model_card import write_model_card
 from .model_description import trained_contrasts
 from .model_evaluation.run import ModelEvaluation, check_evaluation
 from .model_training import ModelTraining
@@ -11,6 +12,7 @@ from .prior_sampling import PriorSampling, check_generation
 from .provenance import write_run
 from .records import split_records, training_records
 from .settings import check_settings
+from .sharing import SharedModel, pull_model, push_model
 from .sweep.run import Sweep
 from .trained_model import (
     grid_affine,
@@ -27,6 +29,7 @@ __all__ = [
     "ModelEvaluation",
     "ModelTraining",
     "PriorSampling",
+    "SharedModel",
     "Sweep",
     "VolumeInference",
     "check_data",
@@ -41,6 +44,8 @@ __all__ = [
     "grid_affine",
     "initial_model",
     "load_weights",
+    "pull_model",
+    "push_model",
     "split_records",
     "trained_contrasts",
     "trained_covariates",
@@ -52,5 +57,6 @@ __all__ = [
     "training_records",
     "volume_dataset",
     "with_covariates",
+    "write_model_card",
     "write_run",
 ]

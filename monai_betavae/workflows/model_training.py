@@ -44,6 +44,7 @@ from .fine_tuning import (
     check_unchanged,
     keep_old_condition,
 )
+from .model_card import CARD_FILE, write_model_card
 from .model_description import (
     MODEL_FILE,
     SETTINGS_FILE,
@@ -83,6 +84,7 @@ from .training_results import (
 WRITTEN = (
     MODEL_FILE,
     SETTINGS_FILE,
+    CARD_FILE,
     RESUME_FILE,
     METRICS_FILE,
     TIMING_FILE,
@@ -374,6 +376,10 @@ class ModelTraining:
             print("No subject is held out: nothing is scored, and no reconstruction drawn.")
         else:
             self._score(plain, test_dataset, held_out, simulated)
+        try:
+            write_model_card(self.ckpt_dir, self.output_dir)
+        except ValueError as error:  # a description that later runs refuse mustn't cost the run its end
+            print(f"Model card: not written. {error}")
         print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out), epochs=self.train_only is None)
 
     def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
@@ -382,7 +388,8 @@ class ModelTraining:
         images, covariates = stack_images(test_dataset), stack_covariates(test_dataset, n_covariates_of(estimator))
         mu, logvar = encode_array(estimator, images, estimator.device, covariates=covariates)
         reconstructions = decode_array(estimator, mu, estimator.device, covariates=covariates)
-        scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0)
+        people = [str(record.get("subject")) for record in held_out]
+        scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0, people)
         active = active_units(mu)
         scores.update(
             n_held_out=len(images),

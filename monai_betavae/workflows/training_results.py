@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from ..batches.covariates import array_batches
 from ..batches.images import image_tensor
 from ..bundle import config_file, run_root, running_bundle_root
 from ..estimator import VAE
+from ..evaluation.intervals import Estimate, estimate
 from ..evaluation.latent_activity import kl_per_dimension
 from ..evaluation.likelihood import elbo
 from ..evaluation.reconstruction import fit_pca, mean_image_reconstruction, reconstruct_by_pca, squared_error
@@ -56,6 +58,7 @@ def held_out_scores(
     reconstructions: np.ndarray[Any, Any],
     latent_dim: int,
     seed: int,
+    subjects: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Return the held-out summed squared error beside that of the mean training image and of PCA.
 
@@ -64,22 +67,29 @@ def held_out_scores(
         images: held-out images, shape (n, channel, ...).
         reconstructions: of the same shape.
         latent_dim: number of principal components.
-        seed: of PCA's randomised solver, for more than 2048 training volumes.
+        seed: of PCA's randomised solver, for more than 2048 training volumes, and of the intervals.
+        subjects: subject of each held-out image; ``None`` for images of different subjects.
 
     Returns:
         "sse" (mean over subjects), "sse_mean_image", "sse_pca", and "sse_ratio" and "sse_ratio_pca", which are relative
         to the mean image's; "pca_components", which are fewer than asked for where there are no more. PCA's are
-        ``None`` where the training volumes don't fit in memory.
+        ``None`` where the training volumes don't fit in memory. "intervals" has the ends of the 95 % bootstrap
+        intervals over subjects of "sse_ratio", "sse_ratio_pca" and "sse_ratio_to_pca" (this model's error relative to
+        PCA's); it is empty for a single subject.
     """
     dataset: Any = train_dataloader.dataset  # type: ignore[attr-defined]  # any DataLoader has one
     n_bytes = 4 * len(dataset) * int(np.prod(images.shape[1:]))
     training = stack_images(dataset, None if n_bytes <= PCA_BYTES else MEAN_IMAGE_VOLUMES)
-    sse = float(squared_error(images, reconstructions).mean())
-    sse_mean = float(squared_error(images, mean_image_reconstruction(training, images)).mean())
+    errors = squared_error(images, reconstructions)
+    errors_mean = squared_error(images, mean_image_reconstruction(training, images))
+    sse, sse_mean = float(errors.mean()), float(errors_mean.mean())
     sse_pca = n_components = None
+    compared = {"sse_ratio": (errors, errors_mean)}
     if n_bytes <= PCA_BYTES and len(training) > 1:
         pca = fit_pca(training, latent_dim, seed)
-        sse_pca, n_components = float(squared_error(images, reconstruct_by_pca(pca, images)).mean()), pca.n_components_
+        errors_pca = squared_error(images, reconstruct_by_pca(pca, images))
+        sse_pca, n_components = float(errors_pca.mean()), pca.n_components_
+        compared |= {"sse_ratio_pca": (errors_pca, errors_mean), "sse_ratio_to_pca": (errors, errors_pca)}
     return {
         "sse": sse,
         "sse_mean_image": sse_mean,
@@ -87,7 +97,23 @@ def held_out_scores(
         "sse_ratio": sse / sse_mean,
         "sse_ratio_pca": None if sse_pca is None else sse_pca / sse_mean,
         "pca_components": n_components,
+        "intervals": {
+            name: [found.low, found.high]
+            for name, (ours, theirs) in compared.items()
+            if theirs.any() and math.isfinite((found := _ratio(ours, theirs, subjects, seed)).low)
+        },
     }
+
+
+def _ratio(ours: Any, theirs: Any, subjects: Sequence[str] | None, seed: int) -> Estimate:
+    """Return the ratio of two mean errors of the same images, with its interval."""
+    return estimate(
+        ours,
+        theirs,
+        statistic=lambda own, other: float(own.mean() / other.mean()),
+        subjects=None if subjects is None else np.asarray(subjects),
+        seed=seed,
+    )
 
 
 def exact_bound(

@@ -37,6 +37,13 @@ def test_held_out_scores_on_ideal_and_useless_reconstructions():
     useless = held_out_scores(loader, test, mean, 1, seed=0)
     assert useless["sse_ratio"] == pytest.approx(1.0)
     assert useless["sse"] == pytest.approx(float(((test - mean) ** 2).reshape(2, -1).sum(1).mean()), rel=1e-5)
+    # whoever is drawn, the mean image is as good as itself; two scans of one subject tell of no interval
+    assert useless["intervals"]["sse_ratio"] == pytest.approx([1.0, 1.0])
+    assert held_out_scores(loader, test, mean, 1, seed=0, subjects=["a", "a"])["intervals"] == {}
+    # half of the error for the first subject, all of it for the second: drawn alone they have 1/2 and 1
+    half = np.stack([test[0] - np.sqrt(0.5) * (test[0] - mean[0]), mean[1]])
+    mixed = held_out_scores(loader, test, half, 1, seed=0, subjects=["a", "b"])["intervals"]["sse_ratio"]
+    assert mixed == pytest.approx([0.5, 1.0], rel=1e-5)
 
 
 @pytest.mark.parametrize(
