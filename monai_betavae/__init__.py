@@ -17,6 +17,7 @@
 ``evaluation``       scores of arrays
 ``plots``            figures of arrays
 ``workflows``        what the bundle's configs call
+``command``          ``monai-betavae``: short forms of the bundle's commands
 ===================  ===========================================================================================
 """
 
