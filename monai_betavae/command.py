@@ -24,7 +24,7 @@ FORMS = {
 
 EXAMPLES = """
 monai-betavae train /data/bids --out run      train; results and weights in run
-monai-betavae evaluate --model run            score the subjects that were held out
+monai-betavae evaluate --model run            score held-out subjects
 monai-betavae embed /data/new --model run --out latents
 monai-betavae sample --model run --n_samples 8
 
