@@ -149,7 +149,7 @@ CASES = {
     "covariate_coding": Case(
         "$monai_betavae.data.CovariateCoding.fit(@split['training'], ['brain_ml'])",
         both(losses, conditional_on("brain_ml")),
-        named="n_covariates",
+        named="give --covariates",
     ),
     "missing_values": Case(["-5"], described("trained_on", "told", "missing_values", ["-5"])),
     "on_incomplete": Case("skip", lambda run, base: run.n_volumes() == 11, {"dataset_dir": "{gaps}", **TWO}),
