@@ -5,6 +5,7 @@
 ``learning_rate``    how the learning rate changes, and how its schedule resumes
 ``callbacks``        the table of losses, the best weights
 ``latent_activity``  the KL divergence of each latent dimension, epoch by epoch
+``progress``         one bar for the whole training, or a line per epoch
 ``step_seeds``       seeds that follow from the numbers of epoch and step
 ``checkpoints``      the checkpoint after every epoch, and its position in the training
 ``divergence``       stop where numbers are not finite, warn where latents collapse or explode
@@ -21,6 +22,7 @@ from .divergence import StopOnDivergence
 from .latent_activity import LatentActivity
 from .learning_rate import warmup_and_decay
 from .loggers import build_logger
+from .progress import TrainingProgress
 from .step_seeds import StepSeeds
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "MetricsTable",
     "StepSeeds",
     "StopOnDivergence",
+    "TrainingProgress",
     "WarmupAndDecay",
     "build_logger",
     "warmup_and_decay",
