@@ -501,7 +501,7 @@ def test_values_in_files(typed, tmp_path):
     assert seen["dataset_dir"] == "other#3"
     with pytest.raises(ValueError, match=r"'output_dir' must be a text that isn't empty, got 20240501\."):
         typed(config=file(output_dir=20240501))
-    with pytest.raises(ValueError, match="'suffix' must be a text that isn't empty or null, got 3"):
+    with pytest.raises(ValueError, match="'suffix' must be a text that isn't empty, a list of such or null, got 3"):
         typed(config=file(suffix=3))
     options = tmp_path / "options.json"
     options.write_text(
