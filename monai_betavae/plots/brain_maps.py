@@ -34,7 +34,8 @@ def plot_maps(
         names: one per map.
         title: title of the figure.
         masks: masks of the same shape, drawn as outlines; the planes then go through their centres. ``None`` for none.
-        threshold: magnitude from which a voxel is drawn; ``None`` for a fifth of the largest ones (99th percentile).
+        threshold: magnitude from which a voxel is drawn; the planes then go through the voxel of the largest magnitude,
+            unless there are masks. ``None`` for a fifth of the largest ones (99th percentile).
 
     Returns:
         the figure, with one row per map.
@@ -49,7 +50,8 @@ def plot_maps(
     from nilearn import plotting
 
     maps, images = np.asarray(maps, dtype=np.float32), np.asarray(images, dtype=np.float32)
-    extent = float(np.percentile(np.abs(maps[maps != 0]), 99)) if np.any(maps) else 1.0
+    drawn = np.abs(maps) > (threshold or 0)
+    extent = float(np.percentile(np.abs(maps[drawn]), 99)) if np.any(drawn) else 1.0
     drawn_from = extent / 5 if threshold is None else threshold
     # a diverging colour map would suggest negative values
     colours = "inferno" if float(maps.min()) >= 0 else "RdBu_r"
@@ -60,6 +62,9 @@ def plot_maps(
         bottom = 1 - (row + 1) / len(maps)
         height = 1 / len(maps)
         axes = figure.add_axes((0.02, bottom * 0.96, 0.9, height * 0.9))
+        if threshold is not None and masks is None:
+            # of weak voxels all over the brain, the centre of mass would always be the brain's middle
+            shown = np.where(np.abs(shown) == np.abs(shown).max(), np.abs(shown), 0)
         place: dict[str, Any] = {
             "cut_coords": _middle(shown, affine),
             "axes": axes,

@@ -364,6 +364,7 @@ def test_the_exported_program_reconstructs_as_the_network(commands, place, image
 
 WRITTEN = [
     "models/.lock",
+    "models/MODEL_CARD.md",
     "models/last.ckpt",
     "models/model.json",
     "models/model.pt",

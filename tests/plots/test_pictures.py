@@ -134,6 +134,14 @@ def test_maps_over_the_anatomy(tmp_path):
         assert picture.size[0] > 300
 
 
+def test_maps_from_a_threshold_are_cut_at_their_largest_voxel():
+    maps = 2.5 * np.random.default_rng(0).uniform(-1, 1, (2, 10, 12, 8))
+    maps[0, 2, 9, 6] = -8.0
+    figure = plot_maps(maps, VOLUMES[:2], np.diag([4.0, 4.0, 4.0, 1.0]), ["a", "b"], threshold=3.0)
+    places = [text.get_text() for axes in figure.axes for text in axes.texts if "=" in text.get_text()]
+    assert places[:3] == ["x=8", "y=36", "z=24"]  # nothing of the second map is drawn
+
+
 def test_a_traversal_moves_there_and_back():
     volumes = np.linspace(0, 1, 5)[None, :, None, None, None] * np.ones((1, 5, 8, 9, 7))
     picture = Image.open(io.BytesIO(traversal_gif(volumes, [-2, -1, 0, 1, 2], ["z0"])))
