@@ -388,7 +388,8 @@ class ModelTraining:
         images, covariates = stack_images(test_dataset), stack_covariates(test_dataset, n_covariates_of(estimator))
         mu, logvar = encode_array(estimator, images, estimator.device, covariates=covariates)
         reconstructions = decode_array(estimator, mu, estimator.device, covariates=covariates)
-        people = [str(record.get("subject")) for record in held_out]
+        # a config may score other images than the split's; whose they are isn't known then
+        people = [str(record.get("subject")) for record in held_out] if len(held_out) == len(images) else None
         scores = held_out_scores(plain, images, reconstructions, estimator.latent_dim, self.seed or 0, people)
         active = active_units(mu)
         scores.update(
