@@ -773,8 +773,9 @@ def test_what_is_no_path_is_refused(cohort, source, column):
     if not isinstance(source, str):
         with pytest.raises(ValueError, match="`source` must be"):
             discover(source)
-    if not isinstance(column, str):
-        with pytest.raises(ValueError, match="`image_column` must be"):
+    names = isinstance(column, list) and column and all(isinstance(name, str) and name for name in column)
+    if not isinstance(column, str) and not (names and len(set(column)) == len(column)):
+        with pytest.raises(ValueError, match="`image_column` must "):
             discover(cohort, image_column=column)
 
 
