@@ -377,7 +377,7 @@ class ModelTraining:
         else:
             self._score(plain, test_dataset, held_out, simulated)
         try:
-            write_model_card(self.ckpt_dir, self.output_dir)
+            print(f"Card:      {write_model_card(self.ckpt_dir, self.output_dir)}")
         except ValueError as error:  # a description that later runs refuse mustn't cost the run its end
             print(f"Model card: not written. {error}")
         print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out), epochs=self.train_only is None)
