@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .._checks import check_real
+from .._checks import check_integer, check_real
 from .volume_batches import mask_batch, volume_batch
 
 Array = NDArray[Any]
@@ -53,6 +53,7 @@ def residual_deviation(
     spacing: float | Sequence[float] = 1.0,
     fwhm: float = FWHM,
     quantile: float = QUANTILE,
+    n_channels: int = 1,
 ) -> ResidualDeviation:
     r"""Score subjects by the voxels in which their residuals deviate most from healthy ones.
 
@@ -74,6 +75,8 @@ def residual_deviation(
         spacing: voxel size in millimetres, one number or three.
         fwhm: full width at half maximum of the smoothing in millimetres; 0 smooths nothing.
         quantile: of |z|, above 0 and at most 1.
+        n_channels: number of channels that stand one after the other along x, as do their masks; nothing is smoothed
+            from one into the next.
 
     Raises:
         ValueError: naming the argument.
@@ -91,6 +94,7 @@ def residual_deviation(
         [False, True]
     """
     fwhm = check_real("fwhm", fwhm, minimum=0)
+    n_channels = check_integer("n_channels", n_channels, minimum=1)
     quantile = check_real("quantile", quantile, minimum=0, maximum=1, exclusive=True)
     shape = np.shape(residuals)[-3:]
     inside = mask_batch("mask", mask, (1, *shape))[0]
@@ -101,10 +105,12 @@ def residual_deviation(
         raise ValueError(
             f"`healthy_residuals` must hold at least three volumes of shape {shape}, got {np.shape(healthy_residuals)}."
         )
+    if shape[0] % n_channels:
+        raise ValueError(f"`n_channels` must divide the first side of the residuals, {shape[0]}, got {n_channels}.")
     if not inside.any():
         raise ValueError("`mask` must have a voxel, got none.")
     sigma = fwhm / np.sqrt(8 * np.log(2)) / sides
-    known = _smoothed("healthy_residuals", healthy_residuals, inside, sigma)
+    known = _smoothed("healthy_residuals", healthy_residuals, inside, sigma, n_channels)
     n = len(known)
     mean, squares = known.mean(axis=0), known.var(axis=0) * n
     scale = np.sqrt(np.maximum(squares / (n - 1), SD_FLOOR**2))
@@ -116,7 +122,7 @@ def residual_deviation(
     z = np.zeros((len(residuals), *shape), np.float32)
     scores = np.empty(len(residuals))
     for row in range(len(residuals)):
-        values = (_smoothed("residuals", residuals[row : row + 1], inside, sigma)[0] - mean) / scale
+        values = (_smoothed("residuals", residuals[row : row + 1], inside, sigma, n_channels)[0] - mean) / scale
         z[row][inside] = values
         scores[row] = _score(values, quantile)
     p = (1 + (reference >= scores[:, None]).sum(axis=1)) / (n + 1)
@@ -129,10 +135,11 @@ def _score(z: Array, quantile: float) -> float:
     return float(np.quantile(np.abs(z), quantile)) / typical if typical > 0 else 1.0
 
 
-def _smoothed(name: str, volumes: Array, inside: NDArray[np.bool_], sigma: Floats) -> Array:
+def _smoothed(name: str, volumes: Array, inside: NDArray[np.bool_], sigma: Floats, n_channels: int) -> Array:
     """Return the voxels of the mask of each smoothed volume, shape (n, n_voxels), float32."""
     made = np.empty((len(volumes), int(inside.sum())), np.float32)
     for row in range(len(volumes)):
         (volume,) = volume_batch(name, volumes[row : row + 1])
-        made[row] = (ndimage.gaussian_filter(volume, sigma) if sigma.any() else volume)[inside]
+        channels = volume.reshape(n_channels, -1, *volume.shape[1:])
+        made[row] = ndimage.gaussian_filter(channels, (0, *sigma)).reshape(volume.shape)[inside]
     return made

@@ -46,6 +46,16 @@ def test_a_local_change_is_found_at_its_place():
     }
 
 
+def test_channels_are_not_smoothed_into_each_other():
+    healthy, new = noise(12, 0), noise(2, 1)
+    mask = np.ones((8, 8, 8))
+    both = [np.concatenate([each, each[:, ::-1]], axis=1) for each in (new, healthy)]
+    found = residual_deviation(*both, np.ones((16, 8, 8)), fwhm=3.0, n_channels=2)
+    alone = residual_deviation(new, healthy, mask, fwhm=3.0)
+    np.testing.assert_allclose(found.z[:, :8], alone.z, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(found.z[:, :7:-1], alone.z, rtol=1e-5, atol=1e-5)
+
+
 def test_scans_that_are_noisier_as_a_whole_do_not_deviate():
     found = residual_deviation(3 * noise(40, 1), noise(60, 0), np.ones((8, 8, 8)), fwhm=0)
     assert (found.p <= 0.05).mean() <= 0.15
@@ -73,6 +83,7 @@ def test_no_residual_at_all_deviates_nowhere():
         ({"spacing": 0.0}, "`spacing` must be"),
         ({"quantile": 0.0}, "`quantile`"),
         ({"fwhm": -1.0}, "`fwhm`"),
+        ({"n_channels": 3}, "`n_channels` must divide"),
         ({"residuals": np.full((1, 4, 4, 4), np.nan)}, "`residuals` must be finite"),
     ],
 )

@@ -160,7 +160,7 @@ def _add_residuals(
         tested = voxel_deviation(residual[None], validated.residuals, mask)
         counts.append(int(significant_count(correct_p_values(tested["p"]))[0]))
     spacing = spacing_of(held_out.affines[0])
-    found = residual_deviation(residuals, validated.residuals, validated.mask, spacing=spacing)
+    found = residual_deviation(residuals, validated.residuals, validated.mask, spacing=spacing, n_channels=n_channels)
     # of the first channel, for the viewer, in half the memory
     part.z = found.z.reshape(held_out.images.shape)[:, 0].astype(np.float16)
     adjusted = _adjusted_p(found.scores, held_out.shown_covariates, found.reference, validated.covariates)
