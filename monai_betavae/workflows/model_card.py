@@ -18,9 +18,10 @@ from typing import Any
 import numpy as np
 
 from .._texts import markdown_text
-from ..data.tables.covariates import head_of, is_sex, ordered_covariates
+from ..data.tables.covariate_values import is_finite, level_of, value_of
+from ..data.tables.covariates import head_of, is_number, is_sex, ordered_covariates
 from ..saving.atomic_files import atomic_path
-from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
+from .model_description import MODEL_FILE, trained_description
 from .provenance import RUN_FILE, read_provenance
 from .records import PARTS, SPLIT_FILE, Record, read_split
 from .run_checks import METRICS_FILE
@@ -37,7 +38,6 @@ AGE_STEP = 5
 HIDDEN = "–"
 """A cell without a number: nobody, or too few to tell of."""
 
-MISSING = {"", "n/a", "na", "nan", "none", "#n/a"}
 """Texts that stand for a missing value."""
 
 WEIGHTS_LINE = "Weights: SHA-256 `{}` of `model.pt`."
@@ -157,12 +157,7 @@ def write_model_card(
         `ckpt_dir` must hold the model.pt and model.json of a training run
     """
     models, results = Path(ckpt_dir), Path(training_output_dir)
-    description = read_description(models)
-    if description is None or not (models / MODEL_FILE).is_file():
-        raise ValueError(
-            f"`ckpt_dir` must hold the {MODEL_FILE} and {SETTINGS_FILE} of a training run, got {models}: run training "
-            "first."
-        )
+    description = trained_description(models)
     split = read_split(results / SPLIT_FILE)
     scores = _read_scores(results / SCORES_FILE) if (results / SCORES_FILE).is_file() else None
     if scores is not None and scores.get("n_held_out") != len(split["test"]):
@@ -247,7 +242,7 @@ def demographics(split: Mapping[str, Sequence[Record]], covariates: Iterable[str
             rows += _quantity_rows(name, columns)
         else:
             sizes = [len(people[part]) for part in PARTS]
-            rows += _category_rows(name, [[_level(value) for value in column] for column in columns], sizes)
+            rows += _category_rows(name, [[str(level_of(value)) for value in column] for column in columns], sizes)
     return rows
 
 
@@ -257,19 +252,16 @@ def _first_values(records: Sequence[Record]) -> list[dict[str, Any]]:
     for record in records:
         person = found.setdefault(str(record.get("subject")), {})
         for name, value in record.items():
-            if name not in ("image", "subject", "session", "split") and not _is_missing(value):
-                person.setdefault(name, value)
+            known = None if name in ("image", "subject", "session", "split") else _known_value(value)
+            if known is not None:
+                person.setdefault(name, known)
     return list(found.values())
 
 
-def _is_missing(value: Any) -> bool:
-    if isinstance(value, str):
-        return value.strip().casefold() in MISSING
-    return value is None or isinstance(value, list | dict) or (isinstance(value, float) and not math.isfinite(value))
-
-
-def _level(value: Any) -> str:
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+def _known_value(value: Any) -> Any:
+    """Return a value that the table can show, ``None`` for a missing one, an infinite one, or one of several parts."""
+    found = value_of(value)
+    return None if level_of(found) is None or (is_number(found) and not is_finite(found)) else found
 
 
 def _shown_covariates(people: Mapping[str, list[dict[str, Any]]], covariates: list[str]) -> list[str]:

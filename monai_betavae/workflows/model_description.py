@@ -230,6 +230,24 @@ def read_description(ckpt_dir: str | os.PathLike[str]) -> dict[str, Any] | None:
     return found
 
 
+def trained_description(ckpt_dir: Path) -> dict[str, Any]:
+    """Return the description of a trained model whose weights are there.
+
+    Args:
+        ckpt_dir: folder of the trained model.
+
+    Raises:
+        ValueError: if it holds no trained model.
+    """
+    description = read_description(ckpt_dir)
+    if description is None or not (ckpt_dir / MODEL_FILE).is_file():
+        raise ValueError(
+            f"`ckpt_dir` must hold the {MODEL_FILE} and {SETTINGS_FILE} of a training run, got {ckpt_dir}: run "
+            "training first."
+        )
+    return description
+
+
 def _of_first_release(stored: Mapping[str, Any]) -> dict[str, Any]:
     """Convert a description of release 0.1.0, which had a network, shape and spacing, and an affine."""
     network, given, affine = stored["network"], stored["preprocessing"], stored.get("grid_affine")

@@ -17,7 +17,7 @@ from typing import Any
 from ..bundle import bundle_root, config_file
 from ..saving.safe_loading import load_weights_only
 from .model_card import CARD_FILE, MIN_CELL, WEIGHTS_LINE, file_sha256
-from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
+from .model_description import MODEL_FILE, SETTINGS_FILE, trained_description
 from .trained_model import trained_network
 from .zoo import LOGGING, write_zoo_bundle
 
@@ -85,12 +85,7 @@ def write_shared_files(folder: Path, ckpt_dir: Path, card: Path, *, small_groups
         ValueError: naming the file, if there is no model or card, the card is of other weights, the weights don't fit,
             a part of the model is the user's own, or a group is small.
     """
-    description = read_description(ckpt_dir)
-    if description is None or not (ckpt_dir / MODEL_FILE).is_file():
-        raise ValueError(
-            f"`ckpt_dir` must hold the {MODEL_FILE} and {SETTINGS_FILE} of a training run, got {ckpt_dir}: run "
-            "training first."
-        )
+    description = trained_description(ckpt_dir)
     if not card.is_file():
         raise ValueError(
             f"{card} must be the model's card: training writes it, and so does "

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..saving.atomic_files import check_space, lock_folders
 from .model_card import CARD_FILE, file_sha256
-from .model_description import MODEL_FILE, SETTINGS_FILE, read_description
+from .model_description import MODEL_FILE, SETTINGS_FILE, trained_description
 from .personal_data import check_no_personal_data, is_common, personal_data_of
 from .records import SPLIT_FILE, print_once, read_earlier, read_split
 from .shared_files import (
@@ -106,11 +106,7 @@ def push_model(
         `ckpt_dir` must hold the model.pt and model.json of a training run
     """
     models = Path(ckpt_dir)
-    if read_description(models) is None or not (models / MODEL_FILE).is_file():
-        raise ValueError(
-            f"`ckpt_dir` must hold the {MODEL_FILE} and {SETTINGS_FILE} of a training run, got {models}: run training "
-            "first."
-        )
+    trained_description(models)  # before the names of a training that there isn't are looked for
     known = _known_names(models, training_output_dir)
     with tempfile.TemporaryDirectory(prefix="monai_betavae-push-") as holder:
         folder = Path(holder) / "bundle"
