@@ -65,6 +65,9 @@ def figure_label(value: Any, width: int = 48, n_lines: int = 3) -> str:
 MARKUP = re.compile(r"([!-/:-@\[-`{-~])")
 """Every ASCII punctuation character: Markdown takes any of them literally after a backslash (CommonMark 0.31, 2.4)."""
 
+LITERAL = re.compile(r",|(?<=[A-Za-z0-9])[-_](?=[A-Za-z0-9])|(?<=[0-9])[.+](?=[A-Za-z0-9])")
+"""Punctuation that is no markup where it stands, as in 2.13.0+cpu: a card is read as plain text, too."""
+
 
 MARKDOWN_WIDTH = 60
 """Characters of the longest name that :func:`markdown_text` leaves whole."""
@@ -80,9 +83,13 @@ def markdown_text(value: Any, width: int = MARKDOWN_WIDTH) -> str:
     Example:
         >>> print(markdown_text("<b>A|B</b>\n[x](http://y)"))
         \<b\>A\|B\<\/b\> \[x\]\(http\:\/\/y\)
+        >>> print(markdown_text("beta-vae, torch 2.13.0+cpu, _x"))
+        beta-vae, torch 2.13.0+cpu, \_x
     """
     text = " ".join(make_visible(value).split())
-    return MARKUP.sub(r"\\\1", text if len(text) <= width else text[: width - 1] + "…")
+    text = text if len(text) <= width else text[: width - 1] + "…"
+    literal = {found.start() for found in LITERAL.finditer(text)}
+    return MARKUP.sub(lambda found: found[0] if found.start() in literal else f"\\{found[0]}", text)
 
 
 def without_markup(text: str) -> str:

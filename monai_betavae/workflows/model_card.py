@@ -38,8 +38,6 @@ AGE_STEP = 5
 HIDDEN = "–"
 """A cell without a number: nobody, or too few to tell of."""
 
-"""Texts that stand for a missing value."""
-
 WEIGHTS_LINE = "Weights: SHA-256 `{}` of `model.pt`."
 
 FRONT_MATTER = """---
