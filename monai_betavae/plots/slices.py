@@ -35,13 +35,13 @@ def plot_reconstructions(
         >>> images = np.zeros((2, 8, 8, 8))
         >>> images[:, 2:6, 2:6, 2:6] = 1
         >>> figure = plot_reconstructions(images, 0.75 * images, ["sub-1", "sub-2"])
-        >>> float(figure.axes[2].images[0].get_array().min())  # reconstruction - input of sub-1, sagittal
-        -0.25
+        >>> float(figure.axes[2].images[0].get_array().max())  # input - reconstruction of sub-1, sagittal
+        0.25
     """
     images, reconstructions = np.asarray(images), np.asarray(reconstructions)
     centre = middle_of(images.mean(axis=0))
     low, high = float(images.min()), float(np.percentile(images, 99.8))
-    difference = reconstructions - images
+    difference = images - reconstructions  # the sign of residuals everywhere
     extent = float(np.percentile(np.abs(difference), 99.8)) or 1.0
     figure = Figure(figsize=(13.5, 1.75 * len(images) + 0.9), layout="constrained")
     figure.suptitle(title)
@@ -61,7 +61,7 @@ def plot_reconstructions(
                     axes.set_title(f"{PLANES[plane]}\n{label}" if column == 0 else f"\n{label}", fontsize=9)
                 if plane == 0 and column == 0:
                     axes.set_ylabel(figure_label(name), fontsize=8)
-    figure.colorbar(drawn, ax=grid[:, -1], label="reconstruction − input", shrink=0.8)
+    figure.colorbar(drawn, ax=grid[:, -1], label="input − reconstruction", shrink=0.8)
     return figure
 
 

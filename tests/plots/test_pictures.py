@@ -41,7 +41,7 @@ def test_reconstructions_show_input_output_and_their_difference():
     panels = plot_reconstructions(VOLUMES, VOLUMES + 0.25, ["a", "b", "c"]).axes
     shown = [np.asarray(axes.images[0].get_array()) for axes in panels[:27]]
     np.testing.assert_allclose(shown[1], shown[0] + 0.25)
-    np.testing.assert_allclose(shown[2], 0.25)
+    np.testing.assert_allclose(shown[2], -0.25)
     assert shown[0].shape == (8, 12)  # sagittal: z up, y across
     assert shown[3].shape == (8, 10)
     assert shown[6].shape == (12, 10)
