@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import ProgressBar
+from torch import Tensor
 
 SHOWN = ("train/loss", "val/loss")
-"""Metrics that are shown."""
+"""Losses that are shown: the training loss is the mean over the epoch, as in ``metrics.csv``."""
 
 
 class TrainingProgress(ProgressBar):
@@ -42,6 +44,8 @@ class TrainingProgress(ProgressBar):
         self._bar: Any = None
         self._started_at = self._epoch_started_at = 0.0
         self._first_epoch = 0
+        self._loss_sum: Any = None
+        self._n_losses = 0
 
     def disable(self) -> None:
         """Show nothing, as on all processes but the first."""
@@ -71,21 +75,30 @@ class TrainingProgress(ProgressBar):
     def on_train_epoch_start(self, trainer: pl.Trainer, *_: Any) -> None:
         """Note when the epoch starts."""
         self._epoch_started_at = time.monotonic()
+        self._loss_sum, self._n_losses = None, 0
         if self._bar is not None and trainer.current_epoch == self._first_epoch:
             self._bar.set_postfix_str(f"epoch {_of(trainer)}")
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Move the bar by a step."""
+        """Move the bar by a step, and add the loss on its device, since reading it would make a GPU wait."""
+        if isinstance(outputs, Mapping) and isinstance(outputs.get("loss"), Tensor):
+            loss = outputs["loss"].detach()
+            self._loss_sum = loss if self._loss_sum is None else self._loss_sum + loss
+            self._n_losses += 1
         if self._bar is not None:
             self._bar.update()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Show the epoch's losses."""
+        shown = {name: trainer.callback_metrics[name] for name in SHOWN if name in trainer.callback_metrics}
+        if self._n_losses:
+            # what is logged is the last batch's loss, and of one process; all of them take part here
+            shown["train/loss"] = trainer.strategy.reduce(self._loss_sum / self._n_losses, reduce_op="mean")
         if not self._enabled:
             return
-        losses = _losses(trainer)
+        losses = [f"{name} {float(shown[name]):.4g}" for name in SHOWN if name in shown]
         if self._bar is not None:
             self._bar.set_postfix_str(", ".join([f"epoch {_of(trainer)}", *losses]))
         elif self._lines():
@@ -135,8 +148,3 @@ def _of(trainer: pl.Trainer) -> str:
     """Return the number of the epoch, from 1, and how many there are."""
     n_epochs = trainer.max_epochs or -1
     return f"{trainer.current_epoch + 1}" + (f"/{n_epochs}" if n_epochs > 0 else "")
-
-
-def _losses(trainer: pl.Trainer) -> list[str]:
-    metrics = trainer.callback_metrics
-    return [f"{name} {float(metrics[name]):.4g}" for name in SHOWN if name in metrics]
