@@ -90,7 +90,7 @@ class LastCheckpoint(Checkpoint):
         if number is None or trainer.is_last_batch or done % trainer.accumulate_grad_batches != 0:
             return
         loader = trainer.train_dataloader
-        where = f"in epoch {trainer.current_epoch} after {done} of {trainer.num_training_batches} batches"
+        where = f"in epoch {trainer.current_epoch + 1} after {done} of {trainer.num_training_batches} batches"
         if not hasattr(getattr(loader, "sampler", None), "start_at"):
             self._end(trainer, number, f"{where}; this epoch is begun anew, its loader can't begin in the middle")
         self._batches, self._global_batch = done, loader.batch_size * trainer.world_size  # type: ignore[union-attr]  # it has a sampler
@@ -103,7 +103,7 @@ class LastCheckpoint(Checkpoint):
         self._write(trainer)
         number = self._asked(trainer)
         if number is not None:
-            self._end(trainer, number, f"after epoch {trainer.current_epoch}")
+            self._end(trainer, number, f"after epoch {trainer.current_epoch + 1}")
 
     def _asked(self, trainer: pl.Trainer) -> int | None:
         """Return the signal that any of the processes received."""

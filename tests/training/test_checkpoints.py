@@ -176,7 +176,7 @@ def test_a_run_that_was_asked_to_end_goes_on_as_if_it_had_not_been(tmp_path, uni
         done = step if validation else step + 1
         assert found == Position(done // 4, done % 4, 3 if done % 4 else found.global_batch)
         text = capsys.readouterr().out
-        inside = f"in epoch {done // 4} after {done % 4} of 4 batches" if done % 4 else f"after epoch {done // 4 - 1}"
+        inside = f"in epoch {done // 4 + 1} after {done % 4} of 4 batches" if done % 4 else f"after epoch {done // 4}"
         assert f"Stopped by {name} {inside}: {broken / 'last.ckpt'} is written; --resume True goes on." in text
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR1)] == before
     found = train(broken, resume=True)
