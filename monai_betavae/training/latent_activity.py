@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,8 @@ class LatentActivity(pl.Callback):
         V_k = \frac1n \sum_b (\mu_{bk} - \bar\mu_k)^2
 
     Columns: epoch (0 for the weights before the training, if the Trainer validates them), latent, kl [nats], and
-    variance, that of the posterior's mean; a dimension is active where it exceeds 0.01. The checkpoint stores the rows,
+    variance, that of the posterior's mean, not a number for one image; a dimension is active where it exceeds 0.01. The
+    checkpoint stores the rows,
     so that a resumed run ends with the same table. Without validation images nothing is written.
 
     Args:
@@ -106,6 +108,8 @@ class LatentActivity(pl.Callback):
         self.rows = [row for row in self.rows if row["epoch"] != epoch]
         kl, mean, square = (sums / count).cpu()
         variance = (square - mean.square()).clamp(min=0)
+        if float(count) < 2:
+            variance = torch.full_like(variance, math.nan)
         self.rows += [
             {"epoch": epoch, "latent": latent, "kl": float(kl[latent]), "variance": float(variance[latent])}
             for latent in range(len(kl))

@@ -396,6 +396,7 @@ def _score_lines(scores: Mapping[str, Any] | None, simulated: bool) -> list[str]
     values = {**scores, "sse_ratio": scores.get("sse_ratio")}
     if scores.get("sse_ratio_pca"):
         values["sse_ratio_to_pca"] = scores["sse_ratio"] / scores["sse_ratio_pca"]
+    active = scores.get("active_units")
     rows = [["mean training image", "1", ""]]
     for key, label in labels.items():
         if values.get(key) is not None:
@@ -406,8 +407,8 @@ def _score_lines(scores: Mapping[str, Any] | None, simulated: bool) -> list[str]
         "",
         *_table(["", "Error", "95 % interval"], rows),
         "",
-        f"Exact ELBO {_number(scores.get('elbo_nats'))} nats, KL divergence {_number(scores.get('kl_nats'))} nats, "
-        f"{scores.get('active_units')} of {scores.get('latent_dim')} latents active.",
+        f"Exact ELBO {_number(scores.get('elbo_nats'))} nats, KL divergence {_number(scores.get('kl_nats'))} nats"
+        + (f", {active} of {scores.get('latent_dim')} latents active." if active is not None else "."),
     ]
     return lines
 

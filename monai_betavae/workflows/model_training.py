@@ -399,7 +399,8 @@ class ModelTraining:
             objective=(describe_objective(estimator.criterion) or {"name": "own"})["name"],
             beta=estimator.beta,
             latent_dim=estimator.latent_dim,
-            active_units=int(active.sum()),
+            # whether a mean varies over subjects can't be told of one
+            active_units=int(active.sum()) if len(mu) > 1 else None,
             kl_nats=float(kl_per_dimension(mu, logvar).sum()),
             **exact_bound(estimator, images, reconstructions, self.seed or 0, covariates),
         )
