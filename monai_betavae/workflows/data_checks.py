@@ -349,7 +349,7 @@ def volume_dataset(
         while isinstance(cause, RuntimeError):
             cause = cause.__cause__
         if isinstance(cause, ValueError):
-            raise ValueError(f"{cause} {GO_ON}") from error
+            raise ValueError(f"{str(cause).rstrip('.')}. {GO_ON}") from error
         raise
 
 
@@ -440,7 +440,7 @@ def _refuse_seen(records: Iterable[Mapping[str, Any]], path: Path) -> None:
             f"{len(seen)} of the volumes are of subjects that the model was trained or validated on, the first is "
             f"{first['image']}, subject {first.get('subject')}, in {where} by {path}: scores on them say nothing "
             "about new ones. Give others, or --allow_training_subjects True, also where it is only the name that "
-            "is the same."
+            "is the same. To score every subject once, train with --n_folds 5 and --fold 0 to 4."
         )
 
 

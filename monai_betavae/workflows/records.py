@@ -28,6 +28,9 @@ PARTS = ("training", "validation", "test")
 
 SPLIT_FILE = "split.json"
 
+MIN_TESTED = 10
+"""Test subjects below which a split says so."""
+
 EARLIER_FILE = "earlier_subjects.json"
 """Whom the model that a run started from was trained on, beside the run's ``split.json``."""
 
@@ -274,8 +277,10 @@ def split_records(
 
     Example:
         >>> visits = [{"image": f"sub-{n}_ses-{s}.nii.gz", "subject": f"sub-{n}"} for n in range(5) for s in (1, 2)]
-        >>> split = split_records(visits, [0.6, 0.2, 0.2], seed=0)
+        >>> split = split_records(visits, [0.6, 0.2, 0.2], seed=0)  # doctest: +NORMALIZE_WHITESPACE
         Split by subject: 6 training, 2 validation, 2 test
+        Only 1 test subject: scores will say little. --n_folds 5 with --fold 0 to 4 tests every subject once, in five
+        trainings.
         >>> {part: len({record["subject"] for record in members}) for part, members in split.items()}
         {'training': 3, 'validation': 1, 'test': 1}
     """
@@ -302,6 +307,12 @@ def split_records(
         _check_same_split(split, Path(resumed_dir) / SPLIT_FILE)
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
     print_once(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
+    n_tested = len({record["subject"] for record in split["test"]})
+    if 0 < n_tested < MIN_TESTED and n_folds is None:
+        print_once(
+            f"Only {n_tested} test subject{'s' * (n_tested > 1)}: scores will say little. --n_folds 5 with --fold 0 to "
+            "4 tests every subject once, in five trainings."
+        )
     return split
 
 

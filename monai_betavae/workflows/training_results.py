@@ -25,10 +25,8 @@ from ..plots import channel_rows, plot_reconstructions, plot_traversals, save_fi
 from .model_description import MODEL_FILE
 from .provenance import RUN_FILE
 from .records import SPLIT_FILE
-from .run_checks import (
-    METRICS_FILE,
-    RESUME_FILE,
-)
+from .run_checks import METRICS_FILE, RESUME_FILE
+from .training_course import describe_course
 
 SCORES_FILE = "scores.json"
 
@@ -244,6 +242,17 @@ def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool,
     root = run_root(bundle)
     if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
         elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
+    course = []
+    if epochs and validated:
+        import pandas as pd
+
+        table = pd.read_csv(output_dir / METRICS_FILE)
+        course = describe_course({str(name): list(column) for name, column in table.items()})
+    for line in course:
+        print(line)
+    evaluation = (
+        f"python -m monai.bundle run evaluation --config_file {config_file(bundle, 'evaluate.json')}{elsewhere}"
+    )
     tables = [*([METRICS_FILE] if epochs else []), *([SCORES_FILE] if scored else [])] or [SPLIT_FILE]
     which = f" ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} (to resume)" if epochs else ""
     print(
@@ -252,8 +261,10 @@ def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool,
         f"Tables:    {', '.join(str(output_dir / name) for name in tables)}\n"
         f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
         "--ckpt_dir <new>\n"
-        f"Next:      python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
+        + f"Report:    {evaluation}\n"
+        * scored
+        + f"Latents:   python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
         f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}"
         + "\nLonger:    the same training command with --resume True --max_epochs <more>"
-        * epochs
+        * (epochs and not any(line.startswith("Overfitted") for line in course))
     )
