@@ -122,8 +122,10 @@ def probes_part(
         part.scores[name] = entry
         if name in conditional:
             entry["conditioned"] = True  # its codes are meant to say nothing of it, so PCA's aren't better
-        elif {VAE_NAME, PCA_NAME} <= probed.keys() and is_surpassed(
-            probed[VAE_NAME], probed[PCA_NAME], held_out.people, seed
+        elif (
+            name != control
+            and {VAE_NAME, PCA_NAME} <= probed.keys()
+            and is_surpassed(probed[VAE_NAME], probed[PCA_NAME], held_out.people, seed)
         ):
             surpassed.append(name)
         marked = covariate_label(name, conditional)
@@ -149,7 +151,8 @@ def probes_part(
             else "Fitted on the training subjects, scored on the evaluated ones, new to model and probe. "
         )
         + "R² is 0 where the codes say nothing and can be negative; 95 % bootstrap intervals over subjects; p by "
-        f"{n_permutations} permutations. PCA has as many dimensions, fitted on the same training volumes."
+        f"{n_permutations} permutations. PCA has as many dimensions, or all that there are, fitted on the same "
+        "training volumes."
     )
     if conditional:
         part.text(

@@ -92,7 +92,8 @@ def reconstruction_part(
     part.text(
         "Mean over subjects of each score, with a 95 % bootstrap interval over subjects. Intensities are those of the "
         "preprocessing, [0, 1], which is also the data range of PSNR and SSIM. The brain is what is above 0.02, with "
-        "its holes filled. PCA has as many components as this model has latent dimensions, of the training volumes."
+        "its holes filled. PCA, of the training volumes, has as many components as this model has latent dimensions, "
+        "or all that there are."
     )
     part.table(["score", *methods], rows)
     for method, key in ((MEAN_NAME, "sse_ratio"), (PCA_NAME, "sse_ratio_to_pca")):

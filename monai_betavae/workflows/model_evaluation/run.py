@@ -46,7 +46,7 @@ from .model_parts import generation_part, latents_part, likelihood_part, reconst
 from .norm_part import HealthyResiduals, normative_part
 from .part import MEAN_RESIDUAL_NAME, MIN_TO_FIT, PCA_NAME, REFINED_NAME, VAE_NAME, Part, replace_non_finite
 from .rate_distortion_part import rate_distortion_part
-from .reliability_part import reliability_part
+from .reliability_part import MIN_REPEATED, reliability_part
 from .report import Report
 from .subjects import (
     Subjects,
@@ -85,6 +85,14 @@ PARTS = (
 
 MIN_EVALUATED = 20
 """Subjects below which an evaluation says so."""
+
+NEEDS = {
+    "disentanglement": "needs the true factors of simulated brains",
+    "anomaly": "needs evaluated subjects with a `lesion_mask`, and validation subjects without one",
+    "normative": f"who is unusual: needs {MIN_TO_FIT} healthy validation or training subjects",
+    "reliability": f"needs {MIN_REPEATED} evaluated subjects with several scans",
+}
+"""What a part that is left out lacks."""
 
 SIMULATED = (
     "These brains are simulated: they were computed from the MNI152 template with known factors, and no person was "
@@ -451,7 +459,9 @@ class ModelEvaluation:
             "viewer": viewer,
         }
         # the viewer is last: it shows what other parts found
-        for name in tqdm(sorted(self.parts, key=lambda name: name == "viewer"), desc="evaluating", unit="part"):
+        bar = tqdm(sorted(self.parts, key=lambda name: name == "viewer"), desc="evaluating", unit="part")
+        for name in bar:
+            bar.set_postfix_str(name)
             part = makers[name]()
             if part is not None:
                 done[name] = part
@@ -531,12 +541,14 @@ class ModelEvaluation:
             if part.name != "viewer":
                 part.write_to(report)
         left_out = [name for name in self.parts if name not in {part.name for part in found}]
+        if left_out:
+            report.section("Left out")
+            report.facts({name.replace("_", " "): NEEDS.get(name, "no data for it") for name in left_out})
         report.section("Limits")
         report.text(
             "Intervals are bootstrap intervals over the evaluated subjects: how much another sample of subjects would "
-            "change a score, not another training run. "
-            + (f"Left out for want of data: {', '.join(left_out)}. " if left_out else "")
-            + "The numbers are in scores.json, the tables per subject beside this page."
+            "change a score, not another training run. The numbers are in scores.json, the tables per subject beside "
+            "this page."
         )
         return report
 
@@ -569,7 +581,7 @@ class ModelEvaluation:
         if self._pca is not None:
             facts["PCA"] = pca_text(self._pca, latent_dim_of(self.network), len(training.images))
         if len(training):
-            facts["looked at"] = f"{len(training)} training volumes, for PCA, probes and the norm"
+            facts["compared with"] = f"{len(training)} training volumes: PCA, probes and the norm are fitted to them"
         facts["versions"] = (
             f"monai_betavae {__version__}, torch {torch.__version__}, monai {monai.__version__}, "
             f"lightning {lightning.__version__}"

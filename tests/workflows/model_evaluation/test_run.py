@@ -69,7 +69,7 @@ def test_every_part_is_there(run, evaluated):
     assert (scores["n_volumes"], scores["simulated"], scores["latent_dim"]) == (18, True, 4)
     page = (evaluated / "report.html").read_text(encoding="utf-8")
     for text in ("These brains are simulated", "18 test", "Lesions", "control (control: no effect)", "PCA",
-                 "Left out for want of data: reliability."):  # fmt: skip
+                 "needs 5 evaluated subjects with several scans"):  # fmt: skip
         assert text in page
     for name in ("reconstructions.png", "traversals.gif", "precision_recall.png", "predictions.png", "latents.png",
                  "rate_distortion.png"):  # fmt: skip
@@ -160,7 +160,7 @@ def test_volumes_without_run_truth_or_covariates(run, tmp_path):
     assert scores["probes"] == {}
     page = (tmp_path / "evaluation" / "report.html").read_text(encoding="utf-8")
     assert "The records have no covariate" in page
-    assert "Left out for want of data: normative" in page
+    assert "who is unusual: needs 20 healthy validation or training subjects" in page
 
 
 @pytest.mark.slow
