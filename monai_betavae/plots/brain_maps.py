@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -72,7 +73,9 @@ def plot_maps(
             "title": figure_label(name),
         }
         anatomy = nib.Nifti1Image(images[row], affine)
-        if np.any(np.abs(maps[row]) > drawn_from):
+        with warnings.catch_warnings():
+            # a map in which nothing is drawn keeps the view and the colours of the others
+            warnings.filterwarnings("ignore", message="empty mask")
             display = plotting.plot_stat_map(
                 nib.Nifti1Image(maps[row], affine),
                 bg_img=anatomy,
@@ -82,8 +85,6 @@ def plot_maps(
                 black_bg=False,
                 **place,
             )
-        else:  # nilearn warns of maps in which nothing is drawn
-            display = plotting.plot_anat(anatomy, black_bg=False, **place)
         if masks is not None and np.any(masks[row]):
             display.add_contours(nib.Nifti1Image(masks[row].astype(np.float32), affine), levels=[0.5], colors="lime")
     return figure
