@@ -9,6 +9,7 @@ import argparse
 import runpy
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 
 from .bundle import bundle_root
@@ -28,7 +29,7 @@ monai-betavae evaluate --model run            score held-out subjects
 monai-betavae embed /data/new --model run --out latents
 monai-betavae sample --model run --n_samples 8
 
-Any id of the bundle's config is an option: --latent_dim 16 --max_epochs 40.
+Any id of the config (bundles/vae/*.json) is an option: --max_epochs 40.
 """
 
 
@@ -74,6 +75,8 @@ def main() -> None:
     words = bundle_words(sys.argv[1:])
     print(f"$ python -m monai.bundle {shlex.join(words)}", flush=True)
     sys.argv = ["monai.bundle", *words]
+    # the config is this package's own
+    warnings.filterwarnings("ignore", message="parsing config_file ", category=UserWarning)
     # as the module itself would run, so that launchers of several processes repeat the bundle's command
     runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
 
