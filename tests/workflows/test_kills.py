@@ -17,7 +17,14 @@ from monai_betavae.training.checkpoints import position_of
 
 pytestmark = pytest.mark.slow
 RUNS = Path(__file__).parents[1] / "support" / "killed_runs.py"
-SAME = ("output/metrics.csv", "models/model.pt", "output/split.json", "models/model.json", "output/scores.json")
+SAME = (
+    "output/metrics.csv",
+    "models/model.pt",
+    "output/split.json",
+    "models/model.json",
+    "output/scores.json",
+    "models/MODEL_CARD.md",
+)
 N_STARTING, N_IN_WRITES, N_BETWEEN, N_ASKED, N_FULL = 2, 10, 10, 6, 2
 
 
