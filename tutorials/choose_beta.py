@@ -28,6 +28,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # two trainings run at once, each
 import numpy as np
 import pandas as pd
 import torch
+from PIL import Image
 
 from monai_betavae import VAE
 from monai_betavae.data import simulate_cohort
@@ -100,7 +101,7 @@ table = pd.read_csv(swept / "sweep.csv")
 columns = ["beta", "error_ratio", "elbo", "elbo_sd", "kl", "active_units", "udr", "chosen"]
 print("Validation subjects (simulated), mean over seeds")
 print(table[columns].to_string(index=False, float_format="{:.5g}".format))
-print("Picture:", swept / "sweep.png")
+Image.open(swept / "sweep.png")
 
 # %% [markdown]
 # ## Choose by the validation ELBO
@@ -181,6 +182,7 @@ figure = plot_reconstructions(
     "The validation subject furthest from the mean (simulated)",
 )
 save_figure(figure, folder / "reconstructions.png")
+Image.open(folder / "reconstructions.png")
 
 # %% [markdown]
 # ## What a warm-up is for

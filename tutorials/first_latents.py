@@ -10,10 +10,14 @@
 # # First latents
 #
 # Simulate brains whose anatomy is known, train a beta-VAE for about two minutes, embed held-out subjects, and ask with
-# scikit-learn what the latents know. Everything runs on two CPU cores; nothing is downloaded. To open this script as a
-# notebook: `pip install jupytext`, then `jupytext --to ipynb tutorials/first_latents.py`.
+# scikit-learn what the latents know. Everything runs on two CPU cores; nothing is downloaded.
+#
+# `python tutorials/first_latents.py my_folder` keeps everything in `my_folder`. `TUTORIAL_SIZE=small` runs the same
+# code on fewer subjects; its numbers mean nothing. To open this script as a notebook: `pip install jupytext`, then
+# `jupytext --to ipynb tutorials/first_latents.py`.
 
 # %%
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -22,6 +26,7 @@ import numpy as np
 import pandas as pd
 import torch
 from monai.data import CacheDataset, DataLoader
+from PIL import Image
 from sklearn.decomposition import PCA
 from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
@@ -33,6 +38,11 @@ from monai_betavae.plots import plot_reconstructions, save_figure
 from monai_betavae.training import warmup_and_decay
 
 folder = Path(sys.argv[1]) if len(sys.argv) == 2 and __name__ == "__main__" else Path(tempfile.mkdtemp())
+SIZES = {
+    "full": {"n_subjects": 200, "spacing": 4.0, "shape": (48, 60, 48), "max_epochs": 20},
+    "small": {"n_subjects": 60, "spacing": 8.0, "shape": (24, 32, 24), "max_epochs": 4},
+}
+size = SIZES[os.environ.get("TUTORIAL_SIZE", "full")]
 
 # %% [markdown]
 # ## Brains with known truth
@@ -40,7 +50,7 @@ folder = Path(sys.argv[1]) if len(sys.argv) == 2 and __name__ == "__main__" else
 # it are scores on *simulated* data.
 
 # %%
-cohort = simulate_cohort(folder / "cohort", n_subjects=200, seed=1, spacing=4.0)
+cohort = simulate_cohort(folder / "cohort", n_subjects=size["n_subjects"], seed=1, spacing=size["spacing"])
 records = discover(cohort)
 train, test = split_subjects(records, fractions=(0.7, 0.3), seed=1)
 print(len(train), "training and", len(test), "held-out subjects; one record:", records[0])
@@ -51,19 +61,19 @@ print(len(train), "training and", len(test), "held-out subjects; one record:", r
 # components of the training volumes, turned into a template that they deform.
 
 # %%
-shape = (48, 60, 48)
-transform = brain_transforms(shape, spacing=4.0)
+shape = size["shape"]
+transform = brain_transforms(shape, spacing=size["spacing"])
 train_loader = DataLoader(CacheDataset(train, transform, progress=False), batch_size=4, shuffle=True)
 test_loader = DataLoader(CacheDataset(test, transform, progress=False), batch_size=4)
 
 vae = build_vae(
     shape,
     latent_dim=32,
-    beta=0.4,  # the loss sums over voxels, and here there are 0.4 times as many as at 3 mm
+    beta=27 / size["spacing"] ** 3,  # the loss sums over voxels; 1 is for 3 mm
     random_state=1,
     stochastic_transform=False,
     lr=1e-3,
-    max_epochs=20,
+    max_epochs=size["max_epochs"],
     lr_scheduler=warmup_and_decay,
     logger=False,
     enable_checkpointing=False,
@@ -112,5 +122,12 @@ figure = plot_reconstructions(
     samples[:, 0], reconstructions[:, 0], [r["subject"] for r in shown], "Held-out (simulated)"
 )
 save_figure(figure, folder / "reconstructions.png")
+Image.open(folder / "reconstructions.png")
+
+# %% [markdown]
+# ## Keep the model
+# The file holds weights and a description, and is read without executing anything: `VAE.load(folder / "vae.pt")`.
+
+# %%
 vae.save(folder / "vae.pt")
 print("Picture and model are in", folder)

@@ -15,6 +15,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).parents[2]
 
+TUTORIAL = re.compile(r"tutorials/(\w+)\.py")
 LINK = re.compile(r"(?P<image>!?)\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 
 
@@ -49,6 +50,8 @@ def _linked(markdown: str, source: str, place: str, elsewhere: dict[str, str]) -
             return found[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), target))
         page = elsewhere.get(path, path.removeprefix("docs/") if path.startswith("docs/") else None)
+        if page is None and (tutorial := TUTORIAL.fullmatch(path)):
+            page = f"gallery/{tutorial[1]}.md"
         if page is not None:  # if there is no such page, mkdocs reports the link
             to = posixpath.relpath(page, posixpath.dirname(place) or ".")
             return f"{found['image']}[{found['text']}]({to}{'#' + anchor if anchor else ''})"
