@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,8 +45,9 @@ from .model_parts import generation_part, latents_part, likelihood_part, reconst
 from .norm_part import HealthyResiduals, normative_part
 from .part import MEAN_RESIDUAL_NAME, MIN_TO_FIT, PCA_NAME, REFINED_NAME, VAE_NAME, Part, replace_non_finite
 from .rate_distortion_part import rate_distortion_part
-from .reliability_part import MIN_REPEATED, reliability_part
+from .reliability_part import reliability_part
 from .report import Report
+from .report_texts import MIN_EVALUATED, NEEDS, SIMULATED, few_subjects, notes_on_covariates, pca_text, verdict
 from .subjects import (
     Subjects,
     add_truth,
@@ -81,23 +81,6 @@ PARTS = (
     "reliability",
     "generation",
     "viewer",
-)
-
-MIN_EVALUATED = 20
-"""Subjects below which an evaluation says so."""
-
-NEEDS = {
-    "disentanglement": "needs the true factors of simulated brains",
-    "anomaly": "needs evaluated subjects with a `lesion_mask`, and validation subjects without one",
-    "normative": f"who is unusual: needs {MIN_TO_FIT} healthy validation or training subjects",
-    "reliability": f"needs {MIN_REPEATED} evaluated subjects with several scans",
-}
-"""What a part that is left out lacks."""
-
-SIMULATED = (
-    "These brains are simulated: they were computed from the MNI152 template with known factors, and no person was "
-    "scanned. Scores on them say that the method works, and how well against the known truth; they say nothing about "
-    "how well it works on scans, which vary in more ways."
 )
 
 
@@ -480,7 +463,7 @@ class ModelEvaluation:
             **{part.name: part.scores for part in found},
         }
         messages = [f"{part.title}: {message}" for part in found for message in part.warnings]
-        messages = [*_notes_on_covariates(self.coding, held_out.records, self.unseen), *messages]
+        messages = [*notes_on_covariates(self.coding, held_out.records, self.unseen), *messages]
         if n_subjects < MIN_EVALUATED:
             messages.insert(0, few_subjects(n_subjects))
         messages[:0] = held_out_warnings(self.records, self.training_output_dir)
@@ -524,6 +507,9 @@ class ModelEvaluation:
             report.note(message)
         if not messages:
             report.note("No warning: no collapse, no subject of the training, no baseline that is better.", "good")
+        reconstruction = next((part.scores for part in found if part.name == "reconstruction"), {})
+        if (text := verdict(reconstruction)) is not None:
+            report.note(text, "plain")
         report.facts(self._facts(about, held_out, training, n_voxels))
         # what a reader can move comes before the pictures
         for part in found:
@@ -613,32 +599,6 @@ class ModelEvaluation:
         print("\n".join(lines))
 
 
-def few_subjects(n_subjects: int) -> str:
-    """Return the warning about an evaluation of fewer than :data:`MIN_EVALUATED` subjects.
-
-    Example:
-        >>> few_subjects(5).split(":")[0]
-        'Only 5 subjects were evaluated'
-    """
-    subjects = "1 subject was" if n_subjects == 1 else f"{n_subjects} subjects were"
-    return (
-        f"Only {subjects} evaluated: with fewer than {MIN_EVALUATED} the intervals are wide, and even so too "
-        "narrow, and neither probes nor comparisons between models can be trusted."
-    )
-
-
-def pca_text(pca: PrincipalComponentModel, asked: int, n_volumes: int) -> str:
-    """Return what the baseline is: its number of components, why they are fewer than asked for, and if not exact.
-
-    Example:
-        >>> pca_text(fit_pca(np.eye(4), 3), 3, 4), pca_text(fit_pca(np.eye(4), 8), 8, 4)
-        ('3 components', '3 components: of 4 training volumes there are no 8')
-    """
-    fewer = f": of {n_volumes} training volumes there are no {asked}" if pca.n_components_ < asked else ""
-    rough = "" if pca.exact else ", by a randomised solver, a little weaker than exact ones"
-    return f"{pca.n_components_} component{'s' * (pca.n_components_ != 1)}{fewer}{rough}"
-
-
 def _scores_of_volumes(table: Any, deviation: Any | None) -> dict[str, Array]:
     """Return the scores that a viewer shows of each volume, by what it calls them."""
     names = {"sse": "summed squared error", "psnr_brain": "PSNR in the brain [dB]", "ssim_brain": "SSIM in the brain"}
@@ -687,16 +647,6 @@ def _checked_coding(network: Any, coding: Any, unseen: Unseen | None) -> Covaria
         raise ValueError(f"`coding` must {accepted}, got {coding.n_columns} columns of {', '.join(coding.names)}.")
     coding.rows([], unseen=unseen)  # refuses an `unseen` that doesn't fit before any volume is read
     return coding
-
-
-def _notes_on_covariates(coding: CovariateCoding | None, records: Sequence[Record], unseen: Unseen | None) -> list[str]:
-    """Return what the coding says of missing values and of those far outside the training range."""
-    if coding is None:
-        return []
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        coding.rows(records, unseen=unseen)
-    return [f"Covariates of the evaluated volumes: {warning.message}" for warning in caught]
 
 
 def _healthy(subjects: Subjects) -> Subjects:
