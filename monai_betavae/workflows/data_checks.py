@@ -27,7 +27,16 @@ from ..plots import plot_contact_sheet, save_figure
 from ..plots.contact_sheet import PlanesOfVolume, planes_of
 from ..saving.atomic_files import write_table
 from .covariates import with_covariates
-from .records import SPLIT_FILE, Record, is_working_process, print_once, process_rank, read_earlier, read_split
+from .records import (
+    SPLIT_FILE,
+    Record,
+    is_simulated,
+    is_working_process,
+    print_once,
+    process_rank,
+    read_earlier,
+    read_split,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -246,8 +255,13 @@ def check_data(
     findings += [*orientation_findings(table), *grid_findings(table, max_cut_away, min_filled)]
     _write(table, path)
     others = list(other_images(records[0])) if len(records) else []
-    pages = _draw_pages(table, planes, findings, Path(output_dir), others)
-    ready = "Training would stop because of the problems above." if any(finding.stops for finding in findings) else ""
+    label = "simulated; " if is_simulated(records) else ""
+    pages = _draw_pages(table, planes, findings, Path(output_dir), others, label)
+    ready = ""
+    if any(finding.stops for finding in findings) or table["problem"].astype(bool).any():
+        ready = "Training would stop because of the problems above."
+    elif len(table):
+        ready = "Ready: give the same options to the training, and an --output_dir and --ckpt_dir of its own."
     pictures = f"\nPicture: {pages[0]}{f' to {pages[-1].name}' if len(pages) > 1 else ''}" if pages else ""
     print("\n".join(filter(None, [f"{summary(table, findings)}\nTable: {path}{pictures}", ready])))
 
@@ -276,6 +290,7 @@ def _draw_pages(
     findings: Sequence[Finding],
     output_dir: Path,
     others: Sequence[str] = (),
+    label: str = "",
 ) -> list[Path]:
     shown = [(position, channel) for position in sorted(planes) for channel in range(len(planes[position]))]
     # the name of the first channel isn't known to its records
@@ -297,7 +312,7 @@ def _draw_pages(
             marked.append(bool(row["warning"]) or bool(notes[0]) or position in stopped)
         number = start // VOLUMES_PER_PAGE + 1
         of = f", page {number} of {-(-len(shown) // VOLUMES_PER_PAGE)}" if len(shown) > VOLUMES_PER_PAGE else ""
-        title = f"{len(planes)} volumes as training sees them{of} (red: worth a look)"
+        title = f"{len(planes)} volumes as training sees them{of} ({label}red: worth a look)"
         drawn = [planes[position][channel] for position, channel in members]
         figure = plot_contact_sheet(drawn, names, marked, title)
         pages.append(output_dir / PAGES.format(f"{number:02d}"))
@@ -386,14 +401,14 @@ def check_held_out(
     unknown = unknown_subjects(training_output_dir)
     if unknown is not None:
         print_once(unknown)
-    _refuse_seen(records, Path(training_output_dir) / SPLIT_FILE)
+    _refuse_seen(records, training_output_dir)
 
 
 def held_out_warnings(records: Iterable[Mapping[str, Any]], training_output_dir: str | os.PathLike[str]) -> list[str]:
     """Return what :func:`check_held_out` says of the volumes, without refusing any."""
     found = []
     try:
-        _refuse_seen(records, Path(training_output_dir) / SPLIT_FILE)
+        _refuse_seen(records, training_output_dir)
     except ValueError as error:
         found.append(str(error))
     unknown = unknown_subjects(training_output_dir)
@@ -416,9 +431,18 @@ def unknown_subjects(training_output_dir: str | os.PathLike[str]) -> str | None:
     )
 
 
-def _refuse_seen(records: Iterable[Mapping[str, Any]], path: Path) -> None:
+def seen_in_training(
+    records: Iterable[Mapping[str, Any]], training_output_dir: str | os.PathLike[str]
+) -> list[tuple[Mapping[str, Any], str]]:
+    """Return the volumes of subjects that the model was trained or validated on, each with the part it was in.
+
+    Args:
+        records: the volumes.
+        training_output_dir: folder of the training run; without a ``split.json`` nothing is known of any.
+    """
+    path = Path(training_output_dir) / SPLIT_FILE
     if not path.is_file():
-        return
+        return []
     split = read_split(path)
     parts = {f"an earlier training, {number}": each or [] for number, each in enumerate(read_earlier(path.parent), 1)}
     parts |= {part: split[part] for part in ("training", "validation")}
@@ -434,11 +458,17 @@ def _refuse_seen(records: Iterable[Mapping[str, Any]], path: Path) -> None:
         where = next((used[name] for name in names if name in used), None)
         if where is not None:
             seen.append((scored, where))
+    return seen
+
+
+def _refuse_seen(records: Iterable[Mapping[str, Any]], training_output_dir: str | os.PathLike[str]) -> None:
+    seen = seen_in_training(records, training_output_dir)
     if seen:
         first, where = seen[0]
         raise ValueError(
             f"{len(seen)} of the volumes are of subjects that the model was trained or validated on, the first is "
-            f"{first['image']}, subject {first.get('subject')}, in {where} by {path}: scores on them say nothing "
+            f"{first['image']}, subject {first.get('subject')}, in {where} by "
+            f"{Path(training_output_dir) / SPLIT_FILE}: scores on them say nothing "
             "about new ones. Give others, or --allow_training_subjects True, also where it is only the name that "
             "is the same. To score every subject once, train with --n_folds 5 and --fold 0 to 4."
         )

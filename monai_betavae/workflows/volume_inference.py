@@ -27,7 +27,7 @@ from ..networks.modules import reconstruction_network
 from ..plots import channel_labels
 from ..saving.atomic_files import atomic_path, write_table
 from .covariates import AT_KEY
-from .data_checks import refuse_bad_headers
+from .data_checks import refuse_bad_headers, seen_in_training
 from .model_description import data_options_of, trained_contrasts
 from .records import SPLIT_FILE, Record, given_records, is_working_process, print_once, read_split
 from .trained_model import check_outputs
@@ -154,6 +154,12 @@ def _find_records(
         renamed = _as_trained(contrasts, how)
         records = [_renamed(record, renamed) for record in given_records(dataset_dir, **how)]
         refuse_bad_headers(records)
+        n_seen = len(seen_in_training(records, training_output_dir))
+        if n_seen:
+            print_once(
+                f"{n_seen} of the {len(records)} volumes are of subjects that the model was trained or validated on: "
+                "don't mix them with new ones in one test."
+            )
         return records
     path = Path(training_output_dir) / SPLIT_FILE
     if not path.is_file():

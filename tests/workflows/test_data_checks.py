@@ -98,6 +98,8 @@ def test_check_data_draws_every_volume_and_says_what_to_change(mixed, records, t
     assert "STOPS TRAINING: the grid cuts away over 20% of 5 of 5 heads" in said
     assert '-> --center foreground --spatial_shape "[16,16,8]"' in said
     assert "Training would stop" in said
+    check_data(records[:1], tmp_path / "one")
+    assert "Ready: give the same options to the training" in capsys.readouterr().out
 
 
 def test_pages_of_many(records, tmp_path, monkeypatch, capsys):

@@ -188,3 +188,12 @@ def test_a_split_of_brackets_without_end_is_refused_by_name(tmp_path):
     (tmp_path / "split.json").write_text("[" * 100_000)
     with pytest.raises(ValueError, match=r"split\.json must be the split\.json of a training run"):
         read_split(tmp_path / "split.json")
+
+
+def test_few_test_subjects_are_told_of(capsys):
+    split_records(records(31), (0.7, 0.2, 0.1), 0)
+    assert "Only 3 test subjects: scores will say little. --n_folds 5 with --fold 0 to 4" in capsys.readouterr().out
+    # who has few left over in a fold has them by choice, and enough are nothing to tell of
+    split_records(records(31), (0.8, 0.2, 0.0), 0, n_folds=5, fold=1)
+    split_records(records(31), (0.4, 0.2, 0.4), 0)
+    assert "test subject" not in capsys.readouterr().out.replace(" test\n", "")

@@ -119,3 +119,16 @@ def test_a_split_of_another_run_than_the_weights_is_refused(tmp_path):
     check_inference(tmp_path, tmp_path / "model.pt", training_output_dir=tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"other/split\.json is of another training run than .*model\.pt: name the"):
         check_inference(tmp_path, tmp_path / "model.pt", training_output_dir=tmp_path / "other")
+
+
+def test_volumes_of_training_subjects_are_counted(tmp_path, capsys):
+    for name in "abc":
+        nib.save(nib.Nifti1Image(np.ones((4, 4, 4), np.float32), np.eye(4)), tmp_path / f"{name}.nii.gz")
+    seen, validated, held_out = ([{"image": str(tmp_path / f"{name}.nii.gz"), "subject": name}] for name in "abc")
+    run = tmp_path / "run"
+    run.mkdir()
+    (run / "split.json").write_text(json.dumps({"training": seen, "validation": validated, "test": held_out}))
+    assert len(InferenceRecords(str(tmp_path / "*.nii.gz"), run).records) == 3
+    assert "2 of the 3 volumes are of subjects that the model was trained or validated on" in capsys.readouterr().out
+    assert len(InferenceRecords(str(tmp_path / "c.nii.gz"), run).records) == 1
+    assert "trained or validated" not in capsys.readouterr().out
