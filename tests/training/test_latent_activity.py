@@ -79,3 +79,17 @@ def test_any_number_of_epochs_is_drawn(n_epochs):
     figure.canvas.draw()
     drawn = figure.axes[0].collections[0].get_array()
     assert (np.diff(np.asarray(drawn)[:, -1]) <= 0).all()
+
+
+def test_of_one_image_no_variance_is_known(tmp_path):
+    from monai_betavae.plots import plot_activity
+
+    train, validation = loaders()
+    one = DataLoader(validation.dataset[:1], batch_size=4)
+    model([LatentActivity(tmp_path / "activity.csv")], max_epochs=1).fit(train, one)
+    table = pd.read_csv(tmp_path / "activity.csv")
+    assert table["kl"].notna().all()
+    assert table["variance"].isna().all()
+    panel = plot_activity(table.to_dict("list")).axes[1]
+    assert panel.get_title() == "needs two validation subjects"
+    assert not panel.lines

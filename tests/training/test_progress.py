@@ -7,10 +7,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from monai_betavae import build_vae
-from monai_betavae.training import TrainingProgress
+from monai_betavae.training import MetricsTable, TrainingProgress
 
 
-def fitted(progress, epochs=3, validation=True, **options):
+def fitted(progress, epochs=3, validation=True, more=(), **options):
     options = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False, "random_state": 0, **options}
     vae = build_vae(
         (4, 4, 4),
@@ -18,7 +18,7 @@ def fitted(progress, epochs=3, validation=True, **options):
         channels=(2, 2),
         warm_start="none",
         max_epochs=epochs,
-        callbacks=[progress],
+        callbacks=[progress, *more],
         enable_model_summary=False,
         **options,
     )
@@ -79,3 +79,11 @@ def test_the_bar_is_closed_by_an_error(capsys):
     with pytest.raises(RuntimeError, match="full disk"):
         fitted(progress)
     assert progress._bar is None
+
+
+def test_the_training_loss_is_the_mean_over_the_epoch(tmp_path, capsys):
+    table = MetricsTable(tmp_path / "metrics.csv")
+    fitted(TrainingProgress(as_lines=True), epochs=2, more=[table])
+    shown = [float(value) for value in re.findall(r"train/loss (\S+?),", capsys.readouterr().out)]
+    assert shown == pytest.approx([row["train/loss"] for row in table.rows], rel=1e-3)
+    assert shown[0] != shown[1]
