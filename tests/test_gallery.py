@@ -36,6 +36,7 @@ def test_every_tutorial_is_in_the_navigation_and_in_the_table():
         ("a line of Windows\r\nthe next\r\n", "a line of Windows\nthe next\n"),
         ("In /tmp/abc/tmp12x_/run and /tmp/abc/tmp12x_\n", "In my_folder/run and my_folder\n"),
         ("  indented  \n", "  indented\n"),
+        ("one\n\n \n\ntwo\n", "one\n\ntwo\n"),
         ("2026-11-29 02:11:49,197 - INFO - > run_id: 'training'\nData: 2 volumes\n", "Data: 2 volumes\n"),
     ],
 )

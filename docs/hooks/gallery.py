@@ -164,7 +164,7 @@ def cleaned(text: str, places: dict[str, str]) -> str:
     text = "\n".join(line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
     for path, place in places.items():
         text = re.sub(path, place, text)
-    return text
+    return re.sub(r"\n{3,}", "\n\n", text)
 
 
 def kept_at(name: str, size: str) -> Path:
