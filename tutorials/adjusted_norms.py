@@ -11,7 +11,7 @@
 #
 # Train a model that is told age, sex and site, and a plain one beside it. Ask what the codes still tell of the site,
 # whether a norm of healthy subjects holds at every site and age, and what the same brain looks like at another age.
-# The tutorial takes about four minutes on two CPU cores. Nothing is downloaded.
+# The tutorial takes about two minutes on two CPU cores. Nothing is downloaded.
 #
 # `python tutorials/adjusted_norms.py my_folder` writes everything to `my_folder`. To open this script as a notebook:
 # `pip install jupytext`, then `jupytext --to ipynb tutorials/adjusted_norms.py`.

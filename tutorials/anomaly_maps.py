@@ -11,7 +11,7 @@
 #
 # Train a model on brains without lesions, map what it can't reconstruct in brains with lesions, and choose a threshold
 # on healthy subjects alone. The lesions are simulated, so their masks and the same brains without them are known. The
-# tutorial takes about three minutes on two CPU cores. Nothing is downloaded.
+# tutorial takes about one minute on two CPU cores. Nothing is downloaded.
 #
 # `python tutorials/anomaly_maps.py my_folder` writes everything to `my_folder`. To open this script as a notebook:
 # `pip install jupytext`, then `jupytext --to ipynb tutorials/anomaly_maps.py`.

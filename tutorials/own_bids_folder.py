@@ -14,8 +14,9 @@
 #
 # `TUTORIAL_DATA=/data/bids python tutorials/own_bids_folder.py my_folder` uses your BIDS folder, or any other source
 # that the package takes. Its volumes must be brain-extracted and roughly aligned. Without `TUTORIAL_DATA`, a simulated
-# cohort takes its place; the tutorial then takes about four minutes on two CPU cores. `my_folder` must be new or empty.
-# To open this script as a notebook: `pip install jupytext`, then `jupytext --to ipynb tutorials/own_bids_folder.py`.
+# cohort takes its place; the tutorial then takes about three minutes on two CPU cores. `my_folder` must be
+# empty. To open this script as a notebook: `pip install jupytext`, then
+# `jupytext --to ipynb tutorials/own_bids_folder.py`.
 
 # %%
 import json
