@@ -1,4 +1,4 @@
-"""What the gallery's pages are made of; `.ci/run docs` executes the tutorials themselves."""
+"""What the gallery's pages are made of; test_tutorials.py executes the tutorials themselves."""
 
 from pathlib import Path
 
@@ -136,3 +136,16 @@ def test_an_error_in_a_cell_stops_the_build(small_gallery):
     with pytest.raises(CellExecutionError, match="division by zero"):
         gallery.execute("one", "small", small_gallery / ".gallery" / "one.ipynb")
     assert not (small_gallery / ".gallery").exists()
+
+
+def test_a_page_shows_what_is_printed_and_drawn():
+    def printed(name, text):
+        return {"output_type": "stream", "name": name, "text": text}
+
+    picture = {"output_type": "execute_result", "data": {"image/png": "p", "image/jpeg": "j", "text/plain": "<Image>"}}
+    value = {"output_type": "execute_result", "data": {"text/plain": "CompletedProcess(args=[])"}}
+    outputs = [printed("stdout", "in /tm"), printed("stderr", "10%\r"), printed("stdout", "p/x\n"), value, picture]
+    assert gallery.shown_outputs(outputs, {"/tmp/x": "my_folder"}) == [
+        printed("stdout", "in my_folder\n"),
+        {"output_type": "execute_result", "data": {"image/png": "p"}},
+    ]

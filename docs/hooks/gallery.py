@@ -167,6 +167,31 @@ def cleaned(text: str, places: dict[str, str]) -> str:
     return re.sub(r"\n{3,}", "\n\n", text)
 
 
+def shown_outputs(outputs: list[Any], places: dict[str, str]) -> list[Any]:
+    """Return what a page shows of a cell's outputs: what it printed and the picture that it ends with.
+
+    Left out are errors and progress bars (stderr), other values that a cell ends with, and a picture's second format.
+
+    Args:
+        outputs: of the notebook.
+        places: as in :func:`cleaned`.
+    """
+    shown: list[Any] = []
+    for output in outputs:
+        if output["output_type"] == "stream" and output["name"] == "stdout":
+            if shown and shown[-1]["output_type"] == "stream":  # one text: a path may lie across two pieces
+                shown[-1]["text"] += output["text"]
+            else:
+                shown.append(output)
+        elif "image/png" in output.get("data", {}):
+            output["data"] = {"image/png": output["data"]["image/png"]}
+            shown.append(output)
+    for output in shown:
+        if output["output_type"] == "stream":
+            output["text"] = cleaned(output["text"], places)
+    return shown
+
+
 def kept_at(name: str, size: str) -> Path:
     """Return where a notebook is kept that was executed with the code as it is now."""
     return EXECUTED / f"{name}-{size}-{_digest(name, size)}.ipynb"
@@ -261,29 +286,8 @@ def execute(name: str, size: str, to: Path, parent: Path | None = None) -> Path:
         data = Path(os.environ["TUTORIAL_DATA"])
         places[re.escape(f"{data.parent}/")] = "/data/"
     for cell in notebook.cells:
-        # what came in several pieces is one text: a path may lie across two of them
-        outputs: list[Any] = []
-        for output in cell.get("outputs", []):
-            if output.get("name") == "stderr":  # progress bars, and what other packages say of themselves
-                continue
-            # a page shows what is printed and drawn; that a command ran is what a cell may end with, too
-            if output["output_type"] == "execute_result" and "image/png" not in output["data"]:
-                continue
-            last = outputs[-1] if outputs else {}
-            if output["output_type"] == "stream" and last.get("name") == output["name"]:
-                last["text"] += output["text"]
-            else:
-                outputs.append(output)
-        for output in outputs:
-            if output["output_type"] == "stream":
-                output["text"] = cleaned(output["text"], places)
-            elif "data" in output:
-                if "image/png" in output["data"]:
-                    output["data"].pop("image/jpeg", None)  # the same picture again
-                if "text/plain" in output["data"]:
-                    output["data"]["text/plain"] = cleaned(output["data"]["text/plain"], places)
         if "outputs" in cell:
-            cell["outputs"] = outputs
+            cell["outputs"] = shown_outputs(cell["outputs"], places)
     notebook.metadata["gallery"] = {
         "seconds": seconds,
         "size": size,
