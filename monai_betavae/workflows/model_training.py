@@ -31,7 +31,7 @@ from ..objectives import describe_objective
 from ..plots import plot_activity, plot_losses, save_figure
 from ..saving.atomic_files import atomic_path, check_space, lock_folders, remove_unfinished
 from ..saving.safe_loading import load_weights_only, name_resumed_checkpoint, save_weights
-from ..training.callbacks import TIMING_FILE
+from ..training.callbacks import TIMING_FILE, BestWeights
 from ..training.checkpoints import LastCheckpoint, Position, begin_at, position_of
 from ..training.latent_activity import ACTIVITY_FILE
 from .covariates import check_coding, stack_covariates
@@ -68,6 +68,7 @@ from .run_checks import (
     check_validated,
     running_settings,
 )
+from .training_course import describe_course, is_overfitted
 from .training_results import (
     SCORES_FILE,
     as_batch,
@@ -365,10 +366,10 @@ class ModelTraining:
         held_out = split["test"]
         simulated = is_simulated(split["training"])
         label = "simulated" if simulated else ""
+        metrics: Any = {}
         if self.train_only is None:
-            table = pd.read_csv(self.output_dir / METRICS_FILE)
-            figure = plot_losses(table.to_dict("list"), title=label)  # type: ignore[arg-type]  # pandas types keys as Hashable
-            save_figure(figure, self.output_dir / "loss_curves.png")
+            metrics = pd.read_csv(self.output_dir / METRICS_FILE).to_dict("list")
+            save_figure(plot_losses(metrics, title=label), self.output_dir / "loss_curves.png")
         if (self.output_dir / ACTIVITY_FILE).is_file():
             activity: Any = pd.read_csv(self.output_dir / ACTIVITY_FILE).to_dict("list")
             save_figure(plot_activity(activity, title=label), self.output_dir / "latent_activity.png")
@@ -380,7 +381,17 @@ class ModelTraining:
             print(f"Card:      {write_model_card(self.ckpt_dir, self.output_dir)}")
         except ValueError as error:  # a description that later runs refuse mustn't cost the run its end
             print(f"Model card: not written. {error}")
-        print_files(self.output_dir, self.ckpt_dir, validated, scored=bool(held_out), epochs=self.train_only is None)
+        kept = min((each.best for each in self.trainer.callbacks if isinstance(each, BestWeights)), default=math.inf)
+        for line in describe_course(metrics, kept):
+            print(line)
+        print_files(
+            self.output_dir,
+            self.ckpt_dir,
+            validated,
+            scored=bool(held_out),
+            epochs=self.train_only is None,
+            overfitted=is_overfitted(metrics, kept),
+        )
 
     def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
         label = "simulated" if simulated else ""

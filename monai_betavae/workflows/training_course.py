@@ -12,39 +12,65 @@ HALF = 0.5
 """Share of its first value below which the training loss has fallen by much."""
 
 
-def describe_course(metrics: Mapping[str, Sequence[float]]) -> list[str]:
-    """Return lines about the epoch of the lowest validation loss, and about overfitting.
-
-    Overfitting is said where the training loss fell below half of its first value, while the validation loss never fell
-    by more than 2 %. Epochs count from 1, as while training.
+def is_overfitted(metrics: Mapping[str, Sequence[float]], start: float = math.inf) -> bool:
+    """Return whether the training loss fell below half of its first value, and the validation loss by at most 2 %.
 
     Args:
         metrics: columns "train/loss" and "val/loss" of ``metrics.csv``, a value per epoch.
-
-    Returns:
-        no line where nothing was validated.
+        start: validation loss before the first epoch, where it is lower than that of every epoch.
 
     Example:
-        >>> for line in describe_course({"train/loss": [9.0, 6.0, 2.0], "val/loss": [10.0, 9.9, 9.95]}):
-        ...     print(line.partition(": ")[0])
-        Lowest validation loss
-        Overfitted
+        >>> is_overfitted({"train/loss": [9.0, 6.0, 2.0], "val/loss": [10.0, 9.9, 9.95]})
+        True
+        >>> is_overfitted({"train/loss": [9.0, 6.0, 2.0], "val/loss": [10.0, 6.5, 7.0]})
+        False
+    """
+    training, validation = list(metrics.get("train/loss", [])), _finite(metrics)
+    # a loss with another sign or a start at 0 has no shares
+    if not validation or not training or min(training[0], validation[0][0]) <= 0:
+        return False
+    lowest = min(validation)[0]
+    return training[-1] < HALF * training[0] and (start < lowest or lowest >= (1 - HARDLY) * validation[0][0])
+
+
+def describe_course(metrics: Mapping[str, Sequence[float]], kept: float = math.inf) -> list[str]:
+    """Return lines about the epoch of the lowest validation loss, and about overfitting.
+
+    Args:
+        metrics: columns "train/loss" and "val/loss" of ``metrics.csv``, a value per epoch.
+        kept: validation loss of the weights that were kept, which may be those before the first epoch.
+
+    Returns:
+        no line where nothing was validated. Epochs count from 1, as while training.
+
+    Example:
         >>> describe_course({"train/loss": [9.0, 6.0], "val/loss": [10.0, 6.5]})
         ['Lowest validation loss: 6.5, after epoch 2 of 2']
+        >>> describe_course({"train/loss": [9.0, 6.0], "val/loss": [10.0, 6.5]}, kept=6.0)
+        ['Lowest validation loss: 6, before the first of 2 epochs: the weights are those that training started from']
     """
-    training, validation = ([float(value) for value in metrics.get(name, [])] for name in ("train/loss", "val/loss"))
-    finite = [index for index, value in enumerate(validation) if math.isfinite(value)]
-    if not finite:
+    validation = _finite(metrics)
+    if not validation:
         return []
-    best = min(finite, key=lambda index: validation[index])
-    lines = [f"Lowest validation loss: {validation[best]:.4g}, after epoch {best + 1} of {len(validation)}"]
-    # a loss with another sign or a start at 0 has no shares
-    if len(training) == len(validation) and training[0] > 0 and validation[finite[0]] > 0:
-        fell = 1 - validation[best] / validation[finite[0]]
-        if training[-1] < HALF * training[0] and fell <= HARDLY:
-            lines.append(
-                f"Overfitted: the training loss fell from {training[0]:.4g} to {training[-1]:.4g}, the validation loss "
-                f"by {max(fell, 0):.1%} at most. More epochs won't help; more subjects or fewer latents "
-                "(--latent_dim) may."
-            )
+    lowest, epoch = min(validation)
+    n_epochs = len(metrics["val/loss"])
+    if kept < lowest:
+        lines = [
+            f"Lowest validation loss: {kept:.4g}, before the first of {n_epochs} epochs: the weights are those that "
+            "training started from"
+        ]
+    else:
+        lines = [f"Lowest validation loss: {lowest:.4g}, after epoch {epoch} of {n_epochs}"]
+    if is_overfitted(metrics, kept):
+        training = metrics["train/loss"]
+        lines.append(
+            f"Overfitted: the training loss fell from {training[0]:.4g} to {training[-1]:.4g}, and the validation loss "
+            "hardly or not at all. More epochs won't help; more subjects or fewer latents (--latent_dim) may."
+        )
     return lines
+
+
+def _finite(metrics: Mapping[str, Sequence[float]]) -> list[tuple[float, int]]:
+    """Return each finite validation loss with its epoch, from 1."""
+    losses = enumerate(metrics.get("val/loss", []), start=1)
+    return [(float(loss), epoch) for epoch, loss in losses if math.isfinite(loss)]

@@ -26,7 +26,6 @@ from .model_description import MODEL_FILE
 from .provenance import RUN_FILE
 from .records import SPLIT_FILE
 from .run_checks import METRICS_FILE, RESUME_FILE
-from .training_course import describe_course
 
 SCORES_FILE = "scores.json"
 
@@ -228,7 +227,9 @@ def print_scores(scores: Mapping[str, Any]) -> None:
     print("\n".join(lines))
 
 
-def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool, epochs: bool = True) -> None:
+def print_files(
+    output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool, epochs: bool = True, overfitted: bool = False
+) -> None:
     """Print where the results are, and the commands that use them.
 
     Args:
@@ -237,19 +238,12 @@ def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool,
         validated: whether there were validation volumes.
         scored: whether anything was scored.
         epochs: whether there were epochs, and so a table of them and a checkpoint.
+        overfitted: whether more epochs are of no use.
     """
     elsewhere, bundle = "", running_bundle_root()
     root = run_root(bundle)
     if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
         elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
-    course = []
-    if epochs and validated:
-        import pandas as pd
-
-        table = pd.read_csv(output_dir / METRICS_FILE)
-        course = describe_course({str(name): list(column) for name, column in table.items()})
-    for line in course:
-        print(line)
     evaluation = (
         f"python -m monai.bundle run evaluation --config_file {config_file(bundle, 'evaluate.json')}{elsewhere}"
     )
@@ -266,5 +260,5 @@ def print_files(output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool,
         + f"Latents:   python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
         f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}"
         + "\nLonger:    the same training command with --resume True --max_epochs <more>"
-        * (epochs and not any(line.startswith("Overfitted") for line in course))
+        * (epochs and not overfitted)
     )

@@ -5,12 +5,20 @@ import pytest
 from monai_betavae.workflows.training_course import describe_course
 
 
-def course(training, validation):
-    return describe_course({"train/loss": training, "val/loss": validation})
+def course(training, validation, **kept):
+    return describe_course({"train/loss": training, "val/loss": validation}, **kept)
 
 
 def test_the_best_epoch_counts_from_one():
     assert course([5, 4, 3], [9, 7, 8]) == ["Lowest validation loss: 7, after epoch 2 of 3"]
+
+
+def test_the_weights_may_be_those_before_the_first_epoch():
+    (line,) = course([5, 4, 3], [9, 8, 8.5], kept=7.5)
+    assert line.startswith("Lowest validation loss: 7.5, before the first of 3 epochs")
+    assert course([5, 4, 3], [9, 8, 8.5], kept=8.0) == ["Lowest validation loss: 8, after epoch 2 of 3"]
+    # a training loss that fell by much, and weights that no epoch has bettered
+    assert course([5, 4, 2], [9, 8, 8.5], kept=7.5)[1].startswith("Overfitted")
 
 
 def test_without_validation_nothing_is_said():
