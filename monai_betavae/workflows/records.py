@@ -28,8 +28,8 @@ PARTS = ("training", "validation", "test")
 
 SPLIT_FILE = "split.json"
 
-MIN_TESTED = 10
-"""Test subjects below which a split says so."""
+MIN_EVALUATED = 20
+"""Evaluated subjects below which splits and evaluations say that scores mean little."""
 
 EARLIER_FILE = "earlier_subjects.json"
 """Whom the model that a run started from was trained on, beside the run's ``split.json``."""
@@ -308,7 +308,7 @@ def split_records(
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
     print_once(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     n_tested = len({record["subject"] for record in split["test"]})
-    if 0 < n_tested < MIN_TESTED and n_folds is None:
+    if 0 < n_tested < MIN_EVALUATED and n_folds is None:
         print_once(
             f"Only {n_tested} test subject{'s' * (n_tested > 1)}: scores will say little. --n_folds 5 with --fold 0 to "
             "4 tests every subject once, in five trainings."

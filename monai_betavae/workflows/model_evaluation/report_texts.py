@@ -10,13 +10,10 @@ from typing import Any
 from ...data import CovariateCoding
 from ...evaluation.reconstruction import PrincipalComponentModel
 from ..covariates import Unseen
-from ..records import Record
+from ..records import MIN_EVALUATED, Record
 from .part import MIN_TO_FIT
 from .reliability_part import MIN_REPEATED
 from .report import interval_text
-
-MIN_EVALUATED = 20
-"""Subjects below which an evaluation says so."""
 
 NEEDS = {
     "disentanglement": "needs the true factors of simulated brains",

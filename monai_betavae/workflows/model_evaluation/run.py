@@ -37,7 +37,7 @@ from ...saving.atomic_files import atomic_path, write_table
 from ..covariates import Unseen
 from ..data_checks import held_out_warnings
 from ..model_description import check_likelihood
-from ..records import Record, is_simulated, is_working_process
+from ..records import MIN_EVALUATED, Record, is_simulated, is_working_process
 from ..trained_model import check_outputs
 from .covariate_part import disentanglement_part, probes_part
 from .lesion_part import LESION_KINDS, anomaly_part
@@ -47,7 +47,7 @@ from .part import MEAN_RESIDUAL_NAME, MIN_TO_FIT, PCA_NAME, REFINED_NAME, VAE_NA
 from .rate_distortion_part import rate_distortion_part
 from .reliability_part import reliability_part
 from .report import Report
-from .report_texts import MIN_EVALUATED, NEEDS, SIMULATED, few_subjects, notes_on_covariates, pca_text, verdict
+from .report_texts import NEEDS, SIMULATED, few_subjects, notes_on_covariates, pca_text, verdict
 from .subjects import (
     Subjects,
     add_truth,
