@@ -108,7 +108,7 @@ class StopOnDivergence(pl.Callback):
             if self.checkpoint.is_file()
             else "No checkpoint was written yet: lower --learning_rate, or leave these volumes out."
         )
-        return f"Training diverged at step {trainer.global_step} (epoch {trainer.current_epoch}): {what}. {kept}"
+        return f"Training diverged at step {trainer.global_step} (epoch {trainer.current_epoch + 1}): {what}. {kept}"
 
 
 def non_finite(module: nn.Module) -> list[str]:

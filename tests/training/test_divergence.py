@@ -53,7 +53,7 @@ def train(folder, *callbacks, epochs=3, validate=True, **options):
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_costs_no_file(tmp_path):
     # four steps an epoch: the fifth step's gradient spoils the weights, the sixth step's loss shows it
-    with pytest.raises(ValueError, match=r"Training diverged at step 6 \(epoch 1\): the loss is nan") as error:
+    with pytest.raises(ValueError, match=r"Training diverged at step 6 \(epoch 2\): the loss is nan") as error:
         train(tmp_path, Spoil(4, "gradient"))
     text = str(error.value)
     assert "of sub-2, sub-3; the step before was of sub-0, sub-1." in text
@@ -65,7 +65,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_costs_no_file(tmp_path):
 
 
 def test_before_the_first_checkpoint_the_message_says_so(tmp_path):
-    with pytest.raises(ValueError, match=r"step 2 \(epoch 0\).*No checkpoint was written yet"):
+    with pytest.raises(ValueError, match=r"step 2 \(epoch 1\).*No checkpoint was written yet"):
         train(tmp_path, Spoil(0, "gradient"))
     assert list(tmp_path.iterdir()) == []
 
