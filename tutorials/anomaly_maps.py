@@ -48,7 +48,7 @@ from monai_betavae.training import warmup_and_decay
 folder = Path(sys.argv[1]) if len(sys.argv) == 2 and __name__ == "__main__" else Path(tempfile.mkdtemp())
 
 # %% [markdown]
-# `TUTORIAL_SIZE=small` runs the same code on fewer and coarser brains in less than half a minute. It shows that the
+# `TUTORIAL_SIZE=small` runs the same code on fewer and coarser brains in about half a minute. It shows that the
 # code runs; its numbers mean nothing.
 
 # %%
