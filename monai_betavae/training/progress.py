@@ -121,7 +121,7 @@ class TrainingProgress(ProgressBar):
     def _lines(self) -> bool:
         if self.as_lines is not None:
             return self.as_lines
-        return not sys.stderr.isatty() and "ipykernel" not in sys.modules
+        return not sys.stderr.isatty() and not _in_notebook()
 
     def _left(self, trainer: pl.Trainer) -> str:
         done = trainer.current_epoch + 1
@@ -130,6 +130,13 @@ class TrainingProgress(ProgressBar):
             return ""
         seconds = (time.monotonic() - self._started_at) / (done - self._first_epoch) * remaining
         return f", about {duration_text(seconds)} left"
+
+
+def _in_notebook() -> bool:
+    """Return whether this process is a notebook's kernel; a library may import ``ipykernel`` in any other."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    return getattr(shell, "kernel", None) is not None
 
 
 def duration_text(seconds: float) -> str:

@@ -1,9 +1,11 @@
 """Progress of a training: one bar, or a line per epoch; the first process alone shows it."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
+import tqdm
 from torch.utils.data import DataLoader
 
 from monai_betavae import build_vae
@@ -36,6 +38,22 @@ def test_a_line_per_epoch_where_there_is_no_terminal(capsys):
         left = r", about \d+ (s|min) left" if epoch < 3 else ""
         assert re.fullmatch(rf"Epoch {epoch}/3: train/loss {number}, val/loss {number} \(\d+ s{left}\)", line), line
     assert "it/s" not in found.err  # no bar of Lightning's
+
+
+def test_a_library_that_imports_ipykernel_makes_no_notebook(capsys):
+    pytest.importorskip("ipykernel")
+    fitted(TrainingProgress(), epochs=1)
+    assert "Epoch 1/1" in capsys.readouterr().out
+
+
+def test_a_bar_in_a_notebook(capsys, monkeypatch):
+    IPython = pytest.importorskip("IPython")
+    monkeypatch.setattr(IPython, "get_ipython", lambda: SimpleNamespace(kernel=object()))
+    monkeypatch.setattr("tqdm.auto.tqdm", tqdm.std.tqdm)  # the widget needs a real front end
+    fitted(TrainingProgress(), epochs=1)
+    found = capsys.readouterr()
+    assert "Epoch" not in found.out
+    assert "training" in found.err
 
 
 def test_one_bar_for_all_epochs_on_a_terminal(capsys):
