@@ -23,12 +23,16 @@
 
 __version__ = "0.1.0"
 
-from . import data, evaluation, networks, objectives, training
-from .bundle import bundle_root
-from .estimator import VAE
-from .losses import BetaVAELoss
-from .models import build_vae
-from .networks import build_decoder, build_encoder
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from . import data, evaluation, networks, objectives, training
+    from .bundle import bundle_root
+    from .estimator import VAE
+    from .losses import BetaVAELoss
+    from .models import build_vae
+    from .networks import build_decoder, build_encoder
 
 __all__ = [
     "VAE",
@@ -43,3 +47,34 @@ __all__ = [
     "objectives",
     "training",
 ]
+
+_MODULE_OF = {
+    "VAE": "estimator",
+    "BetaVAELoss": "losses",
+    "build_decoder": "networks",
+    "build_encoder": "networks",
+    "build_vae": "models",
+    "bundle_root": "bundle",
+}
+_MODULES = {
+    "batches", "command", "data", "evaluation", "networks", "objectives", "plots", "saving", "training", "transformer",
+    "workflows",
+}  # fmt: skip
+
+
+if not TYPE_CHECKING:  # type checkers then report a name that doesn't exist
+
+    def __getattr__(name):
+        # torch, MONAI and Lightning take 10 s to import: they are imported by the first name that needs them, so that
+        # `monai-betavae --help` and a mistyped command are answered at once
+        if name in _MODULES:
+            return importlib.import_module(f".{name}", __name__)
+        if name in _MODULE_OF:
+            value = getattr(importlib.import_module(f".{_MODULE_OF[name]}", __name__), name)
+            globals()[name] = value
+            return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_MODULES, *_MODULE_OF})

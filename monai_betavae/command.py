@@ -11,7 +11,9 @@ import shlex
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 
+from . import __version__
 from .bundle import bundle_root
 
 FORMS = {
@@ -88,11 +90,12 @@ def _parser() -> argparse.ArgumentParser:
         usage="monai-betavae FORM [DATA] [--out DIR] [--model DIR] [--ID VALUE ...]",
         description=f"The beta-VAE for 3D brain MRI: short forms of the bundle's commands.\n\n{forms}",
         epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, max_help_position=32),
         allow_abbrev=False,
         add_help=True,
     )
-    parser.add_argument("form", metavar="FORM", choices=list(FORMS), help="one of the above")
-    parser.add_argument("--out", metavar="DIR", help="folder of the results; of weights too when training")
-    parser.add_argument("--model", metavar="DIR", help="folder of a trained model's weights")
+    parser.add_argument("form", metavar="FORM", choices=list(FORMS), help=argparse.SUPPRESS)
+    parser.add_argument("--out", "--output_dir", metavar="DIR", help="folder of results; of weights when training")
+    parser.add_argument("--model", "--ckpt_dir", metavar="DIR", help="folder of a trained model's weights")
+    parser.add_argument("--version", action="version", version=f"monai-betavae {__version__}")
     return parser

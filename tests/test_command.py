@@ -18,6 +18,11 @@ from monai_betavae.command import FORMS, bundle_words, main
         ("train /d", "training train.json --dataset_dir /d"),
         ("train /d --out r", "training train.json --dataset_dir /d --output_dir r --ckpt_dir r"),
         ("train /d --out r --model m", "training train.json --dataset_dir /d --output_dir r --ckpt_dir m"),
+        ("train /d --output_dir r", "training train.json --dataset_dir /d --output_dir r --ckpt_dir r"),
+        (
+            "embed /d --ckpt_dir r --output_dir l",
+            "inference inference.json --dataset_dir /d --output_dir l --ckpt_dir r",
+        ),
         ("train --latent_dim 16 --beta -1", "training train.json --latent_dim 16 --beta -1"),
         ("train --max_epochs=3 --out r", "training train.json --output_dir r --ckpt_dir r --max_epochs=3"),
         ("check /d --spacing 2.0", "check train.json --dataset_dir /d --spacing 2.0"),
@@ -54,6 +59,17 @@ def test_the_help_fits_a_screen(capsys, monkeypatch):
     assert len(lines) <= 24
     assert max(map(len, lines)) <= 80
     assert all(any(f"  {name} " in line for line in lines) for name in FORMS)
+
+
+def test_the_help_and_a_mistyped_form_are_answered_without_torch():
+    code = (
+        "import sys; from monai_betavae.command import bundle_words\n"
+        "try: bundle_words(sys.argv[1:])\n"
+        "except SystemExit: print([name for name in ('torch', 'monai', 'lightning') if name in sys.modules])"
+    )
+    for typed in (["--help"], ["fit", "/d"], ["--version"]):
+        done = subprocess.run([sys.executable, "-c", code, *typed], capture_output=True, text=True, check=True)
+        assert done.stdout.endswith("[]\n")
 
 
 @pytest.mark.slow
