@@ -406,11 +406,8 @@ def check_held_out(
 
 def held_out_warnings(records: Iterable[Mapping[str, Any]], training_output_dir: str | os.PathLike[str]) -> list[str]:
     """Return what :func:`check_held_out` says of the volumes, without refusing any."""
-    found = []
-    try:
-        _refuse_seen(records, training_output_dir)
-    except ValueError as error:
-        found.append(str(error))
+    seen = _seen_text(records, training_output_dir)
+    found = [] if seen is None else [f"{seen}."]
     unknown = unknown_subjects(training_output_dir)
     return found if unknown is None else [*found, unknown]
 
@@ -462,16 +459,25 @@ def seen_in_training(
 
 
 def _refuse_seen(records: Iterable[Mapping[str, Any]], training_output_dir: str | os.PathLike[str]) -> None:
-    seen = seen_in_training(records, training_output_dir)
-    if seen:
-        first, where = seen[0]
+    seen = _seen_text(records, training_output_dir)
+    if seen is not None:
         raise ValueError(
-            f"{len(seen)} of the volumes are of subjects that the model was trained or validated on, the first is "
-            f"{first['image']}, subject {first.get('subject')}, in {where} by "
-            f"{Path(training_output_dir) / SPLIT_FILE}: scores on them say nothing "
-            "about new ones. Give others, or --allow_training_subjects True, also where it is only the name that "
+            f"{seen}. Give others, or --allow_training_subjects True, also where it is only the name that "
             "is the same. To score every subject once, train with --n_folds 5 and --fold 0 to 4."
         )
+
+
+def _seen_text(records: Iterable[Mapping[str, Any]], training_output_dir: str | os.PathLike[str]) -> str | None:
+    """Return how many of the volumes are of subjects of the training, and which is the first."""
+    seen = seen_in_training(records, training_output_dir)
+    if not seen:
+        return None
+    first, where = seen[0]
+    return (
+        f"{len(seen)} of the volumes are of subjects that the model was trained or validated on, the first is "
+        f"{first['image']}, subject {first.get('subject')}, in {where} by {Path(training_output_dir) / SPLIT_FILE}: "
+        "scores on them say nothing about new ones"
+    )
 
 
 def _listed(bad: pd.DataFrame) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..batches.covariates import array_batches
 from ..batches.images import image_tensor
-from ..bundle import config_file, run_root, running_bundle_root
+from ..bundle import bundle_root, config_file, run_root, running_bundle_root
 from ..estimator import VAE
 from ..evaluation.intervals import Estimate, estimate
 from ..evaluation.latent_activity import kl_per_dimension
@@ -240,13 +241,7 @@ def print_files(
         epochs: whether there were epochs, and so a table of them and a checkpoint.
         overfitted: whether more epochs are of no use.
     """
-    elsewhere, bundle = "", running_bundle_root()
-    root = run_root(bundle)
-    if ckpt_dir.resolve() != root / "models" or output_dir.resolve() != root / "output":
-        elsewhere = f" --ckpt_dir {ckpt_dir} --output_dir {output_dir}"
-    evaluation = (
-        f"python -m monai.bundle run evaluation --config_file {config_file(bundle, 'evaluate.json')}{elsewhere}"
-    )
+    report, latents = _later_commands(output_dir, ckpt_dir, "<folder, table or file>", optional=scored)
     tables = [*([METRICS_FILE] if epochs else []), *([SCORES_FILE] if scored else [])] or [SPLIT_FILE]
     which = f" ({'best' if validated else 'last'} epoch), {ckpt_dir / RESUME_FILE} (to resume)" if epochs else ""
     print(
@@ -255,10 +250,31 @@ def print_files(
         f"Tables:    {', '.join(str(output_dir / name) for name in tables)}\n"
         f"Again:     python -m monai.bundle run training --config_file {output_dir / RUN_FILE} --output_dir <new> "
         "--ckpt_dir <new>\n"
-        + f"Report:    {evaluation}\n"
-        * scored
-        + f"Latents:   python -m monai.bundle run inference --config_file {config_file(bundle, 'inference.json')}"
-        f"{elsewhere} {'[' * scored}--dataset_dir <folder, table or file>{']' * scored}"
-        + "\nLonger:    the same training command with --resume True --max_epochs <more>"
-        * (epochs and not overfitted)
+        + f"Report:    {report}\n" * scored
+        + f"Latents:   {latents}"
+        + "\nLonger:    the same training command with --resume True --max_epochs <more>" * (epochs and not overfitted)
     )
+
+
+def _later_commands(output_dir: Path, ckpt_dir: Path, data: str, optional: bool) -> tuple[str, str]:
+    """Return the commands that evaluate a trained model and that embed volumes.
+
+    A copy of the bundle is run by its own configs; the package's own has short forms.
+    """
+    bundle = running_bundle_root()
+    root = run_root(bundle)
+    is_default = ckpt_dir.resolve() == root / "models" and output_dir.resolve() == root / "output"
+    given = [shlex.quote(str(folder)) for folder in (ckpt_dir, output_dir)]
+    if bundle.resolve() == bundle_root().resolve():
+        folders = "" if is_default else f" --model {given[0]}" + f" --out {given[1]}" * (given[0] != given[1])
+        return f"monai-betavae evaluate{folders}", f"monai-betavae embed {_bracketed(data, optional)}{folders}"
+    folders = "" if is_default else f" --ckpt_dir {given[0]} --output_dir {given[1]}"
+    evaluate, embed = (
+        f"python -m monai.bundle run {run_id} --config_file {config_file(bundle, name)}{folders}"
+        for run_id, name in (("evaluation", "evaluate.json"), ("inference", "inference.json"))
+    )
+    return evaluate, f"{embed} {_bracketed(f'--dataset_dir {data}', optional)}"
+
+
+def _bracketed(word: str, optional: bool) -> str:
+    return f"[{word}]" if optional else word

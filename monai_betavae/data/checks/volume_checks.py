@@ -57,6 +57,9 @@ MIN_TO_COMPARE = 8
 OUTLIER_SCORE = 6.0
 """Robust deviations (median absolute deviation, scaled to a Gaussian's sd) beyond which a value is an outlier."""
 
+FINER = 0.8
+"""Volumes whose voxels are at most this share of the grid's spacing could have a finer grid."""
+
 RARE, COMMON = 0.05, 0.5
 """A shape or spacing is odd if at most the first share of volumes has it and at least the second shares another."""
 
@@ -167,6 +170,7 @@ def summary(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
             spread = f"{values.min():.3g} to {values.max():.3g}, median {values.median():.3g}"
             none = f", none in {len(good) - len(values)}" if len(values) < len(good) else ""
             lines.append(f"  {what}: {spread if values.min() < values.max() else format(values.min(), '.3g')}{none}")
+    lines += [f"  {line}" for line in [_finer_grid(good)] if line]
     for column, rows in (("problem", bad), ("warning", odd)):
         messages = [f"{row['image']} {row[column]}" for _, row in rows.iterrows()]
         most = _MAX_SHOWN[column]
@@ -177,6 +181,30 @@ def summary(table: pd.DataFrame, findings: Sequence[Finding] = ()) -> str:
         lines.append(f"  {'STOPS TRAINING' if finding.stops else 'change?'}: {finding.message}")
         lines.append(f"    -> {finding.option}")
     return "\n".join(lines)
+
+
+def _finer_grid(good: pd.DataFrame) -> str:
+    """Return the option for a grid as fine as the volumes, and its size; empty if the grid is about as fine."""
+    known = [text for text in good["spacing"] if isinstance(text, str) and text]
+    grids = Counter((shape, spacing) for shape, spacing in zip(good["grid_shape"], good["grid_spacing"], strict=True))
+    (shape, spacing), _ = grids.most_common(1)[0] if grids else (("", ""), 0)
+    if not known or not isinstance(shape, str) or not shape:
+        return ""
+    sides, extents = _numbers(spacing), _numbers(shape)
+    # one length for a voxel that need not be a cube
+    own = float(f"{np.median([np.prod(_numbers(text)) for text in known]) ** (1 / 3):.2g}")
+    if np.ptp(sides) > 1e-3 or own > FINER * sides[0]:
+        return ""
+    shape = ",".join(str(round(extent * sides[0] / own)) for extent in extents)
+    times = f"{(sides[0] / own) ** 3:.2g} times"
+    return (
+        f"finer grid: --spacing {own:.1f} --spatial_shape '[{shape}]' is as fine as the volumes: {times} the voxels, "
+        "and roughly as many times the time and memory"
+    )
+
+
+def _numbers(text: str) -> list[float]:
+    return [float(side) for side in text.split("x")]
 
 
 def _described(record: Mapping[str, Any], image_key: str, voxels: bool) -> dict[str, Any]:

@@ -89,6 +89,32 @@ def test_many_problems_stay_on_one_screen(tmp_path):
     assert "and 88 more such" in text
 
 
+@pytest.mark.parametrize(
+    ("own", "line"),
+    [
+        (
+            ["2x2x2"],
+            "  finer grid: --spacing 2.0 --spatial_shape '[96,120,96]' is as fine as the volumes: 3.4 times the ",
+        ),
+        (["1x1x1", "1x1x8", "1x1x1.1"], "--spacing 1.0 --spatial_shape '[192,240,192]' is as fine as the volumes: 27 "),
+        (["2.5x2.5x2.5"], None),  # about as fine
+        (["4x4x4"], None),
+        ([""], None),  # unreadable
+    ],
+)
+def test_a_grid_as_fine_as_the_volumes_is_offered(tmp_path, own, line):
+    table = check_volumes(cohort(tmp_path, len(own)), progress=False)
+    table["spacing"], table["grid_shape"], table["grid_spacing"] = own, "64x80x64", "3x3x3"
+    text = summary(table)
+    assert line in text if line else "finer grid" not in text
+    table["grid_spacing"] = "3x3x4"
+    assert "finer grid" not in summary(table)  # no single number for --spacing
+
+
+def test_no_finer_grid_without_a_grid(tmp_path):
+    assert "finer grid" not in summary(check_volumes(cohort(tmp_path, 2), progress=False))
+
+
 def test_bad_arguments(tmp_path):
     with pytest.raises(ValueError, match="`records` must each have a path under 'image'"):
         check_volumes([{"subject": "a"}])
