@@ -144,7 +144,8 @@ def plot_latents(
                 )
             axes.legend(frameon=False, fontsize=8)
         axes.set_title(figure_label(name), fontsize=10)
-        axes.set(xticks=[], yticks=[], xlabel=names[0], ylabel=names[1])
+        axes.set(xlabel=names[0], ylabel=names[1])
+        axes.tick_params(labelsize=8)
     return figure
 
 
