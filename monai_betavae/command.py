@@ -21,6 +21,7 @@ FORMS = {
     "check": ("check", "train.json", "list what to change before training, and draw every volume"),
     "embed": ("inference", "inference.json", "write latents and reconstructions"),
     "evaluate": ("evaluation", "evaluate.json", "write report.html: scores, baselines, viewer"),
+    "cross-validate": ("cross_validation", "cross_validate.json", "train and score a model per fold"),
     "sample": ("generation", "generate.json", "draw volumes from the prior"),
 }
 """Run id, config and description of each short form."""
@@ -29,6 +30,7 @@ EXAMPLES = """
 monai-betavae train /data/bids --out run      train; results and weights in run
 monai-betavae evaluate --model run            score held-out subjects
 monai-betavae embed /data/new --model run --out latents
+monai-betavae cross-validate /data/bids --out folds
 monai-betavae sample --model run --n_samples 8
 
 Any id of the config (bundles/vae/*.json) is an option: --max_epochs 40.
@@ -58,6 +60,8 @@ def bundle_words(arguments: Sequence[str]) -> list[str]:
     run_id, config, _ = FORMS[parsed.form]
     if parsed.form == "sample" and data is not None:
         _parser().error(f"sample takes no DATA, got {data!r}")
+    if parsed.form == "cross-validate" and parsed.model is not None:
+        _parser().error(f"cross-validate takes no --model, as each fold has its own under --out, got {parsed.model!r}")
     words = ["run", run_id, "--config_file", str(bundle_root() / config)]
     if data is not None:
         words += ["--dataset_dir", data]
@@ -84,7 +88,7 @@ def main() -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    forms = "\n".join(f"  {name:<10}{text}" for name, (_, _, text) in FORMS.items())
+    forms = "\n".join(f"  {name:<16}{text}" for name, (_, _, text) in FORMS.items())
     parser = argparse.ArgumentParser(
         prog="monai-betavae",
         usage="monai-betavae FORM [DATA] [--out DIR] [--model DIR] [--ID VALUE ...]",

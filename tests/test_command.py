@@ -28,6 +28,7 @@ from monai_betavae.command import FORMS, bundle_words, main
         ("check /d --spacing 2.0", "check train.json --dataset_dir /d --spacing 2.0"),
         ("embed /d --model r --out l", "inference inference.json --dataset_dir /d --output_dir l --ckpt_dir r"),
         ("embed --model r", "inference inference.json --output_dir r --ckpt_dir r"),
+        ("cross-validate /d --out f", "cross_validation cross_validate.json --dataset_dir /d --output_dir f"),
         ("evaluate --parts ['viewer']", "evaluation evaluate.json --parts ['viewer']"),
         ("sample --model r --n_samples 8", "generation generate.json --output_dir r --ckpt_dir r --n_samples 8"),
     ],
@@ -42,7 +43,7 @@ def test_every_form_runs_what_its_config_has():
         assert f'"{run_id}": [' in (bundle_root() / config).read_text()
 
 
-@pytest.mark.parametrize("typed", ["", "fit /d", "sample /d", "--out r"])
+@pytest.mark.parametrize("typed", ["", "fit /d", "sample /d", "--out r", "cross-validate /d --model m"])
 def test_what_is_refused(typed, capsys):
     with pytest.raises(SystemExit) as stopped:
         bundle_words(typed.split())

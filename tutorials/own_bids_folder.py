@@ -189,7 +189,7 @@ table.to_csv(folder / "scores.csv", index_label="score")
 # %% [markdown]
 # Bootstrap intervals of few subjects are too narrow. So the next cell draws a conclusion only if at least 20 subjects
 # are held out. Below this number `evaluate` warns, too. With fewer subjects, hold out each subject once in a
-# cross-validation (`--n_folds 5 --fold 0`, and so on), and don't compare models by one split.
+# cross-validation (`monai-betavae cross-validate`), and don't compare models by one split.
 
 # %%
 ratio = table.loc["model / PCA"]

@@ -8,6 +8,7 @@ from .channel_rows import channel_labels, channel_rows
 from .contact_sheet import plot_contact_sheet
 from .curves import plot_kl, plot_latents, plot_losses, plot_precision_recall, plot_predictions
 from .figure_files import save_figure
+from .folds import plot_folds
 from .rate_distortion import plot_rate_distortion
 from .reliability import plot_reliability
 from .slices import plot_reconstructions, plot_traversals, plot_volumes
@@ -18,6 +19,7 @@ __all__ = [
     "channel_rows",
     "plot_activity",
     "plot_contact_sheet",
+    "plot_folds",
     "plot_kl",
     "plot_latents",
     "plot_losses",

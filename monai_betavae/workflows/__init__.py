@@ -2,6 +2,7 @@
 
 from ..data.volumes.contrasts import contrast_names
 from .covariates import covariate_coding, trained_covariates, with_covariates
+from .cross_validation import CrossValidation
 from .data_checks import check_data, check_held_out, checked_records, volume_dataset
 from .fine_tuning import initial_model, training_network
 from .model_card import write_model_card
@@ -25,6 +26,7 @@ from .trained_model import (
 from .volume_inference import InferenceRecords, VolumeInference, check_inference
 
 __all__ = [
+    "CrossValidation",
     "InferenceRecords",
     "ModelEvaluation",
     "ModelTraining",

@@ -261,7 +261,7 @@ def check_data(
     if any(finding.stops for finding in findings) or table["problem"].astype(bool).any():
         ready = "Training would stop because of the problems above."
     elif len(table):
-        ready = "Ready: give the same options to the training, and an --output_dir and --ckpt_dir of its own."
+        ready = "Ready: give the same options to the training."
     pictures = f"\nPicture: {pages[0]}{f' to {pages[-1].name}' if len(pages) > 1 else ''}" if pages else ""
     print("\n".join(filter(None, [f"{summary(table, findings)}\nTable: {path}{pictures}", ready])))
 
@@ -463,7 +463,7 @@ def _refuse_seen(records: Iterable[Mapping[str, Any]], training_output_dir: str 
     if seen is not None:
         raise ValueError(
             f"{seen}. Give others, or --allow_training_subjects True, also where it is only the name that "
-            "is the same. To score every subject once, train with --n_folds 5 and --fold 0 to 4."
+            "is the same. To score every subject once, `monai-betavae cross-validate` trains a model per fold."
         )
 
 

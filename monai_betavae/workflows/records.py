@@ -279,8 +279,8 @@ def split_records(
         >>> visits = [{"image": f"sub-{n}_ses-{s}.nii.gz", "subject": f"sub-{n}"} for n in range(5) for s in (1, 2)]
         >>> split = split_records(visits, [0.6, 0.2, 0.2], seed=0)  # doctest: +NORMALIZE_WHITESPACE
         Split by subject: 6 training, 2 validation, 2 test
-        Only 1 test subject: scores will say little. --n_folds 5 with --fold 0 to 4 tests every subject once, in five
-        trainings.
+        Only 1 test subject: scores will say little. `monai-betavae cross-validate` tests every subject once, in
+        five trainings.
         >>> {part: len({record["subject"] for record in members}) for part, members in split.items()}
         {'training': 3, 'validation': 1, 'test': 1}
     """
@@ -310,8 +310,8 @@ def split_records(
     n_tested = len({record["subject"] for record in split["test"]})
     if 0 < n_tested < MIN_EVALUATED and n_folds is None:
         print_once(
-            f"Only {n_tested} test subject{'s' * (n_tested > 1)}: scores will say little. --n_folds 5 with --fold 0 to "
-            "4 tests every subject once, in five trainings."
+            f"Only {n_tested} test subject{'s' * (n_tested > 1)}: scores will say little. "
+            "`monai-betavae cross-validate` tests every subject once, in five trainings."
         )
     return split
 

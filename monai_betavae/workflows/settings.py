@@ -40,7 +40,7 @@ PLAIN_ENTRIES = ("likelihood",)
 """Ids of components for which the resulting values may be given instead."""
 
 OF_ANOTHER_CONFIG = ("space", "settings")
-"""Ids of sweep.json that hold values by id of train.json, which the trainings check."""
+"""Ids of sweep.json and cross_validate.json that hold values by id of train.json, which the trainings check."""
 
 ABSENT = object()
 """Marker of a missing value."""
@@ -108,7 +108,10 @@ def check_config(config: Mapping[str, Any], own: Mapping[str, Any]) -> None:
     text = json.dumps(_plain(config)).replace("#", "::")
     for name, value in config.items():
         if name not in own and name not in OURS and not _is_used(name, value, text):
-            raise ValueError(f"{name!r} isn't an id of this config{_accepted(name, own)}")
+            of_trainings = f" An option of the trainings goes into --settings \"{{'{name}': ...}}\"." * (
+                "settings" in own
+            )
+            raise ValueError(f"{name!r} isn't an id of this config{_accepted(name, own)}{of_trainings}")
         if name in own:
             _check_type(name, value, own[name])
             _check_group(name, value, own[name], text)

@@ -192,7 +192,10 @@ def test_a_split_of_brackets_without_end_is_refused_by_name(tmp_path):
 
 def test_few_test_subjects_are_told_of(capsys):
     split_records(records(31), (0.7, 0.2, 0.1), 0)
-    assert "Only 3 test subjects: scores will say little. --n_folds 5 with --fold 0 to 4" in capsys.readouterr().out
+    assert (
+        "Only 3 test subjects: scores will say little. `monai-betavae cross-validate` tests every"
+        in capsys.readouterr().out
+    )
     # who has few left over in a fold has them by choice, and enough are nothing to tell of
     split_records(records(31), (0.8, 0.2, 0.0), 0, n_folds=5, fold=1)
     split_records(records(60), (0.4, 0.2, 0.4), 0)

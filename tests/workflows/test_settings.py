@@ -37,7 +37,9 @@ def accepted(**overrides):
     check_config(parser.get(), own())
 
 
-@pytest.mark.parametrize("name", ["train.json", "inference.json", "evaluate.json", "generate.json"])
+@pytest.mark.parametrize(
+    "name", sorted(path.name for path in bundle_root().glob("*.json") if '"run": "%' in path.read_text())
+)
 def test_the_bundles_own_configs_pass(name):
     check_config(own(name), own(name))
 
@@ -51,6 +53,14 @@ def test_unknown_ids():
     assert refused(simulated_cohort__n_subject=3) == (
         "'simulated_cohort#n_subject' isn't an id of this config; did you mean 'n_subjects'?"
     )
+
+
+def test_an_id_of_the_training_is_a_setting_of_several_trainings():
+    config = own("cross_validate.json")
+    with pytest.raises(
+        ValueError, match=r"'max_epochs' isn't an id.*goes into --settings \"\{'max_epochs': ...\}\"\.$"
+    ):
+        check_config({**config, "max_epochs": 3}, config)
 
 
 def test_ids_of_ones_own_that_something_refers_to():

@@ -14,10 +14,10 @@ from ..._checks import check_choice, check_integer, check_seed
 from ...plots import plot_sweep, save_figure
 from ...saving.atomic_files import atomic_path, write_table
 from ..records import SPLIT_FILE, print_once
+from ..trained_runs import RESERVED, TrainedRun, check_same_settings, train_all
 from .comparison import CRITERIA, choose, compare, doubts
 from .proposals import Proposals
-from .space import RESERVED, Setting, check_space, grid_of, name_of_setting
-from .trained_runs import TrainedRun, train_all
+from .space import Setting, check_space, grid_of, name_of_setting
 from .validation import baselines, validation_scores, without_codes
 
 SAMPLERS = ("grid", "tpe")
@@ -99,7 +99,9 @@ class Sweep:
         Returns:
             the rows of the table.
         """
-        self._check_same_sweep()
+        # more values, seeds or settings are fine
+        told, noted = {"settings": self.settings, "sampler": self.sampler}, {"space": self.space, "seeds": self.seeds}
+        check_same_settings(self.output_dir / SETTINGS_FILE, told, noted)
         compared: list[Setting] = []
         if self.sampler == "grid":
             compared = grid_of(self.space)
@@ -118,20 +120,6 @@ class Sweep:
                 row = compare([setting], [self._scores(setting)], None)[0]
                 proposals.report(number, float(row[self.choose_by] if row[self.choose_by] is not None else 0.0))
         return self._written(compared)
-
-    def _check_same_sweep(self) -> None:
-        """Refuse a folder whose runs had other settings; more values, seeds or settings are fine."""
-        path = self.output_dir / SETTINGS_FILE
-        told = json.loads(json.dumps({"settings": self.settings, "sampler": self.sampler}))
-        if path.is_file():
-            before = json.loads(path.read_text(encoding="utf-8"))
-            other = [name for name in told if before.get(name) != told[name]]
-            differing = [f"{name} was {before.get(name)}, now {told[name]}" for name in other]
-            if differing:
-                raise ValueError(f"`output_dir` must be another one: in {path}, {'; '.join(differing)}.")
-        self.output_dir.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps({**told, "space": self.space, "seeds": self.seeds}, indent=1) + "\n")
 
     def _runs_of(self, setting: Setting) -> list[TrainedRun]:
         folder = self.output_dir / "runs" / name_of_setting(setting)

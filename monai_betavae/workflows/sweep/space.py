@@ -11,11 +11,9 @@ from typing import Any
 
 from ..._checks import check_real
 from ...saving.descriptions import is_plain
+from ..trained_runs import RESERVED
 
 Setting = dict[str, Any]
-
-RESERVED = ("output_dir", "ckpt_dir", "seed", "resume", "overwrite", "split_file")
-"""Ids of the training that a sweep sets itself."""
 
 
 def check_space(space: Any, ranges: bool) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""One training of a sweep: a process of its own, so that it ends, fails and frees its memory alone."""
+"""A training of several: a process of its own, so that it ends, fails and frees its memory alone."""
 
 from __future__ import annotations
 
@@ -14,12 +14,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...bundle import bundle_root, config_file
-from ..records import SPLIT_FILE
-from ..run_checks import RESUME_FILE
+from ..bundle import bundle_root, config_file
+from ..saving.atomic_files import atomic_path
+from .records import SPLIT_FILE
+from .run_checks import RESUME_FILE
 
-LOG_FILE, DONE_FILE = "training.log", "trained"
-"""What a run printed, and an empty file that says that it ended well."""
+LOG_FILE, DONE_FILE, EVALUATION_LOG = "training.log", "trained", "evaluation.log"
+"""What a training printed, an empty file that says that it ended well, and what its evaluation printed."""
+
+RESERVED = ("output_dir", "ckpt_dir", "seed", "resume", "overwrite", "split_file")
+"""Ids of a training that only those who start several of them set."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,30 @@ def as_typed(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
+def check_same_settings(path: Path, told: Mapping[str, Any], noted: Mapping[str, Any] | None = None) -> None:
+    """Note what trainings in a folder are told, or refuse a folder whose trainings were told something else.
+
+    Args:
+        path: JSON file of the folder, which is created.
+        told: what must stay the same.
+        noted: what may change, and is noted too.
+
+    Raises:
+        ValueError: naming the file and each difference.
+    """
+    plain = json.loads(json.dumps(dict(told)))
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        differing = [
+            f"{name} was {before.get(name)}, now {now}" for name, now in plain.items() if before.get(name) != now
+        ]
+        if differing:
+            raise ValueError(f"`output_dir` must be another one: in {path}, {'; '.join(differing)}.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps({**plain, **(noted or {})}, indent=1) + "\n", encoding="utf-8")
+
+
 def train_all(
     runs: Sequence[TrainedRun],
     shared: Mapping[str, Any],
@@ -90,7 +118,7 @@ def train_all(
 
     Raises:
         RuntimeError: naming the run and its log, if a training fails; others that run are ended, and go on with the
-            next sweep in the same folder.
+            same command.
     """
     waiting = iter([run for run in runs if not run.finished])
     running: list[tuple[TrainedRun, subprocess.Popen[bytes]]] = []
@@ -135,18 +163,38 @@ def _fill(
     return started
 
 
+def evaluate_run(run: TrainedRun, options: Mapping[str, Any]) -> None:
+    """Evaluate a trained run on the subjects that it held out, by the bundle's own command.
+
+    Args:
+        run: the run, which has finished.
+        options: values by id of ``evaluate.json``.
+
+    Raises:
+        RuntimeError: naming the run and its log, if the evaluation fails.
+    """
+    folders = {"output_dir": str(run.folder), "ckpt_dir": str(run.folder), "overwrite": True}
+    words = [word for name, value in {**folders, **options}.items() for word in (f"--{name}", as_typed(value))]
+    config = str(config_file(bundle_root(), "evaluate.json"))
+    command = [sys.executable, "-m", "monai.bundle", "run", "evaluation", "--config_file", config, *words]
+    with (run.folder / EVALUATION_LOG).open("wb") as log:
+        code = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, preexec_fn=_end_with_parent).returncode
+    if code != 0:
+        raise RuntimeError(_failure(run, code, "evaluation", EVALUATION_LOG))
+
+
 def _end_with_parent() -> None:
-    """Have a training killed with its sweep, so that a second sweep doesn't meet it in the same folder."""
+    """Have a command killed with the process that started it, so that a second one doesn't meet it in its folder."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def _failure(run: TrainedRun, code: int) -> str:
-    """Return what to say of a training that failed: its own last line."""
-    text = (run.folder / LOG_FILE).read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
+def _failure(run: TrainedRun, code: int, what: str = "training", log: str = LOG_FILE) -> str:
+    """Return what to say of a command that failed: its own last line."""
+    text = (run.folder / log).read_text(encoding="utf-8", errors="replace").replace("\r", "\n")
     lines = [line for line in text.splitlines() if line.strip()]
     said = lines[-1].strip() if lines else "it printed nothing"
     return (
-        f"The training with {json.dumps(dict(run.setting))} and seed {run.seed} ended with status {code}: {said[:300]} "
-        f"Its log is {os.fspath(run.folder / LOG_FILE)}; the same command goes on from here."
+        f"The {what} with {json.dumps(dict(run.setting))} and seed {run.seed} ended with status {code}: {said[:300]} "
+        f"Its log is {os.fspath(run.folder / log)}; the same command goes on from here."
     )
