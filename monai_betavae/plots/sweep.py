@@ -14,7 +14,9 @@ from .._texts import figure_label
 COLOURS = ("#1f77b4", "#d95f02", "#2ca02c", "#7f7f7f", "#9467bd", "#8c564b", "#e377c2", "#bcbd22")
 
 
-def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baselines: Mapping[str, Any]) -> Figure:
+def plot_sweep(
+    rows: Sequence[Mapping[str, Any]], names: Sequence[str], baselines: Mapping[str, Any], title: str = ""
+) -> Figure:
     """Draw error against KL divergence, and the stability of codes, of each setting.
 
     Args:
@@ -23,6 +25,7 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
         names: ids of the space. Settings that differ in the first of them alone are joined by a line.
         baselines: "mean_image", the error of the mean training image; "pca", errors by number of components, and
             "pca_curves", rates and errors of linear beta-VAEs by number of components.
+        title: title of the figure.
 
     Returns:
         the figure, with two panels.
@@ -37,6 +40,7 @@ def plot_sweep(rows: Sequence[Mapping[str, Any]], names: Sequence[str], baseline
         ['validation error / mean image', 'active units']
     """
     figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure.suptitle(title)
     left, right = figure.subplots(1, 2)
     relative = all(row.get("error_ratio") is not None for row in rows)
     scale = 1.0 if not relative else 1 / float(baselines["mean_image"])

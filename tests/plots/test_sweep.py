@@ -11,7 +11,8 @@ def row(udr=0.4, **setting):
 def test_settings_that_differ_in_the_first_id_are_joined():
     rows = [row(beta=beta, latent_dim=size) for size in (8, 16) for beta in (4.0, 1.0)]
     rows[1]["chosen"] = True
-    figure = plot_sweep(rows, ["beta", "latent_dim"], {"mean_image": 10.0, "pca": {8: 5.0, 16: 4.0}})
+    figure = plot_sweep(rows, ["beta", "latent_dim"], {"mean_image": 10.0, "pca": {8: 5.0, 16: 4.0}}, "simulated")
+    assert figure.get_suptitle() == "simulated"
     left, right = figure.axes
     assert [text.get_text() for text in left.get_legend().get_texts()] == ["latent_dim 16", "latent_dim 8"]
     assert right.get_xscale() == "log"

@@ -13,7 +13,7 @@ import torch
 from ..._checks import check_choice, check_integer, check_seed
 from ...plots import plot_sweep, save_figure
 from ...saving.atomic_files import atomic_path, write_table
-from ..records import SPLIT_FILE, print_once
+from ..records import SPLIT_FILE, is_simulated, print_once, read_split
 from ..trained_runs import RESERVED, TrainedRun, check_same_settings, train_all
 from .comparison import CRITERIA, choose, compare, doubts
 from .proposals import Proposals
@@ -166,7 +166,8 @@ class Sweep:
         ]
         write_table(pd.DataFrame([_as_cells(row) for row in rows]), self.output_dir / TABLE_FILE)
         write_table(pd.DataFrame([_as_cells(row) for row in plain]), self.output_dir / RUNS_FILE)
-        save_figure(plot_sweep(rows, list(self.space), found), self.output_dir / PICTURE_FILE)
+        label = "simulated" if is_simulated(read_split(first / SPLIT_FILE)["training"]) else ""
+        save_figure(plot_sweep(rows, list(self.space), found, label), self.output_dir / PICTURE_FILE)
         chosen = ", ".join(f"{name} {value}" for name, value in settings[best].items())
         spread = rows[best].get(f"{self.choose_by}_sd")
         print_once(
