@@ -52,14 +52,17 @@ def plot_activity(table: Mapping[str, Sequence[float]], title: str = "") -> Figu
     step = -(-len(latents) // 16)
     shown = range(0, len(latents), step)
     left.set_yticks(list(shown), [f"{latents[order[row]]:g}" for row in shown], fontsize=7)
-    left.set(xlabel="epoch", ylabel="latent dimension", title="KL divergence of each dimension")
+    left.set(xlabel="epoch", ylabel="latent dimension, by its KL at the end", title="KL divergence of each dimension")
     # of one validation image no variance is known
     known = bool(np.isfinite(variance).all())
     if known:
         right.plot(epochs, active, color="#1f77b4", marker="." if len(epochs) < 40 else None)
     right.set(xlabel="epoch", ylabel="active dimensions (validation)", ylim=(0, len(latents) * 1.05))
-    right.set_title(f"{active[-1]} of {len(latents)} active at the end" if known else "needs two validation subjects")
+    right.set_title(f"{active[-1]} of {len(latents)} active at the end" if known else "")
     right.grid(alpha=0.3)
+    if not known:
+        right.set_axis_off()
+        right.text(0.5, 0.5, "active dimensions:\nneed two validation subjects", ha="center", va="center")
     for axes in (left, right):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     right.yaxis.set_major_locator(MaxNLocator(integer=True))

@@ -26,7 +26,8 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
         title: title of the figure.
 
     Returns:
-        the figure; losses have a logarithmic axis if all are positive.
+        the figure; losses have a logarithmic axis if all are positive. A dotted line marks the epoch of the lowest
+        validation loss.
 
     Example:
         >>> losses = {"train/loss": [4.0, 3.0], "train/rec_loss": [3.0, 1.0], "train/kl_loss": [1.0, 2.0]}
@@ -37,7 +38,7 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
     figure = Figure(figsize=(12, 3.4), layout="constrained")
     figure.suptitle(title)
     names = {"loss": "objective", "rec_loss": "reconstruction loss", "kl_loss": "KL divergence [nats]"}
-    epochs = np.asarray(table["epoch"]) + 1
+    epochs, validation = np.asarray(table["epoch"]) + 1, np.asarray(table.get("val/loss", ()), dtype=float)
     for axes, (key, label) in zip(figure.subplots(1, 3), names.items(), strict=True):
         for stage, colour in (("train", TRAINING), ("val", VALIDATION)):
             if f"{stage}/{key}" in table:
@@ -50,10 +51,14 @@ def plot_losses(table: Mapping[str, Sequence[float]], title: str = "") -> Figure
             # powers of ten are hard to read on an axis of less than a decade
             for each in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
                 each(LogFormatter(minor_thresholds=(1, 0.4)))
+        if np.isfinite(validation).any():
+            best = epochs[np.nanargmin(validation)]
+            label_of_best = f"lowest validation objective, epoch {best}" if key == "loss" else None
+            axes.axvline(best, color="#999999", linestyle=":", label=label_of_best)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.set(title=label, xlabel="epoch")
         axes.grid(alpha=0.3, which="both")
-        axes.legend(frameon=False)
+        axes.legend(frameon=False, fontsize=8)
     return figure
 
 

@@ -110,7 +110,8 @@ def plot_traversals(
             axes = grid[row, n_steps + offset]
             draw_slice(axes, change[row], plane, centre, spacing, cmap="RdBu_r", vmin=-extent, vmax=extent)
             if row == 0:
-                axes.set_title("change\n" + PLANES[plane], fontsize=9)
+                axes.set_title(f"z = {steps[-1]:+g} minus {steps[0]:+g}\n{PLANES[plane]}", fontsize=8)
+        grid[row, n_steps + 1].set_xlabel(f"blue -{extent:.2g}, red +{extent:.2g}", fontsize=7)
     return figure
 
 

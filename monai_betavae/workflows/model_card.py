@@ -23,8 +23,9 @@ from ..data.tables.covariates import head_of, is_number, is_sex, ordered_covaria
 from ..saving.atomic_files import atomic_path
 from .model_description import MODEL_FILE, trained_description
 from .provenance import RUN_FILE, read_provenance
-from .records import PARTS, SPLIT_FILE, Record, read_split
+from .records import MIN_EVALUATED, PARTS, SPLIT_FILE, Record, read_split
 from .run_checks import METRICS_FILE
+from .training_course import epochs_text
 from .training_results import SCORES_FILE
 
 CARD_FILE = "MODEL_CARD.md"
@@ -110,7 +111,7 @@ def model_card(
     simulated = bool(trained_on.get("simulated") or (scores or {}).get("simulated"))
     sections = {
         "Intended use": [INTENDED_USE],
-        "Model": _model_lines(description, run or {}, epochs, weights),
+        "Model": _model_lines(description, run or {}, epochs, weights, (scores or {}).get("best_epoch")),
         "Training data": _data_lines(description, split, simulated),
         "Held-out scores": _score_lines(scores, simulated),
         **({} if evaluation is None else {"Evaluation": _evaluation_lines(evaluation)}),
@@ -316,7 +317,11 @@ def _category_rows(name: str, columns: Sequence[Sequence[str]], sizes: Sequence[
 
 
 def _model_lines(
-    description: Mapping[str, Any], run: Mapping[str, Any], epochs: int | None, weights: str | None
+    description: Mapping[str, Any],
+    run: Mapping[str, Any],
+    epochs: int | None,
+    weights: str | None,
+    best_epoch: int | None = None,
 ) -> list[str]:
     network, grid = description["network"], description["grid"]
     arguments = network.get("arguments") or {}
@@ -341,7 +346,7 @@ def _model_lines(
         "Objective": markdown_text(objective.get("name") or objective.get("own") or "unknown"),
         "Beta": f"{likelihood['beta']:g}" if "beta" in likelihood else "",
         "Covariates of the prior": ", ".join(markdown_text(name) for name in covariates_of(description)),
-        "Epochs": "" if epochs is None else str(epochs),
+        "Epochs": "" if epochs is None else epochs_text(epochs, best_epoch),
         "Seed": markdown_text(run["seed"]) if run.get("seed") is not None else "",
         "Versions": ", ".join(
             f"{markdown_text(name)} {markdown_text(version)}"
@@ -396,16 +401,18 @@ def _score_lines(scores: Mapping[str, Any] | None, simulated: bool) -> list[str]
     values = {**scores, "sse_ratio": scores.get("sse_ratio")}
     if scores.get("sse_ratio_pca"):
         values["sse_ratio_to_pca"] = scores["sse_ratio"] / scores["sse_ratio_pca"]
-    active = scores.get("active_units")
+    n_held_out, active = scores["n_held_out"], scores.get("active_units")
     rows = [["mean training image", "1", ""]]
     for key, label in labels.items():
         if values.get(key) is not None:
             rows.append([label, _number(values[key]), _interval(intervals.get(key))])
+    few = n_held_out < MIN_EVALUATED
     lines = [
-        f"{scores['n_held_out']} held-out{' simulated' * simulated} volumes. Summed squared error relative to that of",
+        f"{n_held_out} held-out{' simulated' * simulated} volumes. Summed squared error relative to that of",
         "the mean training image (lower is better), with a 95 % bootstrap interval over subjects:",
         "",
         *_table(["", "Error", "95 % interval"], rows),
+        *(["", f"**Only {n_held_out} held-out volume{'s' * (n_held_out > 1)}: these scores say little.**"] * few),
         "",
         f"Exact ELBO {_number(scores.get('elbo_nats'))} nats, KL divergence {_number(scores.get('kl_nats'))} nats"
         + (f", {active} of {scores.get('latent_dim')} latents active." if active is not None else "."),

@@ -68,7 +68,7 @@ from .run_checks import (
     check_validated,
     running_settings,
 )
-from .training_course import describe_course, is_overfitted
+from .training_course import best_epoch, describe_course, is_overfitted, is_still_falling
 from .training_results import (
     SCORES_FILE,
     as_batch,
@@ -376,13 +376,12 @@ class ModelTraining:
         if not held_out:
             print("No subject is held out: nothing is scored, and no reconstruction drawn.")
         else:
-            self._score(plain, test_dataset, held_out, simulated)
+            self._score(plain, test_dataset, held_out, simulated, best_epoch(metrics, self._kept))
         try:
             print(f"Card:      {write_model_card(self.ckpt_dir, self.output_dir)}")
         except ValueError as error:  # a description that later runs refuse mustn't cost the run its end
             print(f"Model card: not written. {error}")
-        kept = min((each.best for each in self.trainer.callbacks if isinstance(each, BestWeights)), default=math.inf)
-        for line in describe_course(metrics, kept):
+        for line in describe_course(metrics, self._kept):
             print(line)
         print_files(
             self.output_dir,
@@ -390,10 +389,22 @@ class ModelTraining:
             validated,
             scored=bool(held_out),
             epochs=self.train_only is None,
-            overfitted=is_overfitted(metrics, kept),
+            longer=is_still_falling(metrics, self._kept) and not is_overfitted(metrics, self._kept),
         )
 
-    def _score(self, plain: Any, test_dataset: Sequence[Any], held_out: Sequence[Any], simulated: bool) -> None:
+    @property
+    def _kept(self) -> float:
+        """Validation loss of the weights that are kept."""
+        return min((each.best for each in self.trainer.callbacks if isinstance(each, BestWeights)), default=math.inf)
+
+    def _score(
+        self,
+        plain: Any,
+        test_dataset: Sequence[Any],
+        held_out: Sequence[Any],
+        simulated: bool,
+        epoch: int | None,
+    ) -> None:
         label = "simulated" if simulated else ""
         estimator = self.estimator
         images, covariates = stack_images(test_dataset), stack_covariates(test_dataset, n_covariates_of(estimator))
@@ -410,6 +421,7 @@ class ModelTraining:
             objective=(describe_objective(estimator.criterion) or {"name": "own"})["name"],
             beta=estimator.beta,
             latent_dim=estimator.latent_dim,
+            best_epoch=epoch,
             # whether a mean varies over subjects can't be told of one
             active_units=int(active.sum()) if len(mu) > 1 else None,
             kl_nats=float(kl_per_dimension(mu, logvar).sum()),

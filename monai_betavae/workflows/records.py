@@ -308,10 +308,11 @@ def split_records(
     sizes = ", ".join(f"{len(members)} {part}" for part, members in split.items())
     print_once(f"Split by subject: {sizes}" + (" (as the data say; `fractions` isn't used)" if given else ""))
     n_tested = len({record["subject"] for record in split["test"]})
-    if 0 < n_tested < MIN_EVALUATED and n_folds is None:
+    if 0 < n_tested < MIN_EVALUATED:
+        every = "tests every subject once, in five trainings" if n_folds is None else "pools the scores of all folds"
         print_once(
             f"Only {n_tested} test subject{'s' * (n_tested > 1)}: scores will say little. "
-            "`monai-betavae cross-validate` tests every subject once, in five trainings."
+            f"`monai-betavae cross-validate` {every}."
         )
     return split
 

@@ -30,6 +30,9 @@ from .run_checks import METRICS_FILE, RESUME_FILE
 
 SCORES_FILE = "scores.json"
 
+CALIBRATED = (0.8, 1.25)
+"""Mean squared standardised residuals that say nothing against the noise."""
+
 PCA_BYTES = 4 * 2**30
 """The PCA baseline is left out where the training volumes take more memory than this."""
 
@@ -169,7 +172,8 @@ def draw_reconstructions(
     # from the best to the worst, evenly: a picture of the first few would flatter or slander by chance
     shown = np.argsort(errors)[np.linspace(0, len(errors) - 1, min(n_subjects, len(errors))).round().astype(int)]
     names = [f"{records[index]['subject']}\nSSE {errors[index]:.0f}" for index in shown]
-    title = "Held-out subjects, best to worst reconstructed" + (f" ({label})" if label else "")
+    title = "Held-out subjects, best to worst reconstructed" if len(shown) > 1 else "The held-out subject"
+    title += f" ({label})" if label else ""
     inputs, labels = channel_rows(images[shown], names, contrasts)
     outputs, _ = channel_rows(reconstructions[shown], names, contrasts)
     figure = plot_reconstructions(inputs, outputs, labels, title, spacing)
@@ -197,9 +201,24 @@ def draw_traversals(
             z[:, int(dimension)] = torch.tensor(steps)
             volumes.append(estimator.decode(z).float().cpu().numpy())
     labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
-    title = "Latent traversals of the most active dimensions" + (f" ({label})" if label else "")
+    title = "Latent traversals of the most active dimensions; KL of the held-out subjects"
+    title += f" ({label})" if label else ""
     rows, labels = channel_rows(np.stack(volumes), labels, contrasts)
     save_figure(plot_traversals(rows, steps, labels, title, spacing), path)
+
+
+def residual_text(squared: float) -> str:
+    """Return what the mean squared residual, in units of the noise's variance, says of the noise.
+
+    Example:
+        >>> print(residual_text(0.59))
+        mean squared standardised residual 0.59, ideally 1 (less: the noise is overestimated for these subjects)
+    """
+    text = f"mean squared standardised residual {squared:.2f}, ideally 1"
+    if CALIBRATED[0] <= squared <= CALIBRATED[1]:
+        return text
+    which = "less: the noise is overestimated" if squared < 1 else "more: the noise is underestimated"
+    return f"{text} ({which} for these subjects)"
 
 
 def print_scores(scores: Mapping[str, Any]) -> None:
@@ -222,14 +241,14 @@ def print_scores(scores: Mapping[str, Any]) -> None:
     scale = "unit scale" if scores["noise"] is None else f"noise {scores['noise']:.3g}"
     lines.append(f"  Exact ELBO {scores['elbo_nats']:.0f} nats ({scale})")
     if scores["squared_standardised_residual"] is not None:
-        lines[-1] += f"; mean squared standardised residual {scores['squared_standardised_residual']:.2f}, ideally 1"
+        lines[-1] += f"; {residual_text(scores['squared_standardised_residual'])}"
     if several and scores["active_units"] == 0:
         lines.append("  No latent dimension is active: the posterior has collapsed. Lower beta or train longer.")
     print("\n".join(lines))
 
 
 def print_files(
-    output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool, epochs: bool = True, overfitted: bool = False
+    output_dir: Path, ckpt_dir: Path, validated: bool, scored: bool, epochs: bool = True, longer: bool = True
 ) -> None:
     """Print where the results are, and the commands that use them.
 
@@ -239,7 +258,7 @@ def print_files(
         validated: whether there were validation volumes.
         scored: whether anything was scored.
         epochs: whether there were epochs, and so a table of them and a checkpoint.
-        overfitted: whether more epochs are of no use.
+        longer: whether more epochs may be of use.
     """
     report, latents = _later_commands(output_dir, ckpt_dir, "<folder, table or file>", optional=scored)
     tables = [*([METRICS_FILE] if epochs else []), *([SCORES_FILE] if scored else [])] or [SPLIT_FILE]
@@ -252,7 +271,7 @@ def print_files(
         "--ckpt_dir <new>\n"
         + f"Report:    {report}\n" * scored
         + f"Latents:   {latents}"
-        + "\nLonger:    the same training command with --resume True --max_epochs <more>" * (epochs and not overfitted)
+        + "\nLonger:    the same training command with --resume True --max_epochs <more>" * (epochs and longer)
     )
 
 

@@ -33,8 +33,12 @@ def test_losses():
     panels = plot_losses(table).axes
     assert [axes.get_title() for axes in panels] == ["objective", "reconstruction loss", "KL divergence [nats]"]
     for axes in panels:
-        assert [line.get_label() for line in axes.lines] == ["training", "validation"]
+        assert [line.get_label() for line in axes.lines[:2]] == ["training", "validation"]
         assert axes.lines[0].get_xdata().tolist() == [1, 2]
+        assert axes.lines[2].get_xdata() == [2, 2]  # the second epoch has the lower validation loss
+    assert panels[0].get_legend().get_texts()[2].get_text() == "lowest validation objective, epoch 2"
+    without = {name: values for name, values in table.items() if not name.startswith("val")}
+    assert [len(axes.lines) for axes in plot_losses(without).axes] == [1, 1, 1]
 
 
 def test_reconstructions_show_input_output_and_their_difference():

@@ -216,6 +216,10 @@ def test_scores_stand_beside_the_baselines():
     assert "Exact ELBO 12346 nats, KL divergence 9.87 nats, 2 of 3 latents active." in lines
     assert "| summed squared error, relative to the mean training image's | 0.27 |  |" in lines
     assert "| SSIM in the brain | 0.91 | 0.9 to 0.92 |" in lines
+    assert "**Only 7 held-out volumes: these scores say little.**" in lines
+    many = model_card(DESCRIBED, split_of(people({})), scores={**scores, "n_held_out": 20, "best_epoch": 6}, epochs=20)
+    assert "these scores say little" not in many
+    assert "| Epochs | 20, weights of epoch 6 |" in many
     assert "9 simulated volumes of 8 subjects" in card
     for row in (
         "| Beta | 2.5 |",

@@ -59,7 +59,7 @@ def test_nothing_else_than_these(models, tmp_path):
     folder = written(tmp_path, models)
     files = shared_files(folder)
     configs = {name for name in harmless_files() if name.startswith("configs/")}
-    assert len(configs) == 8
+    assert len(configs) == 9
     assert set(files) == {
         "README.md", "LICENSE", "digests.json", "docs/README.md", "models/model.pt", "models/model.json", *configs
     }  # fmt: skip

@@ -1,8 +1,10 @@
 """The epoch of the lowest validation loss, and when a training counts as overfitted."""
 
+import math
+
 import pytest
 
-from monai_betavae.workflows.training_course import describe_course
+from monai_betavae.workflows.training_course import best_epoch, describe_course, is_still_falling
 
 
 def course(training, validation, **kept):
@@ -43,3 +45,20 @@ def test_overfitting_is_a_loss_that_falls_in_training_alone(training, validation
     if overfitted:
         assert lines[1].startswith(f"Overfitted: the training loss fell from {training[0]} to {training[-1]}")
         assert "--latent_dim" in lines[1]
+
+
+@pytest.mark.parametrize(
+    ("validation", "kept", "epoch", "falling"),
+    [
+        ([5.0, 4.0, 3.0], math.inf, 3, True),
+        ([5.0, 3.0, 4.0], math.inf, 2, False),
+        ([5.0 - 0.1 * n for n in range(19)] + [9.0], math.inf, 19, True),  # the last but one of twenty
+        ([5.0 - 0.1 * n for n in range(17)] + [9.0] * 3, math.inf, 17, False),
+        ([5.0, 4.0], 3.0, 0, False),  # the weights before the first epoch were better
+        ([math.nan], math.inf, None, True),
+        ([], math.inf, None, True),  # nothing was validated
+    ],
+)
+def test_more_epochs_may_help_where_the_lowest_loss_is_recent(validation, kept, epoch, falling):
+    assert best_epoch({"val/loss": validation}, kept) == epoch
+    assert is_still_falling({"val/loss": validation}, kept) is falling

@@ -7,7 +7,7 @@ import pytest
 from monai_betavae import bundle_root
 from monai_betavae.bundle import run_root
 from monai_betavae.workflows import training_results
-from monai_betavae.workflows.training_results import print_files
+from monai_betavae.workflows.training_results import print_files, residual_text
 
 DATA = "<folder, table or file>"
 
@@ -43,3 +43,23 @@ def test_a_copy_of_the_bundle_is_run_by_its_own_configs(capsys, monkeypatch, tmp
     folders = "--ckpt_dir run --output_dir run"
     assert f"Report:    {run} evaluation --config_file {tmp_path / 'evaluate.json'} {folders}\n" in printed
     assert f"{run} inference --config_file {tmp_path / 'inference.json'} {folders} [--dataset_dir {DATA}]\n" in printed
+
+
+@pytest.mark.parametrize("longer", [True, False])
+def test_a_longer_training_is_offered_where_it_may_help(capsys, longer):
+    print_files(Path("run"), Path("run"), validated=True, scored=True, longer=longer)
+    assert ("Longer: " in capsys.readouterr().out) is longer
+
+
+@pytest.mark.parametrize(
+    ("squared", "end"),
+    [
+        (0.79, "the noise is overestimated for these subjects)"),
+        (0.8, "1"),
+        (1.25, "1"),
+        (1.3, "underestimated for these subjects)"),
+    ],
+)
+def test_what_a_residual_says_of_the_noise(squared, end):
+    assert residual_text(squared).startswith(f"mean squared standardised residual {squared:.2f}, ideally 1")
+    assert residual_text(squared).endswith(end)

@@ -198,6 +198,7 @@ def _in_plain_words(error: ValueError) -> str:
     text = str(error)
     for argument, words in (("train_target", "training"), ("test_target", "evaluated"), ("target", "evaluated")):
         text = text.replace(f"`{argument}`", f"the values of the {words} volumes")
+    text = text.replace(" (`n_folds`)", "")
     return text.rstrip(".")
 
 

@@ -131,7 +131,9 @@ def reconstruction_part(
     inputs, labels = channel_rows(held_out.images[shown], captions, contrasts)
     outputs, _ = channel_rows(reconstructions[shown], captions, contrasts)
     figure = plot_reconstructions(inputs, outputs, labels, _label(simulated), spacing_of(held_out.affines[0]))
-    part.picture("reconstructions.png", figure, "Subjects from the best to the worst reconstructed.")
+    part.picture(
+        "reconstructions.png", figure, "Subjects from the best to the worst reconstructed; their left is on the left."
+    )
     return part
 
 
@@ -213,6 +215,11 @@ def latents_part(
         f"Of {len(cohort)} {whose} subjects. A dimension is active if its posterior mean varies over subjects by more "
         f"than 0.01: {n_active} of {len(kl)}. The KL divergence from the prior is {kl.sum():.1f} nats in all."
     )
+    if len(set(cohort.people.tolist())) <= len(kl):
+        part.text(
+            f"So few subjects differ along fewer axes than there are dimensions ({len(kl)}): the number of active ones "
+            "says little here."
+        )
     if conditional:
         part.text(f"{conditional_text(conditional)}. The traversals are at the average subject of the training.")
     if n_active == 0:
@@ -233,7 +240,11 @@ def latents_part(
         part.table(
             ["of the aggregate posterior", "nats"],
             [
-                ["mutual information of image and code (at most log n)", found["mutual_information"]],
+                [
+                    f"mutual information of image and code (at most log {len(cohort)} = {np.log(len(cohort)):.3g}, if "
+                    "codes tell all volumes apart)",
+                    found["mutual_information"],
+                ],
                 ["total correlation between dimensions", found["total_correlation"]],
                 ["KL divergence of each dimension from the prior, summed", float(np.sum(found["dimension_kl"]))],
                 ["their sum: the mean KL divergence", found["kl"]],
@@ -248,7 +259,8 @@ def latents_part(
     shown = np.argsort(kl)[::-1][:TRAVERSED]
     labels = [f"z{dimension}\nKL {kl[dimension]:.1f} nats" for dimension in shown]
     rows, names = channel_rows(_traversed(network, shown, STEPS, device), labels, contrasts)
-    figure = plot_traversals(rows, STEPS, names, _label(simulated), spacing)
+    title = ", ".join([*([_label(simulated)] if simulated else []), f"KL of the {whose} subjects"])
+    figure = plot_traversals(rows, STEPS, names, title, spacing)
     part.picture("traversals.png", figure, "What each of the most active dimensions changes when it alone moves.")
     smooth = np.linspace(-3, 3, 13).tolist()
     rows, names = channel_rows(_traversed(network, shown[:3], smooth, device), labels[:3], contrasts)

@@ -70,7 +70,8 @@ def rate_distortion_part(
         same = distortion_at(linear, rate)
         part.scores["pca_distortion_at_rate"] = same
         at_rate = (
-            "No linear model of as many components has this rate."
+            f"It ends at {max(linear.rate):.1f} nats, and this model's rate is {rate:.1f}: no linear model of as many "
+            "components says as much of an image, so there is none to compare with at this rate."
             if same is None
             else f"At this model's rate, {rate:.1f} nats, the best linear model leaves an error of {same:.4g}; this "
             f"model leaves {distortion:.4g}, {distortion / same:.2f} of it."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,7 @@ from ..data_checks import held_out_warnings
 from ..model_description import check_likelihood
 from ..records import MIN_EVALUATED, Record, is_simulated, is_working_process
 from ..trained_model import check_outputs
+from ..training_course import epochs_text, overfitting_text
 from .covariate_part import disentanglement_part, probes_part
 from .lesion_part import LESION_KINDS, anomaly_part
 from .model_parts import generation_part, latents_part, likelihood_part, reconstruction_part
@@ -466,6 +468,11 @@ class ModelEvaluation:
         messages = [*notes_on_covariates(self.coding, held_out.records, self.unseen), *messages]
         if n_subjects < MIN_EVALUATED:
             messages.insert(0, few_subjects(n_subjects))
+        if "losses" in about:
+            # weights before the first epoch are kept where no epoch has a lower validation loss
+            start = -math.inf if about.get("best_epoch") == 0 else math.inf
+            overfitted = overfitting_text(about["losses"], start)
+            messages += [overfitted] if overfitted is not None else []
         messages[:0] = held_out_warnings(self.records, self.training_output_dir)
         summary["warnings"] = messages
         for part in found:
@@ -560,9 +567,9 @@ class ModelEvaluation:
         if "objective" in about:
             facts["objective"] = about["objective"]
         if split is not None:
-            facts["trained on"] = ", ".join(f"{count} {part}" for part, count in split.items()) + " volumes"
+            facts["split of the training run"] = ", ".join(f"{n} {part}" for part, n in split.items()) + " volumes"
         if "losses" in about:
-            facts["epochs"] = len(about["losses"].get("epoch", []))
+            facts["epochs"] = epochs_text(len(about["losses"].get("epoch", [])), about.get("best_epoch"))
         facts["evaluated"] = f"{len(held_out)} volumes of {_n_subjects(held_out)} subjects"
         if self._pca is not None:
             facts["PCA"] = pca_text(self._pca, latent_dim_of(self.network), len(training.images))

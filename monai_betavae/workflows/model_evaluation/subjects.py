@@ -228,9 +228,11 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
     found: dict[str, Any] = {}
     if (folder / SPLIT_FILE).is_file():
         found["split"] = {part: len(members) for part, members in read_split(folder / SPLIT_FILE).items()}
-    objective = _objective_of(folder / "scores.json")
-    if objective is not None:
-        found["objective"] = objective
+    told = _scores_of(folder / "scores.json")
+    if isinstance(told.get("objective"), str):
+        found["objective"] = told["objective"]
+    if isinstance(told.get("best_epoch"), int):
+        found["best_epoch"] = told["best_epoch"]
     metrics = folder / "metrics.csv"
     if metrics.is_file():
         import pandas as pd
@@ -254,14 +256,13 @@ def training_summary(training_output_dir: str | os.PathLike[str]) -> dict[str, A
     return found
 
 
-def _objective_of(scores: Path) -> str | None:
-    """Return the name of a run's objective, where its scores say one: the report's wording alone depends on it."""
+def _scores_of(scores: Path) -> dict[str, Any]:
+    """Return a run's scores, or nothing: the report's wording alone depends on them."""
     try:
         told = json.loads(scores.read_text(encoding="utf-8")) if scores.is_file() else None
     except (ValueError, RecursionError):
-        return None
-    objective = told.get("objective") if isinstance(told, dict) else None
-    return objective if isinstance(objective, str) else None
+        return {}
+    return told if isinstance(told, dict) else {}
 
 
 def output_mean(network: nn.Module) -> Array | None:
