@@ -6,12 +6,14 @@ There is no second logic: a short form is turned into the words of ``python -m m
 from __future__ import annotations
 
 import argparse
+import json
 import runpy
 import shlex
 import sys
 import warnings
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from . import __version__
 from .bundle import bundle_root
@@ -33,8 +35,15 @@ monai-betavae embed /data/new --model run --out latents
 monai-betavae cross-validate /data/bids --out folds
 monai-betavae sample --model run --n_samples 8
 
-Any id of the config (bundles/vae/*.json) is an option: --max_epochs 40.
+Options of a form, such as --max_epochs: monai-betavae train --help
 """
+
+
+NOTES = {
+    "train": "Every other id of the config is an option, too: --train#trainer#accumulate_grad_batches 4",
+    "cross-validate": "--settings takes the options of train: --settings \"{'max_epochs': 40}\"",
+}
+"""What the help of a short form says below its options."""
 
 
 def bundle_words(arguments: Sequence[str]) -> list[str]:
@@ -53,6 +62,9 @@ def bundle_words(arguments: Sequence[str]) -> list[str]:
          ['--dataset_dir', '/data/bids', '--output_dir', 'run', '--ckpt_dir', 'run', '--latent_dim', '16'])
     """
     given = list(arguments)
+    if given[:1] and given[0] in FORMS and {"-h", "--help"} & set(given[1:]):
+        print(options_text(given[0]))
+        raise SystemExit(0)
     # argparse would take the value of an option that it doesn't know for DATA, so DATA comes right after the form
     has_data = len(given) > 1 and not given[1].startswith("-")
     data, rest = (given[1], given[2:]) if has_data else (None, given[1:])
@@ -74,6 +86,47 @@ def bundle_words(arguments: Sequence[str]) -> list[str]:
     if parsed.model is not None:
         words += ["--ckpt_dir", parsed.model]
     return [*words, *passed_on]
+
+
+def options_text(form: str) -> str:
+    """Return the options of a short form with their defaults: the settings of its config.
+
+    Args:
+        form: a key of :data:`FORMS`.
+
+    Example:
+        >>> lines = options_text("train").splitlines()
+        >>> [line.split() for line in lines if "_dim" in line or "spacing" in line]
+        [['--spacing', '3.0'], ['--latent_dim', '32']]
+    """
+    run_id, config, text = FORMS[form]
+    settings = json.loads((bundle_root() / config).read_text(encoding="utf-8"))
+    of_short_form = ("output_dir", "ckpt_dir", "dataset_dir")
+    plain = {name: value for name, value in settings.items() if name not in of_short_form and _is_setting(value)}
+    width = max(map(len, plain)) + 4
+    data = "" if form == "sample" else " [DATA]"
+    model = "" if form in ("check", "cross-validate") else " [--model DIR]"
+    return "\n".join(
+        [
+            f"usage: monai-betavae {form}{data} [--out DIR]{model} [--ID VALUE ...]\n\n{text}; it runs",
+            f"python -m monai.bundle run {run_id} --config_file bundles/vae/{config}\n\noptions, with their defaults:",
+            *(
+                f"  --{name:<{width}}{value if isinstance(value, str) else repr(value)}"
+                for name, value in plain.items()
+            ),
+            f"\n{NOTES.get(form, 'Every other id of the config is an option, too.')}",
+            "What they do: bundles/vae/docs/README.md",
+        ]
+    )
+
+
+def _is_setting(value: Any) -> bool:
+    """Return whether the value of an id is plain: no expression, component, group or list of steps."""
+    if isinstance(value, str):
+        return not value.startswith(("$", "@", "%"))
+    if isinstance(value, list):
+        return all(map(_is_setting, value))
+    return not isinstance(value, dict) or value == {}
 
 
 def main() -> None:

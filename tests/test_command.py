@@ -1,5 +1,6 @@
 """The short forms of the bundle's commands: the words they stand for, their help, and a run of each."""
 
+import json
 import subprocess
 import sys
 
@@ -71,6 +72,22 @@ def test_the_help_and_a_mistyped_form_are_answered_without_torch():
     for typed in (["--help"], ["fit", "/d"], ["--version"]):
         done = subprocess.run([sys.executable, "-c", code, *typed], capture_output=True, text=True, check=True)
         assert done.stdout.endswith("[]\n")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_the_help_of_a_form_lists_its_settings(form, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        bundle_words([form, "/d", "--help"])
+    assert stopped.value.code == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: monai-betavae {form} ")
+    run_id, config, _ = FORMS[form]
+    assert f"python -m monai.bundle run {run_id} --config_file bundles/vae/{config}" in lines
+    listed = dict(line.strip().removeprefix("--").split(maxsplit=1) for line in lines if line.startswith("  --"))
+    settings = json.loads((bundle_root() / config).read_text())
+    assert {name: str(settings[name]) for name in listed} == listed
+    assert ("batch_size" in listed) is (form in ("train", "check", "embed", "evaluate", "sample"))
+    assert not {"imports", "run", run_id, "output_dir"} & set(listed)
 
 
 @pytest.mark.slow
