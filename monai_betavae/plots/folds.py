@@ -22,7 +22,7 @@ def plot_folds(table: pd.DataFrame, title: str = "") -> Figure:
 
     Returns:
         the figure; a point is a volume, a bar the ratio of the sums over the fold, a dashed line that over all folds.
-        Without the mean image's error, the errors aren't relative.
+        A baseline that a fold lacks is left out; without the mean image's error, the errors aren't relative.
 
     Example:
         >>> import pandas as pd
@@ -34,10 +34,11 @@ def plot_folds(table: pd.DataFrame, title: str = "") -> Figure:
     figure = Figure(figsize=(6.4, 3.8), layout="constrained")
     figure.suptitle(title)
     axes = figure.subplots()
-    relative = "sse_mean_image" in table
+    known = {name for name in ("sse_mean_image", "sse_pca") if name in table and table[name].notna().all()}
+    relative = "sse_mean_image" in known
     scale = table["sse_mean_image"] if relative else table["sse"] * 0 + 1
     folds = sorted(table["fold"].unique())
-    methods = [("this model", "sse", OURS), *([("PCA", "sse_pca", PCA)] if "sse_pca" in table else [])]
+    methods = [("this model", "sse", OURS), *([("PCA", "sse_pca", PCA)] if "sse_pca" in known else [])]
     width = 0.7 / len(methods)
     for number, (name, column, colour) in enumerate(methods):
         offset = (number - (len(methods) - 1) / 2) * width

@@ -14,7 +14,7 @@ from ..plots import plot_folds, save_figure
 from ..saving.atomic_files import atomic_path, lock_folders, write_table
 from .model_evaluation.part import as_dict
 from .model_evaluation.run import EVALUATION_FOLDER, SUBJECTS_FILE, SUMMARY_FILE
-from .records import print_once
+from .records import SPLIT_FILE, print_once, read_split
 from .trained_runs import RESERVED, TrainedRun, check_same_settings, evaluate_run, train_all
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ class CrossValidation:
         # as text: "007" is a subject, not a number
         tables = [pd.read_csv(folder / SUBJECTS_FILE, dtype={"subject": str, "image": str}) for folder in folders]
         summaries = [json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8")) for folder in folders]
+        _check_same_subjects([run.folder for run in self.runs])
         table, scores = pool_folds(tables, self.seed)
         scores["simulated"] = any(summary["simulated"] for summary in summaries)
         write_table(table, self.output_dir / TABLE_FILE)
@@ -198,6 +199,21 @@ class CrossValidation:
                 lines.append(f"  relative to {whose}: {_interval(scores[key], '.2f')}; by fold {by_fold}")
         lines.append(f"Table: {self.output_dir / TABLE_FILE}; picture: {self.output_dir / PICTURE_FILE}")
         print_once("\n".join(lines))
+
+
+def _check_same_subjects(folders: Sequence[Path]) -> None:
+    """Refuse folds of different subjects: volumes came or went between the trainings."""
+    subjects = [
+        {str(record["subject"]) for members in read_split(folder / SPLIT_FILE).values() for record in members}
+        for folder in folders
+    ]
+    for folder, found in zip(folders, subjects, strict=True):
+        other = sorted(found ^ subjects[0])
+        if other:
+            raise ValueError(
+                f"{folder / SPLIT_FILE} must have the subjects of {folders[0] / SPLIT_FILE}, got {len(other)} that "
+                f"only one of them has, the first is {other[0]}: the data changed. Remove {folder}, and train it again."
+            )
 
 
 def _interval(found: Mapping[str, Any], spec: str) -> str:

@@ -77,7 +77,7 @@ def as_typed(value: Any) -> str:
 
 
 def check_same_settings(path: Path, told: Mapping[str, Any], noted: Mapping[str, Any] | None = None) -> None:
-    """Note what trainings in a folder are told, or refuse a folder whose trainings were told something else.
+    """Note what trainings in a folder are told, or refuse one where a training has begun that was told something else.
 
     Args:
         path: JSON file of the folder, which is created.
@@ -88,7 +88,9 @@ def check_same_settings(path: Path, told: Mapping[str, Any], noted: Mapping[str,
         ValueError: naming the file and each difference.
     """
     plain = json.loads(json.dumps(dict(told)))
-    if path.is_file():
+    # a mistyped setting ends before the first checkpoint, and may be corrected
+    begun = next(path.parent.rglob(RESUME_FILE), None) is not None
+    if begun and path.is_file():
         before = json.loads(path.read_text(encoding="utf-8"))
         differing = [
             f"{name} was {before.get(name)}, now {now}" for name, now in plain.items() if before.get(name) != now

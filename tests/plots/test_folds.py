@@ -20,6 +20,13 @@ def test_bars_are_ratios_of_sums_and_points_those_of_volumes():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
 
 
+def test_a_baseline_that_a_fold_lacks_is_left_out():
+    table = pd.DataFrame({"fold": [0, 1], "sse": [1.0, 2.0], "sse_mean_image": 4.0, "sse_pca": [2.0, None]})
+    (axes,) = plot_folds(table).axes
+    texts = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert texts == ["this model: 0.38", "mean training image"]
+
+
 def test_without_baselines_the_errors_themselves():
     (axes,) = plot_folds(pd.DataFrame({"fold": [0, 1], "sse": [100.0, 300.0]})).axes
     assert axes.get_ylabel() == "summed squared error"

@@ -1,6 +1,7 @@
 """A cross-validation: pooled scores by hand, refusals, and folds of tiny trainings that go on where they stopped."""
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from monai_betavae.workflows import CrossValidation
 from monai_betavae.workflows.cross_validation import pool_folds
+from monai_betavae.workflows.trained_runs import check_same_settings
 
 
 def fold_table(subjects, sse, mean=None, pca=None):
@@ -163,7 +165,26 @@ def test_what_is_there_is_used_again_and_other_settings_are_refused(validated):
 
 
 @pytest.mark.slow
+def test_data_that_changed_between_the_trainings_are_refused(validated, tmp_path):
+    folder, tiny, cohort, _, _ = validated
+    shutil.copytree(folder, tmp_path / "cv")
+    path = tmp_path / "cv" / "fold2" / "split.json"
+    split = json.loads(path.read_text())
+    gone = split["training"].pop()["subject"]
+    path.write_text(json.dumps(split))
+    message = rf"fold2.split.json must have the subjects of .*fold0.split.json, got 1 .* the first is {gone}"
+    with pytest.raises(ValueError, match=message):
+        CrossValidation(tmp_path / "cv", cohort, 3, settings=tiny).run()
+
+
+@pytest.mark.slow
 def test_a_training_that_fails_is_named(tmp_path):
     cohort = tiny_cohort(tmp_path / "brains")
     with pytest.raises(RuntimeError, match=r"'latent_dims' isn't an id of this config.*Its log is .*fold0"):
         CrossValidation(tmp_path / "cv", cohort, 3, settings={"latent_dims": 3}).run()
+    # nothing has been trained with it, so that it may be corrected
+    told = json.loads((tmp_path / "cv" / "cross_validation.json").read_text())
+    check_same_settings(tmp_path / "cv" / "cross_validation.json", {**told, "settings": {"latent_dim": 3}})
+    (tmp_path / "cv" / "fold0" / "last.ckpt").touch()
+    with pytest.raises(ValueError, match=r"settings was \{'latent_dim': 3\}, now \{\}"):
+        check_same_settings(tmp_path / "cv" / "cross_validation.json", {**told, "settings": {}})
