@@ -374,7 +374,21 @@ def main(
     work_dir: str | None = None,
     seed: int = 0,
 ) -> None:
-    """Fit and score all models on all folds, and print the tables."""
+    """Fit and score all models on all folds, and print the tables.
+
+    Args:
+        data: volumes, as any source of monai_betavae.data.discover: a BIDS folder, a table, a datalist.
+        spatial_shape: voxels of the grid.
+        spacing: of the grid, mm.
+        name: of the result file; default: that of the data.
+        latent_dim: number of latents, and of PCA's components.
+        n_epochs: epochs of each network.
+        n_folds: number of folds.
+        models: names of models to fit; default: all, see MODELS.
+        covariates: columns to predict from codes; default: quantities with more than 10 values.
+        work_dir: folder for what is done, to go on from there; default: a temporary one.
+        seed: of the trainings.
+    """
     records = discover(data)
     transform: Any = brain_transforms(tuple(spatial_shape), spacing)
     images = np.stack([transform(record)["image"].numpy() for record in records])
