@@ -101,7 +101,7 @@ def test_training_says_what_it_did(trained):
     assert "N = 40960 voxels, beta = 1, beta / N = 2.44e-05" in printed
     assert "PCA with 4 components" in printed
     assert str(home / "models" / "model.pt") in printed
-    assert "run inference" in printed
+    assert "monai-betavae embed" in printed
 
 
 @pytest.mark.slow

@@ -370,4 +370,4 @@ def test_a_killed_push_leaves_no_half_commit(trained, hub, at, tmp_path, call):
     )  # fmt: skip
     assert found == [[True, False], [False, False]]
     # the killed one has added none of its files, the other one all of them
-    assert [len(files) for _, files in hub.commits["clinic/vae"]] == [1, 15]
+    assert [len(files) for _, files in hub.commits["clinic/vae"]] == [1, 16]
