@@ -3,6 +3,7 @@
 import importlib
 import subprocess
 import sys
+from types import ModuleType
 
 import pytest
 
@@ -12,8 +13,11 @@ import monai_betavae
 @pytest.mark.parametrize("name", monai_betavae.__all__)
 def test_a_public_name_is_what_its_module_has(name):
     value = getattr(monai_betavae, name)
-    module = getattr(value, "__module__", value.__name__)
-    assert value is getattr(importlib.import_module(module), name, value)
+    if isinstance(value, ModuleType):
+        assert value is importlib.import_module(f"monai_betavae.{name}")
+    else:
+        assert value is getattr(importlib.import_module(value.__module__), name)
+        assert value.__module__.startswith("monai_betavae.")
     assert name in dir(monai_betavae)
     assert getattr(monai_betavae, name) is value
 

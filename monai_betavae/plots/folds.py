@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from .curves import COLOURS
+
 if TYPE_CHECKING:
     import pandas as pd
-
-OURS, PCA = "#1f77b4", "#d95f02"
 
 
 def plot_folds(table: pd.DataFrame, title: str = "") -> Figure:
@@ -38,9 +38,10 @@ def plot_folds(table: pd.DataFrame, title: str = "") -> Figure:
     relative = "sse_mean_image" in known
     scale = table["sse_mean_image"] if relative else table["sse"] * 0 + 1
     folds = sorted(table["fold"].unique())
-    methods = [("this model", "sse", OURS), *([("PCA", "sse_pca", PCA)] if "sse_pca" in known else [])]
+    methods = [("this model", "sse"), *([("PCA", "sse_pca")] if "sse_pca" in known else [])]
     width = 0.7 / len(methods)
-    for number, (name, column, colour) in enumerate(methods):
+    for number, (name, column) in enumerate(methods):
+        colour = COLOURS[number]
         offset = (number - (len(methods) - 1) / 2) * width
         overall = table[column].sum() / scale.sum()
         for fold in folds:

@@ -157,13 +157,17 @@ class CrossValidation:
         """
         from tqdm.auto import tqdm
 
-        device = {name: self.settings[name] for name in ("device",) if name in self.settings}
+        device = {"device": self.settings["device"]} if "device" in self.settings else {}
         told = {"settings": self.settings, "n_folds": self.n_folds, "seed": self.seed}
         check_same_settings(self.output_dir / SETTINGS_FILE, told)
         with lock_folders(self.output_dir):
             done = sum(run.finished for run in self.runs)
             with tqdm(total=self.n_folds, desc="training folds", unit="fold", initial=done) as bar:
-                train_all(self.runs, self.settings, self.n_processes, None, lambda _: bar.update() and None)
+
+                def note(_run: TrainedRun) -> None:
+                    bar.update()
+
+                train_all(self.runs, self.settings, self.n_processes, None, note)
             for run in tqdm(self.runs, desc="evaluating folds", unit="fold"):
                 if not all((run.folder / EVALUATION_FOLDER / name).is_file() for name in (SUMMARY_FILE, SUBJECTS_FILE)):
                     evaluate_run(run, {"parts": ["reconstruction"], "seed": self.seed, **device})
